@@ -1,0 +1,75 @@
+package base
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cairndb/cairn/api/metapb"
+)
+
+// The errors of a request that reached a node and was not answered with a result. Each carries what the
+// caller needs next; node/serve holds the one table from them to gRPC's status.
+
+// NotLeader: this replica cannot serve the request, and nothing of it happened. Try Hint next, if there is one.
+type NotLeader struct {
+	Range       RangeID
+	HintNode    NodeID // 0: not known
+	HintReplica ReplicaID
+}
+
+func (e *NotLeader) Error() string {
+	if e.HintNode == 0 {
+		return fmt.Sprintf("%s: not the leader, and no leader is known", e.Range)
+	}
+	return fmt.Sprintf("%s: not the leader; try %s", e.Range, e.HintNode)
+}
+
+// RangeMoved: the request was sent to a range that does not hold its keys, or to a node that has no replica
+// of it. Nothing happened. Descriptors are what the refuser knows.
+type RangeMoved struct {
+	Range       RangeID
+	Descriptors []*metapb.RangeDescriptor
+}
+
+func (e *RangeMoved) Error() string {
+	return fmt.Sprintf("%s: the keys are not here; %d descriptors enclosed", e.Range, len(e.Descriptors))
+}
+
+// StaleGeneration: the descriptor has changed since the caller read it. Nothing happened.
+type StaleGeneration struct {
+	Range   RangeID
+	Current *metapb.RangeDescriptor
+}
+
+func (e *StaleGeneration) Error() string {
+	return fmt.Sprintf("%s: the descriptor changed, it is now at generation %d", e.Range, e.Current.GetGeneration())
+}
+
+// Ambiguous: the request may or may not have been carried out, and may still be.
+type Ambiguous struct{ Cause error }
+
+func (e *Ambiguous) Error() string { return fmt.Sprintf("the outcome is not known: %v", e.Cause) }
+func (e *Ambiguous) Unwrap() error { return e.Cause }
+
+// Throttled: a bound was reached and nothing happened; try again after RetryAfter.
+type Throttled struct {
+	What       string
+	RetryAfter time.Duration
+}
+
+func (e *Throttled) Error() string {
+	return fmt.Sprintf("%s: too much at once; retry after %s", e.What, e.RetryAfter)
+}
+
+// Corruption: stored bytes are not what was written. The store stops, and keeps the evidence.
+type Corruption struct {
+	Where string
+	Cause error
+}
+
+func (e *Corruption) Error() string { return fmt.Sprintf("corrupt: %s: %v", e.Where, e.Cause) }
+func (e *Corruption) Unwrap() error { return e.Cause }
+
+// ErrStopped answers what reaches a part of a node that is being stopped.
+var ErrStopped = errors.New("the node is stopping")

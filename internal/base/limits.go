@@ -1,0 +1,52 @@
+package base
+
+import "time"
+
+// Every bound of the program stands here, with its reason.
+const (
+	// MaxRequestBytes bounds one client request. etcd's default (--max-request-bytes).
+	MaxRequestBytes = 1536 * 1024
+	// RequestOverheadBytes is what gRPC's receive limit leaves above MaxRequestBytes, as etcd does.
+	RequestOverheadBytes = 512 * 1024
+	// MaxTxnOps bounds the operations of one transaction. etcd's default (--max-txn-ops).
+	MaxTxnOps = 128
+	// RequestTimeout bounds a request that came without a deadline. etcd's 5 s plus twice its election time.
+	RequestTimeout = 7 * time.Second
+
+	// MaxMessageBytes bounds the entries in one MsgApp: above a maximal request, far below a frame.
+	MaxMessageBytes = 1 << 20
+	// MaxApplyBytes bounds the entries handed to one apply, so that one range cannot hold a pass for long.
+	MaxApplyBytes = 4 << 20
+	// MaxUncommittedBytes bounds what a leader has proposed and not committed; further proposals are throttled.
+	MaxUncommittedBytes = 64 << 20
+	// MaxInflightMessages bounds the appends on their way to one follower.
+	MaxInflightMessages = 256
+	// MaxInflightBytes bounds their bytes.
+	MaxInflightBytes = 16 << 20
+
+	// LogKeepEntries and LogKeepBytes: what is applied stays in the log up to this, so that a follower that was
+	// away for a moment is served from the log and not by a snapshot.
+	LogKeepEntries = 10_000
+	LogKeepBytes   = 16 << 20
+
+	// EntryCacheBytes bounds the cache of raft entries of a node.
+	EntryCacheBytes = 16 << 20
+	// BlockCacheBytes bounds Pebble's block cache of a node.
+	BlockCacheBytes = 32 << 20
+
+	// MaxFrameBytes bounds one frame between nodes: a pass of a loop cuts its messages into frames below it.
+	MaxFrameBytes = 8 << 20
+	// FrameQueueBytes bounds what waits for one peer in one class; what does not fit is dropped (raft) or
+	// refused (control).
+	FrameQueueBytes = 32 << 20
+	// FrameQueueLen bounds the number of frames that wait for one peer in one class.
+	FrameQueueLen = 4096
+
+	// SnapshotChunkBytes is one chunk of a snapshot; SnapshotCreditBytes what a receiver lets be under way.
+	SnapshotChunkBytes  = 256 << 10
+	SnapshotCreditBytes = 4 << 20
+	// SnapshotBytesPerSecond is the rate at which a node sends snapshots, all together.
+	SnapshotBytesPerSecond = 64 << 20
+	// SnapshotsInFlight bounds the snapshots that a node sends, and those that it receives, at once.
+	SnapshotsInFlight = 2
+)
