@@ -1,0 +1,48 @@
+package serve
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// Backend is what the handlers need of a node. Every method may be called from any goroutine, honours ctx, and
+// returns the typed errors of internal/base, or the command's own refusal (see kv/eval) as it is.
+type Backend interface {
+	// Propose carries a command to the range of the keyspace that holds key, wherever its leader is, and returns
+	// the command's response after it was applied there.
+	Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error)
+	// Range reads: linearizably, or from the local replica (if there is one) when the request says serializable.
+	Range(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error)
+	// ReadTxn evaluates a transaction that cannot write, as one read.
+	ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error)
+
+	// Identity is this node. ClusterID is 0 before the node is part of a cluster.
+	Identity() Identity
+	// RaftTerm is the present term of the keyspace's range on this node, or the last that it heard of.
+	RaftTerm(base.KeyspaceID) uint64
+	// Members are the node records as this node knows them now, ordered by id.
+	Members() []*metapb.NodeRecord
+	// LocalReplicas is this node's replicas as they are now.
+	LocalReplicas(ctx context.Context) ([]*clusterpb.ReplicaStatus, error)
+	// StoreStats says how large the store is: bytes on disk, and bytes in use by live data as far as is known.
+	StoreStats() (total, inUse int64)
+}
+
+// Identity is who a node is.
+type Identity struct {
+	ClusterID     uint64
+	NodeID        base.NodeID
+	StoreUUID     []byte
+	Address       string // advertised
+	Version       string
+	Incarnation   base.Incarnation
+	CreatedMicros int64 // when the cluster was made, Unix microseconds
+}
