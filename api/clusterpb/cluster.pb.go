@@ -358,8 +358,10 @@ type ConsentRequest struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
 	CandidateStoreUuid []byte                 `protobuf:"bytes,1,opt,name=candidate_store_uuid,json=candidateStoreUuid,proto3" json:"candidate_store_uuid,omitempty"`
 	CandidateAddress   string                 `protobuf:"bytes,2,opt,name=candidate_address,json=candidateAddress,proto3" json:"candidate_address,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The candidate was told to by an operator (cairn init), not by --bootstrap-expect: it goes before those.
+	Init          bool `protobuf:"varint,3,opt,name=init,proto3" json:"init,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ConsentRequest) Reset() {
@@ -404,6 +406,13 @@ func (x *ConsentRequest) GetCandidateAddress() string {
 		return x.CandidateAddress
 	}
 	return ""
+}
+
+func (x *ConsentRequest) GetInit() bool {
+	if x != nil {
+		return x.Init
+	}
+	return false
 }
 
 type ConsentResponse struct {
@@ -1210,10 +1219,11 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12=\n" +
 	"\x1bcluster_created_unix_micros\x18\x03 \x01(\x03R\x18clusterCreatedUnixMicros\x12/\n" +
 	"\x05nodes\x18\x04 \x03(\v2\x19.cairn.meta.v1.NodeRecordR\x05nodes\x122\n" +
-	"\x04root\x18\x05 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04root\"o\n" +
+	"\x04root\x18\x05 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04root\"\x83\x01\n" +
 	"\x0eConsentRequest\x120\n" +
 	"\x14candidate_store_uuid\x18\x01 \x01(\fR\x12candidateStoreUuid\x12+\n" +
-	"\x11candidate_address\x18\x02 \x01(\tR\x10candidateAddress\"C\n" +
+	"\x11candidate_address\x18\x02 \x01(\tR\x10candidateAddress\x12\x12\n" +
+	"\x04init\x18\x03 \x01(\bR\x04init\"C\n" +
 	"\x0fConsentResponse\x12\x18\n" +
 	"\agranted\x18\x01 \x01(\bR\agranted\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"_\n" +

@@ -34,6 +34,12 @@ const (
 	// BlockCacheBytes bounds Pebble's block cache of a node.
 	BlockCacheBytes = 32 << 20
 
+	// MailboxBytes bounds the messages and proposals that wait for one loop: beyond it messages are dropped and
+	// proposals refused. Eight times what a loop takes in a pass at full load.
+	MailboxBytes = 64 << 20
+	// MailboxReads bounds the linearizable reads that wait for one loop; beyond it they are refused.
+	MailboxReads = 100_000
+
 	// MaxFrameBytes bounds one frame between nodes: a pass of a loop cuts its messages into frames below it.
 	MaxFrameBytes = 8 << 20
 	// FrameQueueBytes bounds what waits for one peer in one class; what does not fit is dropped (raft) or
@@ -49,4 +55,22 @@ const (
 	SnapshotBytesPerSecond = 64 << 20
 	// SnapshotsInFlight bounds the snapshots that a node sends, and those that it receives, at once.
 	SnapshotsInFlight = 2
+
+	// JoinAddresses bounds the addresses of --join: they are all asked in every round.
+	JoinAddresses = 64
+	// JoinProbeTimeout bounds one question to another node while joining: a lost SYN is sent again after 1 s and
+	// after 3 s more, and a node that takes longer than that to say who it is cannot be worked with.
+	JoinProbeTimeout = 5 * time.Second
+	// JoinCallTimeout bounds one Join or Announce: the member probes the address, and commits to sys.
+	JoinCallTimeout = JoinProbeTimeout + RequestTimeout
+	// JoinRetryMin and JoinRetryMax bound the wait between two rounds of the join list: a cluster that starts all
+	// at once comes up quickly, and one that waits for its operator costs nothing.
+	JoinRetryMin = 100 * time.Millisecond
+	JoinRetryMax = 2 * time.Second
+	// RegistrarTries bounds how often a member tries a change of the node records again after it lost a race.
+	RegistrarTries = 16
+
+	// StatusTimeout bounds what one node may take to say how it is; StatusFanout how many are asked at once.
+	StatusTimeout = 2 * time.Second
+	StatusFanout  = 32
 )
