@@ -1,0 +1,136 @@
+package join
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	mrand "math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// LocalAnnounce is this node's own Registrar: the way when no other node can be reached.
+type LocalAnnounce func(context.Context, *clusterpb.AnnounceRequest) (*clusterpb.AnnounceResponse, error)
+
+// AnnounceSelf tells the cluster that this node has started: its address, incarnation and version. It goes through
+// the addresses of --join and of the address book, then to itself, again and again until a member has recorded it.
+// A *Refused error is final. Call it after Run returned; it may take as long as the cluster has no majority.
+func (e *Entry) AnnounceSelf(ctx context.Context, book []*metapb.NodeRecord, local LocalAnnounce) (*clusterpb.AnnounceResponse, error) {
+	if !e.isMember() {
+		return nil, ErrNotInitialised
+	}
+	id := e.outcome.Identity
+	if err := e.checkAddresses(ctx, id); err != nil {
+		return nil, err
+	}
+	node := e.self()
+	node.NodeId = id.NodeId
+	req := &clusterpb.AnnounceRequest{ClusterId: id.ClusterId, Node: node}
+	addresses := e.announceTo(book)
+	pause := newBackoff(e.cfg.RetryMin, e.cfg.RetryMax)
+	said := ""
+	for {
+		resp, err := e.announceRound(ctx, addresses, req, local)
+		if err == nil {
+			return resp, nil
+		}
+		if isFinal(err) {
+			return nil, err
+		}
+		if err.Error() != said {
+			e.cfg.Logger.Info("not announced to the cluster yet", "reason", err)
+			said = err.Error()
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(pause.next()):
+		}
+	}
+}
+
+// announceTo is where others may be: the addresses given, and those that the others had.
+func (e *Entry) announceTo(book []*metapb.NodeRecord) []string {
+	addresses := slices.Clone(e.cfg.Addresses)
+	for _, n := range book {
+		if alive(n) && !bytes.Equal(n.StoreUuid, e.uuid) {
+			addresses = append(addresses, n.Address)
+		}
+	}
+	slices.Sort(addresses)
+	addresses = slices.Compact(addresses)
+	return slices.DeleteFunc(addresses, func(a string) bool { return a == e.cfg.Self.Address })
+}
+
+// announceRound asks until one answers. A refusal is this cluster's, and so is final.
+func (e *Entry) announceRound(ctx context.Context, addresses []string, req *clusterpb.AnnounceRequest, local LocalAnnounce) (*clusterpb.AnnounceResponse, error) {
+	var errs []error
+	try := func(where string, call LocalAnnounce) (*clusterpb.AnnounceResponse, error) {
+		ctx, cancel := context.WithTimeout(ctx, e.cfg.CallTimeout)
+		defer cancel()
+		resp, err := call(ctx, req)
+		if err == nil || isFinal(err) {
+			return resp, err
+		}
+		errs = append(errs, fmt.Errorf("%s: %w", where, err))
+		return nil, nil
+	}
+	mrand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
+	for _, a := range addresses {
+		if resp, err := try(a, e.announceAt(a)); resp != nil || err != nil {
+			return resp, err
+		}
+	}
+	if resp, err := try("this node", local); resp != nil || err != nil {
+		return resp, err
+	}
+	return nil, errors.Join(errs...)
+}
+
+// announceAt announces to the node at the address if it is of this cluster. If it is not, that is no refusal: an
+// old address may belong to somebody else by now.
+func (e *Entry) announceAt(address string) LocalAnnounce {
+	return func(ctx context.Context, req *clusterpb.AnnounceRequest) (*clusterpb.AnnounceResponse, error) {
+		conn, err := e.cfg.Dial(address)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = conn.Close() }()
+		probeCtx, cancel := context.WithTimeout(ctx, e.cfg.ProbeTimeout)
+		defer cancel()
+		id, err := identify(probeCtx, conn)
+		if err != nil {
+			return nil, errors.New(err.Error())
+		}
+		if id.ClusterId != req.ClusterId {
+			return nil, fmt.Errorf("it is not part of cluster %x", req.ClusterId)
+		}
+		resp, err := clusterpb.NewClusterClient(conn).Announce(ctx, req)
+		if err != nil {
+			return nil, fromWire(err)
+		}
+		return resp, nil
+	}
+}
+
+// checkAddresses refuses to go on when --join names nodes of another cluster than the store's: either the store
+// or the addresses are not the ones that were meant.
+func (e *Entry) checkAddresses(ctx context.Context, id *metapb.StoreIdentity) error {
+	seen, err := e.look(ctx)
+	if err != nil {
+		return err
+	}
+	for _, m := range seen.members {
+		if m.id.ClusterId != id.ClusterId {
+			return refusef("this store is %s of cluster %x, and %s of --join is part of cluster %x: "+
+				"start the node with the addresses of its own cluster, or with an empty store directory",
+				base.NodeID(id.NodeId), id.ClusterId, m.address, m.id.ClusterId)
+		}
+	}
+	return nil
+}

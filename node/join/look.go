@@ -1,0 +1,107 @@
+package join
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// peer is another node, as it answered.
+type peer struct {
+	address string // where it was asked, which may be another name than the one that it advertises
+	id      *clusterpb.IdentityResponse
+}
+
+// survey is what one round through the addresses found.
+type survey struct {
+	members []*peer  // part of a cluster, all of the same one
+	waiting []*peer  // not part of any, ordered by what they advertise; without this node
+	silent  []string // address: reason
+	self    int      // addresses that are this node itself
+}
+
+// look asks every address of --join who answers there.
+func (e *Entry) look(ctx context.Context) (*survey, error) {
+	type answer struct {
+		id  *clusterpb.IdentityResponse
+		err error
+	}
+	answers := make([]answer, len(e.cfg.Addresses))
+	var g errgroup.Group
+	for i, a := range e.cfg.Addresses {
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, e.cfg.ProbeTimeout)
+			defer cancel()
+			answers[i].id, answers[i].err = probe(ctx, e.cfg.Dial, a)
+			return nil
+		})
+	}
+	_ = g.Wait() // each answer carries its own error
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s := &survey{}
+	for i, a := range e.cfg.Addresses {
+		if err := answers[i].err; err != nil {
+			s.silent = append(s.silent, fmt.Sprintf("%s: %v", a, err))
+			continue
+		}
+		if err := e.sort(s, &peer{address: a, id: answers[i].id}); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(s.waiting, func(p, q *peer) int { return cmp.Compare(p.id.Address, q.id.Address) })
+	return s, nil
+}
+
+// sort puts an answer where it belongs in the survey.
+func (e *Entry) sort(s *survey, p *peer) error {
+	if bytes.Equal(p.id.StoreUuid, e.uuid) {
+		if p.id.Address != e.cfg.Self.Address {
+			return refusef("a node that advertises %s runs on the same store as this one (its uuid is %x): one of "+
+				"the two is a copy; give this node a store directory of its own", p.id.Address, e.uuid)
+		}
+		s.self++
+		return nil
+	}
+	list := &s.waiting
+	if p.id.ClusterId != 0 {
+		list = &s.members
+		if len(s.members) > 0 && s.members[0].id.ClusterId != p.id.ClusterId {
+			m := s.members[0]
+			return refusef("--join names nodes of two clusters: %s is part of cluster %x and %s of cluster %x; "+
+				"leave out the addresses of the one that is not meant",
+				m.address, m.id.ClusterId, p.address, p.id.ClusterId)
+		}
+	}
+	for _, known := range *list {
+		if bytes.Equal(known.id.StoreUuid, p.id.StoreUuid) {
+			return nil // one node under two of the addresses
+		}
+	}
+	*list = append(*list, p)
+	return nil
+}
+
+// describe says what is known, for the log.
+func (s *survey) describe(what string) string {
+	if len(s.silent) == 0 {
+		return what
+	}
+	return what + "; no answer from " + strings.Join(s.silent, ", ")
+}
+
+func (p *peer) String() string {
+	if p.id.NodeId != 0 {
+		return fmt.Sprintf("%s at %s", base.NodeID(p.id.NodeId), p.address)
+	}
+	return p.address
+}
