@@ -763,13 +763,15 @@ func (*SnapshotMessage_Ack) isSnapshotMessage_Body() {}
 func (*SnapshotMessage_Done) isSnapshotMessage_Body() {}
 
 type SnapshotOffer struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Token         []byte                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // names this snapshot; the same after a broken stream
-	RangeId       uint64                 `protobuf:"varint,2,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
-	FromReplica   uint64                 `protobuf:"varint,3,opt,name=from_replica,json=fromReplica,proto3" json:"from_replica,omitempty"`
-	ToReplica     uint64                 `protobuf:"varint,4,opt,name=to_replica,json=toReplica,proto3" json:"to_replica,omitempty"`
-	Raft          []byte                 `protobuf:"bytes,5,opt,name=raft,proto3" json:"raft,omitempty"` // raftpb.Message of type MsgSnap; its metadata agrees with the files
-	Files         []*SnapshotFile        `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty"`
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Token       []byte                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"` // names this snapshot; the same after a broken stream
+	RangeId     uint64                 `protobuf:"varint,2,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
+	FromReplica uint64                 `protobuf:"varint,3,opt,name=from_replica,json=fromReplica,proto3" json:"from_replica,omitempty"`
+	ToReplica   uint64                 `protobuf:"varint,4,opt,name=to_replica,json=toReplica,proto3" json:"to_replica,omitempty"`
+	Raft        []byte                 `protobuf:"bytes,5,opt,name=raft,proto3" json:"raft,omitempty"` // raftpb.Message of type MsgSnap; its metadata agrees with the files
+	Files       []*SnapshotFile        `protobuf:"bytes,6,rep,name=files,proto3" json:"files,omitempty"`
+	// What the range is at the snapshot's index: the receiver excises its span before the files are taken in.
+	Range         *metapb.RangeDescriptor `protobuf:"bytes,7,opt,name=range,proto3" json:"range,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -842,6 +844,13 @@ func (x *SnapshotOffer) GetRaft() []byte {
 func (x *SnapshotOffer) GetFiles() []*SnapshotFile {
 	if x != nil {
 		return x.Files
+	}
+	return nil
+}
+
+func (x *SnapshotOffer) GetRange() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Range
 	}
 	return nil
 }
@@ -1168,7 +1177,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x05chunk\x18\x03 \x01(\v2\x1d.cairn.range.v1.SnapshotChunkH\x00R\x05chunk\x12/\n" +
 	"\x03ack\x18\x04 \x01(\v2\x1b.cairn.range.v1.SnapshotAckH\x00R\x03ack\x122\n" +
 	"\x04done\x18\x05 \x01(\v2\x1c.cairn.range.v1.SnapshotDoneH\x00R\x04doneB\x06\n" +
-	"\x04body\"\xca\x01\n" +
+	"\x04body\"\x80\x02\n" +
 	"\rSnapshotOffer\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\fR\x05token\x12\x19\n" +
 	"\brange_id\x18\x02 \x01(\x04R\arangeId\x12!\n" +
@@ -1176,7 +1185,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\n" +
 	"to_replica\x18\x04 \x01(\x04R\ttoReplica\x12\x12\n" +
 	"\x04raft\x18\x05 \x01(\fR\x04raft\x122\n" +
-	"\x05files\x18\x06 \x03(\v2\x1c.cairn.range.v1.SnapshotFileR\x05files\">\n" +
+	"\x05files\x18\x06 \x03(\v2\x1c.cairn.range.v1.SnapshotFileR\x05files\x124\n" +
+	"\x05range\x18\a \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05range\">\n" +
 	"\fSnapshotFile\x12\x12\n" +
 	"\x04size\x18\x01 \x01(\x04R\x04size\x12\x1a\n" +
 	"\bchecksum\x18\x02 \x01(\x06R\bchecksum\"p\n" +
@@ -1258,11 +1268,12 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	15, // 12: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
 	16, // 13: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
 	12, // 14: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	15, // [15:15] is the sub-list for method output_type
-	15, // [15:15] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	17, // 15: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	16, // [16:16] is the sub-list for method output_type
+	16, // [16:16] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }

@@ -40,6 +40,19 @@ const (
 	// MailboxReads bounds the linearizable reads that wait for one loop; beyond it they are refused.
 	MailboxReads = 100_000
 
+	// ExpireInterval is how often waiting requests are looked through for passed deadlines; a request that its own
+	// caller no longer waits for is kept at most this much too long.
+	ExpireInterval = 500 * time.Millisecond
+
+	// ThrottleRetry is the wait that a refused request is told: a few passes of a loaded loop.
+	ThrottleRetry = 10 * time.Millisecond
+	// RetryMin and RetryMax bound the wait before a request that was not carried out is tried again, when nothing
+	// that could be awaited says more: below an election, so that its end is not missed for long.
+	RetryMin = 20 * time.Millisecond
+	RetryMax = 500 * time.Millisecond
+	// RetryHints bounds how often a request follows hints from node to node without a pause.
+	RetryHints = 5
+
 	// MaxFrameBytes bounds one frame between nodes: a pass of a loop cuts its messages into frames below it.
 	MaxFrameBytes = 8 << 20
 	// FrameQueueBytes bounds what waits for one peer in one class; what does not fit is dropped (raft) or
@@ -53,6 +66,15 @@ const (
 	SnapshotCreditBytes = 4 << 20
 	// SnapshotBytesPerSecond is the rate at which a node sends snapshots, all together.
 	SnapshotBytesPerSecond = 64 << 20
+	// SnapshotTableBytes is the size at which a snapshot's next table file begins: small enough that a file is
+	// checked and resumed cheaply, large enough that a gigabyte is a few dozen files.
+	SnapshotTableBytes = 32 << 20
+	// SnapshotMaxFiles bounds the files of one snapshot: 320 GiB of tables.
+	SnapshotMaxFiles = 10_000
+	// SnapshotAttempts bounds the streams over which one snapshot is sent; then Raft asks for a new one.
+	SnapshotAttempts = 8
+	// SnapshotRetryMin is the wait before a broken snapshot stream is opened again; it doubles each time.
+	SnapshotRetryMin = 100 * time.Millisecond
 	// SnapshotsInFlight bounds the snapshots that a node sends, and those that it receives, at once.
 	SnapshotsInFlight = 2
 
@@ -73,4 +95,14 @@ const (
 	// StatusTimeout bounds what one node may take to say how it is; StatusFanout how many are asked at once.
 	StatusTimeout = 2 * time.Second
 	StatusFanout  = 32
+
+	// MaxReplicas bounds the replicas of one range: five voters, and room for learners that come in.
+	MaxReplicas = 9
+	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: what it lacks
+	// is then on its way, for a replicating follower has that many appends in flight.
+	CaughtUpEntries = 1000
+	// CachedDescriptors bounds the descriptors that a node remembers for addressing: a few hundred bytes each.
+	CachedDescriptors = 20_000
+	// LookupQuestions bounds the questions of one lookup: three hops, and as many again that a stale descriptor cost.
+	LookupQuestions = 6
 )
