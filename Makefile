@@ -1,0 +1,72 @@
+# Everything is done with Go and make. The tools are Go modules under tools/, pinned and apart from the product's go.mod.
+
+.DEFAULT_GOAL := help
+SHELL         := /bin/bash
+.SHELLFLAGS   := -euo pipefail -c
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+FUZZTIME ?= 10s
+BUF         := go tool -modfile=tools/buf/go.mod buf
+STATICCHECK := go tool -modfile=tools/gen/go.mod staticcheck
+
+.PHONY: help
+help: ## list these targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: build
+build: ## build bin/cairn, static
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/cairn ./cmd/cairn
+
+.PHONY: demo
+demo: build ## run a cluster of three nodes on this machine
+	bin/cairn demo
+
+.PHONY: test
+test: ## run every test
+	go test ./...
+
+.PHONY: race
+race: ## run every test under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race ./...
+
+.PHONY: invariants
+invariants: ## run every test with the costly invariants checked
+	go test -tags invariants ./...
+
+.PHONY: lint
+lint: ## check the format, vet, staticcheck
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \
+		echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -tags invariants ./...
+	$(STATICCHECK) ./...
+
+.PHONY: proto
+proto: ## generate api/**/*.pb.go
+	$(BUF) lint
+	$(BUF) generate
+
+.PHONY: proto-check
+proto-check: ## check that api/**/*.pb.go is what its .proto files say
+	$(BUF) lint
+	tools/proto-check.sh $(BUF)
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (10s)
+	tools/fuzz.sh $(FUZZTIME)
+
+.PHONY: bench
+bench: build ## compare with etcd, at length: interleaved blocks, see bench/README.md
+	cd bench && go run ./cmd/bench
+
+.PHONY: bench-quick
+bench-quick: build ## compare with etcd in about a minute; the figures are rough
+	cd bench && go run ./cmd/bench -quick
+
+.PHONY: etcdctl
+etcdctl: ## build the unmodified etcdctl into bin/
+	cd tools/etcdctl && go build -trimpath -o ../../bin/etcdctl go.etcd.io/etcd/etcdctl/v3
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin bench/out
