@@ -19,10 +19,10 @@ const (
 	MaxApplyBytes = 4 << 20
 	// MaxUncommittedBytes bounds what a leader has proposed and not committed; further proposals are throttled.
 	MaxUncommittedBytes = 64 << 20
-	// MaxInflightMessages bounds the appends on their way to one follower.
+	// MaxInflightMessages and MaxInflightBytes bound the appends of one range on their way to one follower: half of
+	// FrameQueueBytes, so that one range cannot fill its peer's queue alone.
 	MaxInflightMessages = 256
-	// MaxInflightBytes bounds their bytes.
-	MaxInflightBytes = 16 << 20
+	MaxInflightBytes    = 16 << 20
 
 	// LogKeepEntries and LogKeepBytes: what is applied stays in the log up to this, so that a follower that was
 	// away for a moment is served from the log and not by a snapshot.
@@ -98,8 +98,8 @@ const (
 
 	// MaxReplicas bounds the replicas of one range: five voters, and room for learners that come in.
 	MaxReplicas = 9
-	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: what it lacks
-	// is then on its way, for a replicating follower has that many appends in flight.
+	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: a fraction of
+	// a second of writes at full load, so that a commit which comes to need it does not wait for longer.
 	CaughtUpEntries = 1000
 	// CachedDescriptors bounds the descriptors that a node remembers for addressing: a few hundred bytes each.
 	CachedDescriptors = 20_000
