@@ -45,19 +45,39 @@ func readLedger(ctx context.Context, c Cluster) (*ledger, error) {
 		}
 		l.last, l.counterRev = binary.BigEndian.Uint64(kv.Value), kv.ModRevision
 	}
-	start, end := nodeSpan()
-	records, err := c.Range(ctx, base.KeyspaceSys, &pb.RangeRequest{Key: start, RangeEnd: end})
+	l.nodes, err = readNodes(ctx, c)
+	return l, err
+}
+
+// Reader reads linearizably.
+type Reader interface {
+	Range(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error)
+}
+
+// ReadNodes returns all node records of the cluster, ordered by id.
+func ReadNodes(ctx context.Context, r Reader) ([]*metapb.NodeRecord, error) {
+	nodes, err := readNodes(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	for _, kv := range records.Kvs {
+	return (&ledger{nodes: nodes}).records(), nil
+}
+
+func readNodes(ctx context.Context, r Reader) ([]recordAt, error) {
+	start, end := nodeSpan()
+	resp, err := r.Range(ctx, base.KeyspaceSys, &pb.RangeRequest{Key: start, RangeEnd: end})
+	if err != nil {
+		return nil, err
+	}
+	nodes := make([]recordAt, len(resp.Kvs))
+	for i, kv := range resp.Kvs {
 		rec := &metapb.NodeRecord{}
 		if err := proto.Unmarshal(kv.Value, rec); err != nil {
 			return nil, &base.Corruption{Where: fmt.Sprintf("node record %q", kv.Key), Cause: err}
 		}
-		l.nodes = append(l.nodes, recordAt{record: rec, modRevision: kv.ModRevision})
+		nodes[i] = recordAt{record: rec, modRevision: kv.ModRevision}
 	}
-	return l, nil
+	return nodes, nil
 }
 
 // nextID is an id that was never given.

@@ -12,8 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
-	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
@@ -23,9 +21,8 @@ import (
 // Cluster is what a registrar needs of the cluster that its node is a member of. The errors are those of
 // internal/base.
 type Cluster interface {
+	Reader
 	Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error)
-	// Range reads linearizably.
-	Range(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error)
 	// Root is the root range's descriptor as far as this node knows: where a newcomer's addressing begins.
 	Root(ctx context.Context) (*metapb.RangeDescriptor, error)
 }
