@@ -13,13 +13,14 @@ import (
 	"io"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/keys"
 )
 
 // ErrNotFound: there is no such key.
 var ErrNotFound = errors.New("not found")
 
 // Span is [Start, End) of engine keys; both are set.
-type Span struct{ Start, End []byte }
+type Span = keys.Span
 
 // Reader reads a consistent or a current view; see who hands it out.
 type Reader interface {
