@@ -105,4 +105,7 @@ const (
 	CachedDescriptors = 20_000
 	// LookupQuestions bounds the questions of one lookup: three hops, and as many again that a stale descriptor cost.
 	LookupQuestions = 6
+	// RetryTries bounds how often one request is tried, if its deadline never ends it: a wait may be cut short by any
+	// news of a leader, so that this must leave room for many.
+	RetryTries = 1000
 )

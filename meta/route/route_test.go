@@ -1,0 +1,297 @@
+package route_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/datadriven"
+	"pgregory.net/rapid"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/meta/desc/desctest"
+	"github.com/cairndb/cairn/meta/route"
+)
+
+// TestStories runs the dialogues in testdata. Verbs: cache (limit=, starts anew), put, drop, find (ks= key=), show;
+// index (what root and meta hold, one descriptor a line), ranges (what there really is), lookup (ks= key=); order
+// (hint= self=), retry (one error a line).
+func TestStories(t *testing.T) {
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		s := &story{c: route.NewCache(100)}
+		datadriven.RunTest(t, path, func(t *testing.T, c *datadriven.TestData) string {
+			out, err := s.verb(t, c)
+			if err != nil {
+				c.Fatalf(t, "%v", err)
+			}
+			return out
+		})
+	})
+}
+
+type story struct {
+	c     *route.Cache
+	index map[string]*metapb.RangeDescriptor // by index keyspace and index key
+	real  []*metapb.RangeDescriptor
+}
+
+func (s *story) verb(t *testing.T, c *datadriven.TestData) (string, error) {
+	ds, err := parseAll(c)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	switch c.Cmd {
+	case "cache":
+		var limit int
+		c.ScanArgs(t, "limit", &limit)
+		s.c = route.NewCache(limit)
+	case "put":
+		for _, d := range ds {
+			fmt.Fprintln(&b, s.c.Put(d))
+		}
+	case "drop":
+		for _, d := range ds {
+			s.c.Drop(d)
+		}
+	case "find":
+		ks, key := place(t, c)
+		fmt.Fprintln(&b, desc.Format(s.c.Find(ks, key)))
+	case "show":
+		return s.c.String(), nil
+	case "index":
+		s.index = map[string]*metapb.RangeDescriptor{}
+		for _, d := range ds {
+			ks, _ := route.IndexKeyspace(base.KeyspaceID(d.KeyspaceId))
+			s.index[indexed(ks, route.DescriptorKey(d))] = d
+		}
+	case "ranges":
+		s.real = ds
+	case "lookup":
+		ks, key := place(t, c)
+		return s.lookup(route.NewLookup(s.c, ks, key)), nil
+	case "order":
+		var hint, self uint64
+		c.ScanArgs(t, "hint", &hint)
+		c.ScanArgs(t, "self", &self)
+		fmt.Fprintln(&b, route.Order(ds[0], base.NodeID(hint), base.NodeID(self)))
+	case "retry":
+		return retries(c.Input)
+	default:
+		return "", fmt.Errorf("there is no verb %s", c.Cmd)
+	}
+	return b.String(), nil
+}
+
+// lookup answers as the ranges and the indexes of the story would.
+func (s *story) lookup(l *route.Lookup) string {
+	var b strings.Builder
+	for {
+		switch q := l.Next(); {
+		case q.Found != nil:
+			fmt.Fprintf(&b, "found %s\n", desc.Format(q.Found))
+			return b.String()
+		case q.Failed != nil:
+			fmt.Fprintf(&b, "failed: %v\n", q.Failed)
+			return b.String()
+		case q.Root:
+			root := s.holder(base.KeyspaceRoot, nil)
+			fmt.Fprintf(&b, "who is root? %s\n", desc.Format(root))
+			if root == nil {
+				l.Learn()
+			} else {
+				l.Learn(root)
+			}
+		default:
+			s.read(&b, l, q.Index)
+		}
+	}
+}
+
+func (s *story) read(b *strings.Builder, l *route.Lookup, r *route.IndexRead) {
+	fmt.Fprintf(b, "%s: ", base.RangeID(r.Range.RangeId))
+	if now := s.holder(r.Keyspace, r.Start); now == nil || now.RangeId != r.Range.RangeId {
+		fmt.Fprintf(b, "not here; %s\n", desc.Format(now))
+		l.Refused(slices.DeleteFunc([]*metapb.RangeDescriptor{now}, func(d *metapb.RangeDescriptor) bool { return d == nil })...)
+		return
+	}
+	var keys []string
+	for k := range s.index {
+		if k >= indexed(r.Keyspace, r.Start) && k < indexed(r.Keyspace, r.End) {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) == 0 {
+		b.WriteString("nothing\n")
+		l.Learn()
+		return
+	}
+	d := s.index[slices.Min(keys)]
+	fmt.Fprintln(b, desc.Format(d))
+	l.Learn(d)
+}
+
+func (s *story) holder(ks base.KeyspaceID, key []byte) *metapb.RangeDescriptor {
+	for _, d := range s.real {
+		if desc.Contains(d, ks, key) {
+			return d
+		}
+	}
+	return nil
+}
+
+func indexed(ks base.KeyspaceID, key []byte) string { return fmt.Sprintf("%s/%s", ks, key) }
+
+// retries: one error a line, as words: what, then its argument.
+func retries(input string) (string, error) {
+	var (
+		b strings.Builder
+		r route.Retry
+	)
+	for _, l := range strings.Split(input, "\n") {
+		what, arg, _ := strings.Cut(l, " ")
+		var err error
+		switch what {
+		case "not-leader":
+			var n uint64
+			_, _ = fmt.Sscan(arg, &n) // none: no hint
+			err = &base.NotLeader{HintNode: base.NodeID(n)}
+		case "moved":
+			err = &base.RangeMoved{Descriptors: []*metapb.RangeDescriptor{desctest.First(4, 4)}}
+		case "moved-nowhere":
+			err = &base.RangeMoved{}
+		case "throttled":
+			d, perr := time.ParseDuration(arg)
+			if perr != nil {
+				return "", perr
+			}
+			err = fmt.Errorf("wrapped: %w", &base.Throttled{RetryAfter: d})
+		case "ambiguous":
+			err = &base.Ambiguous{Cause: &base.NotLeader{HintNode: 2}}
+		case "no-range":
+			err = &route.NoRange{}
+		case "refused":
+			err = errors.New("the command's own answer")
+		case "stale":
+			err = &base.StaleGeneration{}
+		default:
+			return "", fmt.Errorf("there is no error %s", what)
+		}
+		var try route.Try
+		switch r, try = r.After(err); {
+		case try.GiveUp:
+			b.WriteString("give up\n")
+		case try.Wait > 0:
+			fmt.Fprintf(&b, "wait %s\n", try.Wait)
+		default:
+			fmt.Fprintf(&b, "at once, %s\n", try.Node)
+		}
+	}
+	return b.String(), nil
+}
+
+func parseAll(c *datadriven.TestData) (out []*metapb.RangeDescriptor, err error) {
+	if c.Input == "" || c.Cmd == "retry" {
+		return nil, nil
+	}
+	for _, l := range strings.Split(c.Input, "\n") {
+		d, err := desctest.Parse(l)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, d)
+	}
+	return out, nil
+}
+
+func place(t *testing.T, c *datadriven.TestData) (base.KeyspaceID, []byte) {
+	var ks uint64
+	var key string
+	c.ScanArgs(t, "ks", &ks)
+	c.MaybeScanArgs(t, "key", &key)
+	return base.KeyspaceID(ks), []byte(key)
+}
+
+// TestRetryEnds: whatever fails, in whatever order, the tries and the waits are bounded.
+func TestRetryEnds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var r route.Retry
+		kinds := []error{&base.NotLeader{}, &base.NotLeader{HintNode: 3}, &base.RangeMoved{}, &base.Throttled{}, &route.NoRange{}}
+		direct := 0
+		for range base.RetryTries {
+			var try route.Try
+			r, try = r.After(rapid.SampledFrom(kinds).Draw(t, "err"))
+			switch {
+			case try.GiveUp:
+				return
+			case try.Wait > base.RetryMax:
+				t.Fatalf("a wait of %s", try.Wait)
+			case try.Wait == 0:
+				direct++
+			default:
+				direct = 0
+			}
+			if direct > base.RetryHints {
+				t.Fatalf("%d tries without a pause", direct)
+			}
+		}
+		t.Fatal("no end")
+	})
+}
+
+// TestIndexKeyOrder: index keys order as keyspace and end do, the end of a keyspace last, and are read back.
+func TestIndexKeyOrder(t *testing.T) {
+	end := rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 2, 'a', 0xff}), 0, 4)
+	rapid.Check(t, func(t *rapid.T) {
+		type place struct {
+			ks  base.KeyspaceID
+			end []byte
+		}
+		draw := func(l string) place {
+			return place{base.KeyspaceID(rapid.Uint64Range(1, 3).Draw(t, l)), end.Draw(t, l)}
+		}
+		a, b := draw("a"), draw("b")
+		want := int(a.ks) - int(b.ks)
+		if want == 0 {
+			switch {
+			case len(a.end) == 0 || len(b.end) == 0:
+				want = len(b.end) - len(a.end)
+				if len(a.end) != 0 && len(b.end) == 0 {
+					want = -1
+				}
+			default:
+				want = bytes.Compare(a.end, b.end)
+			}
+		}
+		got := bytes.Compare(route.IndexKey(a.ks, a.end), route.IndexKey(b.ks, b.end))
+		if sign(got) != sign(want) {
+			t.Fatalf("%v and %v order as %d", a, b, got)
+		}
+		ks, e, ok := route.DecodeIndexKey(route.IndexKey(a.ks, a.end))
+		if !ok || ks != a.ks || !bytes.Equal(e, a.end) {
+			t.Fatalf("%v was read back as %v %v", a, ks, e)
+		}
+	})
+}
+
+func sign(n int) int {
+	return min(1, max(-1, n))
+}
+
+// FuzzDecodeIndexKey: bytes that are no key are refused, and what is accepted has one encoding.
+func FuzzDecodeIndexKey(f *testing.F) {
+	f.Add(route.IndexKey(4, nil))
+	f.Add(route.IndexKey(4, []byte("a")))
+	f.Add([]byte("12345678\x01"))
+	f.Fuzz(func(t *testing.T, k []byte) {
+		if ks, end, ok := route.DecodeIndexKey(k); ok && !bytes.Equal(route.IndexKey(ks, end), k) {
+			t.Fatalf("%x was read as %s %x", k, ks, end)
+		}
+	})
+}
