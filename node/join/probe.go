@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/internal/base"
 )
 
 // Dialer opens a connection to a node's address. It does not wait for it to be up.
@@ -18,7 +19,9 @@ type Dialer func(address string) (*grpc.ClientConn, error)
 // Dial is the Dialer of a cluster without encryption. It goes straight to the address, whatever proxy the
 // environment names: nodes of a cluster see each other, or are not one.
 func Dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy())
+	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+		// The status of many ranges is larger than gRPC's default of 4 MiB.
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(base.MaxFrameBytes)))
 }
 
 // uuidLen is the length of a store's uuid.
