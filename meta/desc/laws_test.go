@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/desc/desctest"
+	"github.com/cairndb/cairn/raftgroup"
 )
 
 const nodes = 7
@@ -137,20 +138,7 @@ func step(t *rapid.T, trk tracker.ProgressTracker, cc *raftpb.ConfChangeV2) trac
 }
 
 func sameAs(t *rapid.T, trk tracker.ProgressTracker, d *metapb.RangeDescriptor) {
-	want := &raftpb.ConfState{AutoLeave: new(bool)}
-	for _, r := range d.Replicas {
-		inNew, inOld := desc.Votes(r.Role)
-		if inNew {
-			want.Voters = append(want.Voters, r.ReplicaId)
-		}
-		if inOld && desc.Joint(d) {
-			want.VotersOutgoing = append(want.VotersOutgoing, r.ReplicaId)
-		}
-		if !inNew && !inOld {
-			want.Learners = append(want.Learners, r.ReplicaId)
-		}
-	}
-	if err := want.Equivalent(trk.ConfState()); err != nil {
+	if err := raftgroup.ConfState(d).Equivalent(trk.ConfState()); err != nil {
 		t.Fatalf("%s: %v", desc.Format(d), err)
 	}
 	if len(trk.Progress) != len(d.Replicas) {
