@@ -13,6 +13,14 @@ const (
 	// RequestTimeout bounds a request that came without a deadline. etcd's 5 s plus twice its election time.
 	RequestTimeout = 7 * time.Second
 
+	// TickInterval is a leader's heartbeat, and ElectionTicks how many of them make an election's time-out: etcd's
+	// defaults, 100 ms and 1 s. Leases will replace both as the detector of failures.
+	TickInterval  = 100 * time.Millisecond
+	ElectionTicks = 10
+	// ReadRounds bounds the ReadIndex questions of one range under way: enough that a new read rarely waits for an
+	// older question, few enough that a loaded leader answers many reads with each heartbeat.
+	ReadRounds = 4
+
 	// MaxMessageBytes bounds the entries in one MsgApp: above a maximal request, far below a frame.
 	MaxMessageBytes = 1 << 20
 	// MaxApplyBytes bounds the entries handed to one apply, so that one range cannot hold a pass for long.
@@ -89,6 +97,9 @@ const (
 	// at once comes up quickly, and one that waits for its operator costs nothing.
 	JoinRetryMin = 100 * time.Millisecond
 	JoinRetryMax = 2 * time.Second
+	// AnnounceTries bounds the other nodes that one round of announcing asks, before the node itself tries; which
+	// ones is drawn anew each time, so that many dead addresses do not hold up the start.
+	AnnounceTries = 8
 	// RegistrarTries bounds how often a member tries a change of the node records again after it lost a race.
 	RegistrarTries = 16
 

@@ -36,13 +36,13 @@ func (e *Entry) AnnounceSelf(ctx context.Context, book []*metapb.NodeRecord, loc
 	said := ""
 	for {
 		resp, err := e.announceRound(ctx, addresses, req, local)
-		if err == nil {
+		switch {
+		case err == nil:
+			e.cfg.Logger.Info("announced to the cluster", "node", id.NodeId, "nodes", len(resp.Nodes))
 			return resp, nil
-		}
-		if isFinal(err) {
+		case isFinal(err):
 			return nil, err
-		}
-		if err.Error() != said {
+		case err.Error() != said:
 			e.cfg.Logger.Info("not announced to the cluster yet", "reason", err)
 			said = err.Error()
 		}
@@ -81,7 +81,7 @@ func (e *Entry) announceRound(ctx context.Context, addresses []string, req *clus
 		return nil, nil
 	}
 	mrand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
-	for _, a := range addresses {
+	for _, a := range addresses[:min(len(addresses), base.AnnounceTries)] {
 		if resp, err := try(a, e.announceAt(a)); resp != nil || err != nil {
 			return resp, err
 		}

@@ -89,5 +89,8 @@ func (c *Config) Validate() error {
 	if c.Expect < 0 || c.Expect > base.JoinAddresses {
 		problem("%d nodes are expected; it should be 1 to %d", c.Expect, base.JoinAddresses)
 	}
+	if c.Expect > len(c.Addresses)+1 {
+		problem("%d nodes are expected, and --join names %d: they cannot come together", c.Expect, len(c.Addresses))
+	}
 	return errors.Join(errs...)
 }
