@@ -1,0 +1,79 @@
+package compare
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os/exec"
+	"strings"
+
+	"github.com/cairndb/cairn/bench/load"
+	"github.com/cairndb/cairn/bench/peer"
+)
+
+// child is a process that measures, and prints the events of package load while it does.
+type child struct {
+	cmd        *exec.Cmd
+	lines      io.Reader
+	complaints strings.Builder
+	cancel     context.CancelFunc
+}
+
+// startChild starts one. It is killed when ctx ends.
+func startChild(ctx context.Context, binary string, args []string) (*child, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	c := &child{cmd: exec.CommandContext(ctx, binary, args...), cancel: cancel}
+	c.cmd.SysProcAttr = peer.Leashed()
+	c.cmd.Stderr = &c.complaints
+	lines, err := c.cmd.StdoutPipe()
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	c.lines = lines
+	if err := c.cmd.Start(); err != nil {
+		cancel()
+		return nil, err
+	}
+	return c, nil
+}
+
+// finish follows the child's events to its end.
+func (c *child) finish(begin, end func() error) (load.Report, error) {
+	defer c.cancel()
+	report, err := follow(c.lines, begin, end)
+	if err != nil {
+		c.cancel() // it may be waiting for a reader
+	}
+	if err := errors.Join(err, c.cmd.Wait()); err != nil {
+		return report, fmt.Errorf("%s: %w; it said: %s", strings.Join(c.cmd.Args, " "), err, c.complaints.String())
+	}
+	return report, nil
+}
+
+// follow reads events up to the report.
+func follow(lines io.Reader, begin, end func() error) (load.Report, error) {
+	decoder := json.NewDecoder(lines)
+	for {
+		var e load.Event
+		if err := decoder.Decode(&e); err != nil {
+			return load.Report{}, fmt.Errorf("it ended without a report: %w", err)
+		}
+		var err error
+		switch {
+		case e.Event == load.Begin:
+			err = begin()
+		case e.Event == load.End:
+			err = end()
+		case e.Event == load.Done && e.Report != nil:
+			return *e.Report, nil
+		default:
+			err = fmt.Errorf("unknown event %q", e.Event)
+		}
+		if err != nil {
+			return load.Report{}, err
+		}
+	}
+}

@@ -1,0 +1,45 @@
+package compare
+
+import "math/rand/v2"
+
+// Side is one of the two that are compared.
+type Side int
+
+// The sides.
+const (
+	A Side = iota
+	B
+)
+
+// Propose is the operation of the loops: one entry proposed, committed and applied.
+const Propose = "propose"
+
+// Cell is one workload: a row of a table.
+type Cell struct {
+	Op      string `json:"op"`
+	Clients int    `json:"clients"`
+	Groups  int    `json:"groups,omitempty"` // of the loops
+}
+
+// pair is two blocks of one cell, one of each side, one right after the other: their ratio is one figure, and what the
+// machine does slowly (warming up, another's work) strikes both.
+type pair struct {
+	cell  Cell
+	order [2]Side
+}
+
+// plan orders the pairs of all cells at random, so that no cell always comes first. Of the pairs of one cell, half
+// (and of an odd number one more or less) begin with A: A B B A.
+func plan(cells []Cell, pairs int, seed uint64) []pair {
+	random := rand.New(rand.NewPCG(seed, 0))
+	var all []pair
+	for _, cell := range cells {
+		first := Side(random.IntN(2))
+		for i := range pairs {
+			side := (first + Side(i)) % 2
+			all = append(all, pair{cell, [2]Side{side, 1 - side}})
+		}
+	}
+	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	return all
+}
