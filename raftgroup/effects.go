@@ -110,6 +110,8 @@ type SnapshotSent struct {
 //     on disk. Batches become durable in the order of their Seq. The batch must be readable through the LogStore
 //     before the next Step. Nothing may be done about an Append with Snapshot or Destroy before it is durable.
 //  2. Send Messages at any time after the call; they do not speak of anything that is not durable yet.
+//     After an install the driver reports Applied, with the snapshot's index and the new descriptor, before the Durable
+//     of the batch that it was in.
 //  3. Apply Applies in order through the StateMachine, and hand back an Applied for each.
 //  4. Answer ReadsReady and Failed to their waiters.
 //  5. Start SendSnapshots; report each one's end with Admin.Sent.

@@ -1,0 +1,289 @@
+package raftgroup
+
+import (
+	"fmt"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/invariants"
+)
+
+// group is one replica of one range: a RawNode, its log as far as it is in memory, and who waits for what.
+type group struct {
+	id      base.RangeID
+	replica base.ReplicaID
+	rn      *raft.RawNode
+	log     logView
+	logger  *reasons
+
+	// What Raft last said of itself, from its Readys: asking it allocates.
+	role raft.StateType
+	term uint64
+	lead base.ReplicaID
+
+	applied  uint64 // reported by the driver
+	handed   uint64 // handed out to be applied
+	applying []pendingApply
+	told     StateChange // the last that observers were told
+
+	timer     int          // index in the heap of deadlines, -1 if in none
+	deadline  base.Instant // the earliest of those below
+	tickAt    base.Instant // leader
+	electAt   base.Instant // everybody else
+	readsAt   base.Instant // the oldest read's time is over
+	lastHeard base.Instant // of the leader
+
+	dirty     bool // in Loop.dirty: to be asked for its Ready
+	destroyed bool
+	unwritten bool // the ReplicaID is not in the store yet
+
+	nodes     map[base.ReplicaID]base.NodeID // where replicas that the descriptor does not list spoke from
+	proposals proposals
+	reads     reads
+	staged    *ReceivedSnapshot // stepped in this pass
+}
+
+// pendingApply is an Apply effect that was not reported yet.
+type pendingApply struct {
+	index uint64
+	resp  []*raftpb.Message
+}
+
+// newGroup makes a group of what the store holds; nothing of it is written yet if the replica is new.
+func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*group, error) {
+	g := &group{
+		id: id, replica: replica, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
+		tickAt: base.Never, readsAt: base.Never, lastHeard: l.now,
+		unwritten: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
+	}
+	hard := ld.HardState
+	if hard == nil {
+		hard = &raftpb.HardState{}
+	}
+	if hard.GetCommit() < ld.Applied {
+		// The commit index is not synced, what was applied rests on it: it was at least that.
+		hard = &raftpb.HardState{Term: new(hard.GetTerm()), Vote: new(hard.GetVote()), Commit: new(ld.Applied)}
+	}
+	invariants.Check(ld.Applied >= ld.Truncated.Index, "%s: the log begins at %d and only %d is applied", id, ld.Truncated.Index, ld.Applied)
+	terms, err := loadTerms(ld.Truncated.Index+1, ld.LastIndex, func(i uint64) (uint64, error) { return l.cfg.Store.Term(id, i) })
+	if err != nil {
+		return nil, err
+	}
+	g.log = logView{
+		store: l.cfg.Store, id: id, truncated: ld.Truncated, last: ld.LastIndex, terms: terms, hard: hard,
+		desc: ld.Descriptor, applied: ld.Applied,
+	}
+	g.term = hard.GetTerm()
+	g.rn, err = raft.NewRawNode(&raft.Config{
+		ID: uint64(replica), ElectionTick: l.cfg.ElectionTicks, HeartbeatTick: 1, Storage: &g.log, Applied: ld.Applied,
+		AsyncStorageWrites: true, MaxSizePerMsg: l.cfg.MaxMessageBytes, MaxCommittedSizePerReady: l.cfg.MaxApplyBytes,
+		MaxUncommittedEntriesSize: l.cfg.MaxUncommittedBytes, MaxInflightMsgs: l.cfg.MaxInflightMessages,
+		MaxInflightBytes: l.cfg.MaxInflightBytes, CheckQuorum: true, PreVote: true, StepDownOnRemoval: true,
+		DisableProposalForwarding: true, Logger: g.logger,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", id, err)
+	}
+	l.restartElection(g)
+	return g, nil
+}
+
+// voter says whether the applied configuration lets this replica campaign.
+func (g *group) voter() bool {
+	for _, r := range g.log.desc.GetReplicas() {
+		if base.ReplicaID(r.ReplicaId) == g.replica {
+			return r.Role != metapb.ReplicaRole_REPLICA_ROLE_LEARNER
+		}
+	}
+	return false
+}
+
+// nodeOf returns where a replica is, 0 if that is not known.
+func (g *group) nodeOf(id base.ReplicaID) base.NodeID {
+	for _, r := range g.log.desc.GetReplicas() {
+		if base.ReplicaID(r.ReplicaId) == id {
+			return base.NodeID(r.NodeId)
+		}
+	}
+	return g.nodes[id]
+}
+
+// notLeader is the refusal that sends the caller to the leader.
+func (g *group) notLeader() error {
+	e := &base.NotLeader{Range: g.id}
+	if g.lead != 0 && g.lead != g.replica {
+		e.HintNode, e.HintReplica = g.nodeOf(g.lead), g.lead
+	}
+	return e
+}
+
+// ownTermApplied says whether a leader has applied an entry of its own term: before that it does not know what the
+// leaders before it had committed.
+func (g *group) ownTermApplied() bool {
+	t, err := g.log.Term(g.applied)
+	return err == nil && t == g.term
+}
+
+// collect asks the group for its Ready until it has none, and adds what it wants done to the effects.
+func (l *Loop) collect(g *group) {
+	for !g.destroyed && g.rn.HasReady() {
+		rd := g.rn.Ready()
+		if rd.SoftState != nil {
+			g.role, g.lead = rd.RaftState, base.ReplicaID(rd.Lead)
+			l.roleChanged(g)
+		}
+		if !raft.IsEmptyHardState(rd.HardState) {
+			if rd.HardState.GetTerm() != g.term {
+				g.term = rd.HardState.GetTerm()
+				l.failRounds(g) // Raft forgot them
+			}
+			g.log.hard = rd.HardState
+		}
+		for _, m := range rd.Messages {
+			switch m.GetType() {
+			case raftpb.MsgStorageAppend:
+				l.emitAppend(g, m)
+			case raftpb.MsgStorageApply:
+				l.emitApply(g, m)
+			default:
+				l.emitMessage(g, m)
+			}
+		}
+		for i := range rd.ReadStates {
+			l.readState(g, &rd.ReadStates[i])
+		}
+	}
+	l.tell(g)
+}
+
+// emitAppend turns Raft's order to its append thread into an Append effect, and keeps the answers that wait for it.
+func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
+	a := Append{Range: g.id}
+	hard := &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+	if !raft.IsEmptyHardState(hard) {
+		a.HardState = hard
+	}
+	switch snap := m.GetSnapshot(); {
+	case !raft.IsEmptySnap(snap):
+		l.emitInstall(g, snap, &a)
+	case len(m.GetEntries()) > 0:
+		a.Entries = m.GetEntries()
+		a.OldLast = g.log.append(a.Entries)
+		g.proposals.indexed(a.Entries)
+	}
+	if g.unwritten {
+		a.ReplicaID, g.unwritten = g.replica, false
+	}
+	if a.Entries == nil && a.HardState == nil && a.Snapshot == nil && a.ReplicaID == 0 && !l.waits(g) {
+		// Nothing to write and nothing under way: the answers wait for nothing.
+		l.answer(g, m.GetResponses())
+		return
+	}
+	l.eff.Appends = append(l.eff.Appends, a)
+	l.batch.waiting = append(l.batch.waiting, answers{g, m.GetResponses()})
+}
+
+// emitApply turns Raft's order to its apply thread into an Apply effect.
+func (l *Loop) emitApply(g *group, m *raftpb.Message) {
+	entries := m.GetEntries()
+	first, last := entries[0], entries[len(entries)-1]
+	invariants.Check(first.GetIndex() == g.handed+1, "%s: entries from %d to apply after %d", g.id, first.GetIndex(), g.handed)
+	g.handed = last.GetIndex()
+	g.applying = append(g.applying, pendingApply{index: last.GetIndex(), resp: m.GetResponses()})
+	l.eff.Applies = append(l.eff.Applies, Apply{Range: g.id, Entries: entries})
+	l.eff.Failed = g.proposals.resolved(last.GetIndex(), g.log.Term, g.notLeader, l.eff.Failed)
+}
+
+// emitMessage sends to another replica; a snapshot is the driver's to make.
+func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
+	to := base.ReplicaID(m.GetTo())
+	out := Message{
+		Range: g.id, FromNode: l.cfg.Node, ToNode: g.nodeOf(to), FromReplica: g.replica, ToReplica: to, Raft: m,
+	}
+	if out.ToNode == 0 {
+		return // nobody knows where it is; Raft sends again
+	}
+	if m.GetType() == raftpb.MsgSnap {
+		l.eff.SendSnapshot = append(l.eff.SendSnapshot, SendSnapshot{out})
+		return
+	}
+	l.eff.Messages = append(l.eff.Messages, out)
+}
+
+// answer delivers what Raft wanted said after a write: to itself, or to others.
+func (l *Loop) answer(g *group, ms []*raftpb.Message) {
+	for _, m := range ms {
+		if g.destroyed {
+			return
+		}
+		if m.GetTo() == uint64(g.replica) {
+			_ = g.rn.Step(m) // its errors speak of messages from strangers
+			l.touch(g)
+		} else {
+			l.emitMessage(g, m)
+		}
+	}
+}
+
+// roleChanged sets the timers that the role needs.
+func (l *Loop) roleChanged(g *group) {
+	switch {
+	case g.role == raft.StateLeader && g.tickAt == base.Never:
+		g.tickAt, g.electAt = l.now.Add(l.cfg.TickInterval), base.Never
+		g.proposals.elected(g.log.last)
+	case g.role != raft.StateLeader && g.tickAt != base.Never:
+		g.tickAt = base.Never
+		l.restartElection(g)
+	}
+	if g.lead == 0 || g.role != raft.StateLeader {
+		l.failRounds(g)
+	}
+	l.retime(g)
+}
+
+// tell reports to observers what changed.
+func (l *Loop) tell(g *group) {
+	now := StateChange{
+		Range: g.id, Replica: g.replica, Role: g.roleNow(), Term: g.term, Leader: g.lead, LeaderNode: g.nodeOf(g.lead),
+		Descriptor: g.log.desc,
+	}
+	if g.destroyed || now.Role == g.told.Role && now.Term == g.told.Term && now.Leader == g.told.Leader &&
+		now.LeaderNode == g.told.LeaderNode && now.Descriptor == g.told.Descriptor {
+		return
+	}
+	g.told = now
+	now.Reason = g.logger.last
+	l.eff.Changes = append(l.eff.Changes, now)
+}
+
+func (g *group) roleNow() Role {
+	switch g.role {
+	case raft.StateLeader:
+		return Leader
+	case raft.StateCandidate, raft.StatePreCandidate:
+		return Candidate
+	}
+	if g.log.desc != nil && !g.voter() {
+		return Learner
+	}
+	return Follower
+}
+
+// reasons is Raft's logger: it keeps the last thing that Raft said, which is why something changed. The core logs nothing.
+type reasons struct{ last string }
+
+func (r *reasons) Debug(...any)                {}
+func (r *reasons) Debugf(string, ...any)       {}
+func (r *reasons) Info(v ...any)               { r.last = fmt.Sprint(v...) }
+func (r *reasons) Infof(f string, v ...any)    { r.last = fmt.Sprintf(f, v...) }
+func (r *reasons) Warning(v ...any)            { r.last = fmt.Sprint(v...) }
+func (r *reasons) Warningf(f string, v ...any) { r.last = fmt.Sprintf(f, v...) }
+func (r *reasons) Error(v ...any)              { r.last = fmt.Sprint(v...) }
+func (r *reasons) Errorf(f string, v ...any)   { r.last = fmt.Sprintf(f, v...) }
+func (r *reasons) Fatal(v ...any)              { panic("raft: " + fmt.Sprint(v...)) }
+func (r *reasons) Fatalf(f string, v ...any)   { panic("raft: " + fmt.Sprintf(f, v...)) }
+func (r *reasons) Panic(v ...any)              { panic("raft: " + fmt.Sprint(v...)) }
+func (r *reasons) Panicf(f string, v ...any)   { panic("raft: " + fmt.Sprintf(f, v...)) }

@@ -1,0 +1,170 @@
+package raftgroup
+
+import (
+	"errors"
+	"fmt"
+
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+var (
+	errDestroyed = errors.New("the replica was removed from this node")
+	errReplaced  = errors.New("the replica's state was replaced by a snapshot")
+)
+
+// load brings a replica that the store holds into the loop; nil if it holds none.
+func (l *Loop) load(id base.RangeID) *group {
+	ld := l.mustLoad(id)
+	if ld.ReplicaID == 0 {
+		return nil
+	}
+	return l.add(id, ld.ReplicaID, &ld)
+}
+
+func (l *Loop) mustLoad(id base.RangeID) Loaded {
+	ld, err := l.cfg.Store.Load(id)
+	if err != nil {
+		panic(fmt.Errorf("%s: the store cannot be read: %w", id, err))
+	}
+	if t := l.buried[id]; t > ld.Tombstone {
+		ld = Loaded{Tombstone: t} // destroyed in this step, which the store does not show yet
+	}
+	return ld
+}
+
+func (l *Loop) add(id base.RangeID, replica base.ReplicaID, ld *Loaded) *group {
+	g, err := l.newGroup(id, replica, ld)
+	if err != nil {
+		panic(err)
+	}
+	l.groups[id] = g
+	l.retime(g)
+	l.touch(g)
+	return g
+}
+
+// receive delivers one message of another node.
+func (l *Loop) receive(m *Message) {
+	g := l.groups[m.Range]
+	if m.TooOld != 0 {
+		if g != nil && g.replica == m.ToReplica && g.replica < m.TooOld {
+			l.destroy(g, m.TooOld, "told by "+m.FromNode.String()+" that it was removed")
+		}
+		return
+	}
+	if m.Raft == nil || m.Raft.GetType() == raftpb.MsgSnap {
+		return // a snapshot is stepped when its data is here: Admin.Received
+	}
+	if g = l.resolve(g, m); g == nil {
+		return
+	}
+	l.hear(g, m)
+	switch m.Raft.GetType() {
+	case raftpb.MsgReadIndex:
+		if !g.ownTermApplied() {
+			return // what was committed before this leader's term is not known yet; the asker asks again
+		}
+	case raftpb.MsgTransferLeader:
+		return // leadership is handed over by the leader's own node
+	}
+	_ = g.rn.Step(m.Raft) // its errors speak of messages from strangers
+	l.touch(g)
+}
+
+// resolve finds the replica that a message is for: it may have to be made, and its sender may be dead.
+func (l *Loop) resolve(g *group, m *Message) *group {
+	if g == nil {
+		if g = l.load(m.Range); g == nil {
+			return l.create(m)
+		}
+	}
+	switch {
+	case m.ToReplica < g.replica:
+		return nil // for a replica that was removed; ids are never used twice
+	case m.ToReplica > g.replica:
+		if !fromLeader(m.Raft) {
+			return nil
+		}
+		l.destroy(g, m.ToReplica, "its place was taken by a newer replica")
+		return l.create(m)
+	}
+	if removed(g.log.desc, m.FromReplica) {
+		l.eff.Messages = append(l.eff.Messages, Message{
+			Range: m.Range, FromNode: l.cfg.Node, ToNode: m.FromNode, FromReplica: g.replica, ToReplica: m.FromReplica,
+			TooOld: base.ReplicaID(g.log.desc.NextReplicaId),
+		})
+		return nil
+	}
+	return g
+}
+
+// removed says that the range had that replica once, and no longer has.
+func removed(d *metapb.RangeDescriptor, id base.ReplicaID) bool {
+	if d == nil || uint64(id) >= d.NextReplicaId {
+		return false
+	}
+	for _, r := range d.Replicas {
+		if base.ReplicaID(r.ReplicaId) == id {
+			return false
+		}
+	}
+	return true
+}
+
+// create makes an empty replica for a leader that speaks to it, unless the tombstone says that it is dead.
+func (l *Loop) create(m *Message) *group {
+	if !fromLeader(m.Raft) {
+		return nil
+	}
+	ld := l.mustLoad(m.Range)
+	if m.ToReplica < ld.Tombstone || m.ToReplica < ld.ReplicaID {
+		return nil
+	}
+	return l.add(m.Range, m.ToReplica, &Loaded{Tombstone: ld.Tombstone})
+}
+
+// fromLeader says whether only a leader sends such a message.
+func fromLeader(m *raftpb.Message) bool {
+	switch m.GetType() {
+	case raftpb.MsgApp, raftpb.MsgHeartbeat, raftpb.MsgSnap:
+		return true
+	}
+	return false
+}
+
+// hear takes note of who spoke, before Raft does.
+func (l *Loop) hear(g *group, m *Message) {
+	if g.nodeOf(m.FromReplica) != m.FromNode {
+		g.nodes[m.FromReplica] = m.FromNode
+	}
+	switch {
+	case fromLeader(m.Raft):
+		if m.Raft.GetTerm() >= g.term {
+			g.lastHeard = l.now
+		}
+	case m.Raft.GetType() == raftpb.MsgPreVote, m.Raft.GetType() == raftpb.MsgVote:
+		// Raft would refuse to vote as long as it remembers a leader, for its follower is never ticked.
+		if g.tickAt == base.Never && g.lead != 0 && l.now.Sub(g.lastHeard) >= l.cfg.electionTimeout() {
+			_ = g.rn.ForgetLeader()
+		}
+	}
+}
+
+// destroy ends a replica: everything of it is deleted and its tombstone left. The range's other replicas go on.
+func (l *Loop) destroy(g *group, tombstone base.ReplicaID, why string) {
+	tombstone = max(tombstone, g.replica+1)
+	g.destroyed = true
+	l.timers.set(g, base.Never)
+	delete(l.groups, g.id)
+	l.buried[g.id] = tombstone
+	l.eff.Failed = g.proposals.end(errDestroyed, l.eff.Failed)
+	l.endReads(g, func(*round) bool { return true }, true)
+	l.dropStaged(g)
+	l.eff.Appends = append(l.eff.Appends, Append{Range: g.id, Destroy: tombstone, Descriptor: g.log.desc})
+	l.eff.Changes = append(l.eff.Changes, StateChange{
+		Range: g.id, Replica: g.replica, Destroyed: true, Descriptor: g.log.desc, Reason: why,
+	})
+}

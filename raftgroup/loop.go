@@ -1,0 +1,253 @@
+package raftgroup
+
+import (
+	"fmt"
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/invariants"
+)
+
+// Loop runs the groups of many ranges. It is not safe for concurrent use: one goroutine, or one simulator, steps it.
+type Loop struct {
+	cfg    Config
+	rand   *base.Rand
+	now    base.Instant
+	groups map[base.RangeID]*group // never walked where order could reach an effect
+	timers timers
+	dirty  []*group // touched in this step, in the order of the events
+	eff    Effects
+
+	seq    uint64  // of the newest batch
+	batch  batch   // being made
+	flying []batch // made and not durable yet, in order
+	reads  uint64  // ReadIndex questions asked
+
+	proposing []*group                        // with proposals of this step
+	buried    map[base.RangeID]base.ReplicaID // tombstones of this step, which the store does not show yet
+}
+
+// batch is what waits for one batch of appends to be durable.
+type batch struct {
+	seq     uint64
+	waiting []answers
+}
+
+type answers struct {
+	g  *group
+	ms []*raftpb.Message
+}
+
+// NewLoop makes a loop without groups.
+func NewLoop(cfg Config, now base.Instant) (*Loop, error) {
+	cfg.EnsureDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("raft loop: %w", err)
+	}
+	return &Loop{cfg: cfg, rand: base.NewRand(cfg.Seed), now: now, groups: make(map[base.RangeID]*group),
+		buried: make(map[base.RangeID]base.ReplicaID)}, nil
+}
+
+// Step delivers the events and returns what is to be done. The effects are valid until the next Step. An error of the
+// LogStore is an invariant broken: what was stored cannot be read, and nothing can be decided without it.
+func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
+	l.now = max(now, l.now)
+	l.eff.reset()
+	clear(l.buried)
+	l.durable(ev.Durable)
+	for i := range ev.Applied {
+		l.appliedTo(&ev.Applied[i])
+	}
+	for i := range ev.Admin {
+		l.admin(&ev.Admin[i])
+	}
+	for i := range ev.Messages {
+		l.receive(&ev.Messages[i])
+	}
+	for i := range ev.Proposals {
+		l.propose(&ev.Proposals[i])
+	}
+	l.flushProposals()
+	for i := range ev.Reads {
+		l.read(&ev.Reads[i])
+	}
+	l.fire()
+	l.collectAll()
+	if len(l.eff.Appends) > 0 {
+		l.seq++
+		l.batch.seq, l.eff.Seq = l.seq, l.seq
+		l.flying = append(l.flying, l.batch)
+		l.batch = batch{}
+	}
+	l.eff.Wake = l.timers.next()
+	return &l.eff
+}
+
+// collectAll asks the groups that were touched. Answering may touch more.
+func (l *Loop) collectAll() {
+	for i := 0; i < len(l.dirty); i++ {
+		g := l.dirty[i]
+		g.dirty = false
+		if g.destroyed {
+			continue
+		}
+		l.startRounds(g)
+		l.collect(g)
+		l.refuseUnplaced(g)
+		l.dropStaged(g)
+		l.truncate(g)
+	}
+	clear(l.dirty)
+	l.dirty = l.dirty[:0]
+}
+
+// touch has the group asked for its Ready at the end of the step.
+func (l *Loop) touch(g *group) {
+	if !g.dirty {
+		g.dirty = true
+		l.dirty = append(l.dirty, g)
+	}
+}
+
+// waits says whether a batch with appends of the group is being made or under way.
+func (l *Loop) waits(g *group) bool {
+	for i := range l.batch.waiting {
+		if l.batch.waiting[i].g == g {
+			return true
+		}
+	}
+	for i := range l.flying {
+		for j := range l.flying[i].waiting {
+			if l.flying[i].waiting[j].g == g {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// durable delivers what waited for the batches up to those given.
+func (l *Loop) durable(ds []Durable) {
+	for _, d := range ds {
+		n := 0
+		for ; n < len(l.flying) && l.flying[n].seq <= d.Seq; n++ {
+			for _, a := range l.flying[n].waiting {
+				l.answer(a.g, a.ms)
+			}
+		}
+		l.flying = slices.Delete(l.flying, 0, n)
+	}
+}
+
+// appliedTo takes the driver's report that entries were applied, or a snapshot installed.
+func (l *Loop) appliedTo(a *Applied) {
+	g := l.groups[a.Range]
+	if g == nil || a.Index < g.applied {
+		return // it was destroyed or replaced meanwhile
+	}
+	var cs *raftpb.ConfState
+	for _, cc := range a.Changes {
+		cs = g.rn.ApplyConfChange(cc)
+	}
+	invariants.Check(cs == nil || a.Descriptor != nil && sameConf(cs, ConfState(a.Descriptor)),
+		"%s: raft's configuration is %v, not the descriptor's", g.id, cs)
+	g.applied, g.log.applied = a.Index, a.Index
+	g.handed = max(g.handed, a.Index)
+	if a.Descriptor != nil {
+		g.log.desc = a.Descriptor
+		clear(g.nodes)
+		if g.electAt == base.Never && g.role != raft.StateLeader {
+			l.restartElection(g)
+		}
+	}
+	n := 0
+	for ; n < len(g.applying) && g.applying[n].index <= a.Index; n++ {
+		for _, m := range g.applying[n].resp {
+			_ = g.rn.Step(m) // a message to itself
+		}
+	}
+	g.applying = slices.Delete(g.applying, 0, n)
+	l.finishReads(g)
+	if a.Removed {
+		l.destroy(g, base.ReplicaID(g.log.desc.GetNextReplicaId()), "removed from the range")
+		return
+	}
+	l.touch(g)
+}
+
+// admin carries out one request of the replica's own node.
+func (l *Loop) admin(a *Admin) {
+	g := l.groups[a.Range]
+	if a.Start && g == nil {
+		g = l.load(a.Range)
+	}
+	if a.Received != nil {
+		l.received(a.Received)
+		return
+	}
+	if g == nil {
+		return
+	}
+	switch {
+	case a.Sent != nil:
+		status := raft.SnapshotFailure
+		if a.Sent.OK {
+			status = raft.SnapshotFinish
+		}
+		g.rn.ReportSnapshot(uint64(a.Sent.To), status)
+	case a.Unreachable != 0:
+		g.rn.ReportUnreachable(uint64(a.Unreachable))
+	case a.Transfer != 0:
+		if g.role == raft.StateLeader {
+			g.rn.TransferLeader(uint64(a.Transfer))
+		}
+	case a.Campaign:
+		l.campaign(g)
+	}
+	l.touch(g)
+}
+
+func (e *Effects) reset() {
+	clear(e.Appends)
+	clear(e.Messages)
+	clear(e.Applies)
+	clear(e.Changes)
+	e.Seq = 0
+	e.Appends, e.Messages, e.Applies = e.Appends[:0], e.Messages[:0], e.Applies[:0]
+	e.ReadsReady, e.Failed, e.SendSnapshot = e.ReadsReady[:0], e.Failed[:0], e.SendSnapshot[:0]
+	e.DropStaged, e.Changes = e.DropStaged[:0], e.Changes[:0]
+}
+
+// Ranges lists the ranges that have a replica in the loop, in order.
+func (l *Loop) Ranges() []base.RangeID {
+	ids := make([]base.RangeID, 0, len(l.groups))
+	for id := range l.groups {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Status returns a replica as it is now.
+func (l *Loop) Status(id base.RangeID) (Status, bool) {
+	g := l.groups[id]
+	if g == nil {
+		return Status{}, false
+	}
+	st := g.rn.Status()
+	s := Status{
+		Range: id, Replica: g.replica, Descriptor: g.log.desc, Role: g.roleNow(), Term: st.GetTerm(), Leader: g.lead,
+		LeaderNode: g.nodeOf(g.lead), Commit: st.GetCommit(), Applied: g.applied,
+		First: g.log.truncated.Index + 1, Last: g.log.last, LogBytes: g.log.bytes,
+	}
+	for rid, p := range st.Progress {
+		s.Progress = append(s.Progress, Progress{
+			Replica: base.ReplicaID(rid), Match: p.Match, State: p.State.String(), Recent: p.RecentActive || base.ReplicaID(rid) == g.replica,
+		})
+	}
+	slices.SortFunc(s.Progress, func(a, b Progress) int { return int(int64(a.Replica) - int64(b.Replica)) })
+	return s, true
+}

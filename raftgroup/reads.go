@@ -1,0 +1,171 @@
+package raftgroup
+
+import (
+	"encoding/binary"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// reads are the linearizable reads that wait in a group: those for which no question was asked yet, and the questions
+// (rounds) under way. All reads that came before a question was asked share its answer.
+type reads struct {
+	waiting []ReadID
+	since   base.Instant // when the oldest of waiting came
+	rounds  []round
+}
+
+type round struct {
+	seq   uint64
+	ids   []ReadID
+	at    base.Instant // when it was asked
+	index uint64       // the answer; 0: none yet
+}
+
+// roundContext makes the question's name unique over replicas and over their starts: an answer to another's question,
+// or to one of a former life, must not be taken for this one's.
+func (l *Loop) roundContext(g *group, seq uint64) []byte {
+	b := make([]byte, 0, 24)
+	b = binary.BigEndian.AppendUint64(b, uint64(g.replica))
+	b = binary.BigEndian.AppendUint64(b, uint64(l.cfg.Incarnation))
+	return binary.BigEndian.AppendUint64(b, seq)
+}
+
+// read takes a read in. Where no leader is known it is refused at once: somebody else may know one.
+func (l *Loop) read(r *Read) {
+	g := l.groups[r.Range]
+	switch {
+	case g == nil:
+		l.readDone(r.ID, &base.RangeMoved{Range: r.Range})
+		return
+	case g.lead == 0:
+		l.readDone(r.ID, g.notLeader())
+		return
+	}
+	if len(g.reads.waiting) == 0 {
+		g.reads.since = l.now
+	}
+	g.reads.waiting = append(g.reads.waiting, r.ID)
+	l.touch(g)
+}
+
+// startRounds asks for a read index on behalf of all that wait. The seam of leases is here: a leader with a valid lease
+// needs no question.
+func (l *Loop) startRounds(g *group) {
+	rs := &g.reads
+	if len(rs.waiting) == 0 || g.open() >= base.ReadRounds || g.role == raft.StateLeader && !g.ownTermApplied() {
+		l.retimeReads(g)
+		return
+	}
+	l.reads++
+	rs.rounds = append(rs.rounds, round{seq: l.reads, ids: rs.waiting, at: rs.since})
+	rs.waiting = nil
+	g.rn.ReadIndex(l.roundContext(g, l.reads))
+	l.retimeReads(g)
+}
+
+// open counts the questions without an answer.
+func (g *group) open() int {
+	n := 0
+	for i := range g.reads.rounds {
+		if g.reads.rounds[i].index == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// readState takes Raft's answer to a question of this replica.
+func (l *Loop) readState(g *group, rs *raft.ReadState) {
+	if len(rs.RequestCtx) != 24 || binary.BigEndian.Uint64(rs.RequestCtx) != uint64(g.replica) ||
+		binary.BigEndian.Uint64(rs.RequestCtx[8:]) != uint64(l.cfg.Incarnation) {
+		return
+	}
+	seq := binary.BigEndian.Uint64(rs.RequestCtx[16:])
+	for i := range g.reads.rounds {
+		if g.reads.rounds[i].seq == seq {
+			g.reads.rounds[i].index = rs.Index
+		}
+	}
+	l.finishReads(g)
+	if len(g.reads.waiting) > 0 {
+		l.touch(g)
+	}
+}
+
+// finishReads answers the rounds whose index is applied.
+func (l *Loop) finishReads(g *group) {
+	rounds := g.reads.rounds[:0]
+	for _, r := range g.reads.rounds {
+		if r.index == 0 || r.index > g.applied {
+			rounds = append(rounds, r)
+			continue
+		}
+		for _, id := range r.ids {
+			l.readDone(id, nil)
+		}
+	}
+	clear(g.reads.rounds[len(rounds):])
+	g.reads.rounds = rounds
+}
+
+// failRounds ends the questions that will get no answer, because the leader or the term changed. The reads have had no
+// effect, and may be asked again.
+func (l *Loop) failRounds(g *group) {
+	l.endReads(g, func(r *round) bool { return r.index == 0 }, g.lead == 0)
+}
+
+// expireReads ends what was asked longer ago than an election takes: the answer was lost, or the leader is.
+func (l *Loop) expireReads(g *group) {
+	limit := l.now.Add(-l.cfg.electionTimeout())
+	l.endReads(g, func(r *round) bool { return r.index == 0 && r.at <= limit }, g.reads.since <= limit)
+	l.retimeReads(g)
+}
+
+func (l *Loop) endReads(g *group, which func(*round) bool, waiting bool) {
+	rounds := g.reads.rounds[:0]
+	for _, r := range g.reads.rounds {
+		if !which(&r) {
+			rounds = append(rounds, r)
+			continue
+		}
+		for _, id := range r.ids {
+			l.readDone(id, g.notLeader())
+		}
+	}
+	clear(g.reads.rounds[len(rounds):])
+	g.reads.rounds = rounds
+	if waiting {
+		for _, id := range g.reads.waiting {
+			l.readDone(id, g.notLeader())
+		}
+		g.reads.waiting = nil
+	}
+}
+
+// retimeReads sets the deadline of the oldest read that waits for an answer.
+func (l *Loop) retimeReads(g *group) {
+	at := base.Never
+	for i := range g.reads.rounds {
+		if r := &g.reads.rounds[i]; r.index == 0 {
+			at = min(at, r.at)
+		}
+	}
+	if len(g.reads.waiting) > 0 {
+		at = min(at, g.reads.since)
+	}
+	if at != base.Never {
+		// Deadlines are rounded up to a tick, so that a steady stream of reads does not move the heap each time.
+		tick := base.Instant(l.cfg.TickInterval)
+		at = (at.Add(l.cfg.electionTimeout())/tick + 1) * tick
+	}
+	if at != g.readsAt {
+		g.readsAt = at
+		l.retime(g)
+	}
+}
+
+func (l *Loop) readDone(id ReadID, err error) {
+	l.eff.ReadsReady = append(l.eff.ReadsReady, ReadReady{id, err})
+}

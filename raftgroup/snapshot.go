@@ -1,0 +1,79 @@
+package raftgroup
+
+import (
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/invariants"
+)
+
+// received steps a snapshot whose data is here. Raft may not want it; then its data is dropped.
+func (l *Loop) received(r *ReceivedSnapshot) {
+	m := &r.Message
+	g := l.resolve(l.groups[m.Range], m)
+	if g == nil || g.staged != nil || m.Raft.GetType() != raftpb.MsgSnap {
+		l.eff.DropStaged = append(l.eff.DropStaged, r.Token)
+		return
+	}
+	l.hear(g, m)
+	g.staged = r
+	_ = g.rn.Step(m.Raft)
+	l.touch(g)
+}
+
+// emitInstall makes the Append that installs the staged snapshot. It replaces all unreplicated state of the replica, so
+// that the HardState and the ReplicaID are always in it.
+func (l *Loop) emitInstall(g *group, snap *raftpb.Snapshot, a *Append) {
+	meta := snap.GetMetadata()
+	invariants.Check(g.staged != nil && g.staged.Message.Raft.GetSnapshot().GetMetadata().GetIndex() == meta.GetIndex(),
+		"%s: raft installs a snapshot at %d that was not received", g.id, meta.GetIndex())
+	a.Snapshot, a.Token = meta, g.staged.Token
+	a.ReplicaID, g.unwritten = g.replica, false
+	if a.HardState == nil {
+		a.HardState = g.log.hard
+	}
+	g.staged = nil
+	g.log.reset(meta)
+	l.eff.Failed = g.proposals.end(errReplaced, l.eff.Failed)
+}
+
+// dropStaged drops the data of a snapshot that Raft did not take.
+func (l *Loop) dropStaged(g *group) {
+	if g.staged != nil {
+		l.eff.DropStaged = append(l.eff.DropStaged, g.staged.Token)
+		g.staged = nil
+	}
+}
+
+// truncate drops what the log keeps too much of. Each replica does so on its own. A leader keeps, within four times the
+// bound, what followers that are in touch still need; one that lags further gets a snapshot.
+func (l *Loop) truncate(g *group) {
+	if g.destroyed {
+		return
+	}
+	to := g.log.dropTo(l.cfg.LogKeepEntries, l.cfg.LogKeepBytes)
+	if to == 0 {
+		return
+	}
+	if g.role == raft.StateLeader {
+		floor := g.log.dropTo(4*l.cfg.LogKeepEntries, 4*l.cfg.LogKeepBytes)
+		g.rn.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
+			if base.ReplicaID(id) == g.replica || !p.RecentActive {
+				return
+			}
+			has := p.Match
+			if p.State == tracker.StateSnapshot {
+				has = max(has, p.PendingSnapshot)
+			}
+			to = min(to, has)
+		})
+		to = max(to, floor)
+	}
+	if to <= g.log.truncated.Index {
+		return
+	}
+	ts := g.log.truncate(to)
+	l.eff.Appends = append(l.eff.Appends, Append{Range: g.id, Truncate: &ts})
+}

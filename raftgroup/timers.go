@@ -1,0 +1,131 @@
+package raftgroup
+
+import (
+	"container/heap"
+	"time"
+
+	"go.etcd.io/raft/v3"
+
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// timers is a heap of the groups that have a deadline, the earliest first; equal deadlines by range, so that a run
+// repeats. A group without one is in no list.
+type timers struct{ groups []*group }
+
+// Len implements heap.Interface.
+func (t *timers) Len() int { return len(t.groups) }
+
+// Less implements heap.Interface.
+func (t *timers) Less(i, j int) bool {
+	a, b := t.groups[i], t.groups[j]
+	if a.deadline != b.deadline {
+		return a.deadline < b.deadline
+	}
+	return a.id < b.id
+}
+
+// Swap implements heap.Interface.
+func (t *timers) Swap(i, j int) {
+	t.groups[i], t.groups[j] = t.groups[j], t.groups[i]
+	t.groups[i].timer, t.groups[j].timer = i, j
+}
+
+// Push implements heap.Interface.
+func (t *timers) Push(x any) {
+	g := x.(*group)
+	g.timer = len(t.groups)
+	t.groups = append(t.groups, g)
+}
+
+// Pop implements heap.Interface.
+func (t *timers) Pop() any {
+	n := len(t.groups) - 1
+	g := t.groups[n]
+	t.groups[n] = nil
+	t.groups = t.groups[:n]
+	g.timer = -1
+	return g
+}
+
+func (t *timers) next() base.Instant {
+	if len(t.groups) == 0 {
+		return base.Never
+	}
+	return t.groups[0].deadline
+}
+
+// set moves the group to its deadline.
+func (t *timers) set(g *group, at base.Instant) {
+	switch {
+	case at == base.Never:
+		if g.timer >= 0 {
+			heap.Remove(t, g.timer)
+		}
+		g.deadline = at
+	case g.timer < 0:
+		g.deadline = at
+		heap.Push(t, g)
+	case g.deadline != at:
+		g.deadline = at
+		heap.Fix(t, g.timer)
+	}
+}
+
+// retime computes the group's deadline anew.
+func (l *Loop) retime(g *group) {
+	if !g.destroyed {
+		l.timers.set(g, min(g.tickAt, g.electAt, g.readsAt))
+	}
+}
+
+// restartElection draws the time at which a replica that is not the leader campaigns, if it hears of no leader.
+func (l *Loop) restartElection(g *group) {
+	g.electAt = base.Never
+	if g.voter() {
+		t := l.cfg.electionTimeout()
+		g.electAt = l.now.Add(t + time.Duration(l.rand.Int63n(int64(t))))
+	}
+	l.retime(g)
+}
+
+// fire does what is due.
+func (l *Loop) fire() {
+	for l.timers.next() <= l.now {
+		g := l.timers.groups[0]
+		if g.tickAt <= l.now {
+			g.rn.Tick()
+			g.tickAt = l.now.Add(l.cfg.TickInterval)
+			l.touch(g)
+		}
+		if g.electAt <= l.now {
+			l.electionDue(g)
+		}
+		if g.readsAt <= l.now {
+			l.expireReads(g)
+		}
+		l.retime(g)
+	}
+}
+
+// electionDue campaigns, unless a leader was heard since the timer was set: then the timer goes on from there.
+func (l *Loop) electionDue(g *group) {
+	t := l.cfg.electionTimeout()
+	if g.lead != 0 && l.now.Sub(g.lastHeard) < t {
+		g.electAt = g.lastHeard.Add(t + time.Duration(l.rand.Int63n(int64(t))))
+		return
+	}
+	l.campaign(g)
+	l.restartElection(g)
+}
+
+// campaign begins an election, if the applied configuration lists this replica as a voter: one that it does not list
+// never campaigns. The replica forgets its leader first, so that it can be granted votes and grant them.
+func (l *Loop) campaign(g *group) {
+	if g.role == raft.StateLeader || !g.voter() {
+		return
+	}
+	_ = g.rn.ForgetLeader() // a no-op where there is none
+	_ = g.rn.Campaign()     // refused while conf changes are not applied: the timer asks again
+	l.touch(g)
+}
