@@ -57,11 +57,11 @@ fuzz: ## run each fuzz target for FUZZTIME (10s)
 	tools/fuzz.sh $(FUZZTIME)
 
 .PHONY: bench
-bench: build ## compare with etcd, at length: interleaved blocks, see bench/README.md
+bench: ## compare with etcd, at length: interleaved blocks (see bench/README.md)
 	cd bench && go run ./cmd/bench
 
 .PHONY: bench-quick
-bench-quick: build ## compare with etcd in about a minute; the figures are rough
+bench-quick: ## compare with etcd in below two minutes; the figures are rough
 	cd bench && go run ./cmd/bench -quick
 
 .PHONY: etcdctl
