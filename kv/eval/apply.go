@@ -1,0 +1,327 @@
+package eval
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/keys"
+)
+
+// Pass applies many commands to one indexed batch, and looks keys up with one iterator where it can. All data that
+// is written to the batch while the pass lasts goes through it. Close it before the batch is committed or closed.
+// Not safe for concurrent use.
+type Pass struct {
+	b        engine.Batch
+	find     finder
+	key, val []byte // scratch
+}
+
+// NewPass begins a pass over an indexed batch, which stays the caller's.
+func NewPass(b engine.Batch) *Pass { return &Pass{b: b, find: finder{r: b}} }
+
+// Close lets the batch go.
+func (p *Pass) Close() error { return p.find.close() }
+
+// Apply is a Pass of one command.
+func Apply(b engine.Batch, env *Env, cmd *kvpb.Command) (proto.Message, error) {
+	p := NewPass(b)
+	resp, err := p.Apply(env, cmd)
+	if cerr := p.Close(); err == nil && cerr != nil {
+		return nil, cerr
+	}
+	return resp, err
+}
+
+// Apply evaluates a command of etcd's and writes what comes of it. The response is nil if the env wants none. On an
+// error for which Refused holds, nothing was written and env is as it was.
+func (p *Pass) Apply(env *Env, cmd *kvpb.Command) (proto.Message, error) {
+	env.NowMicros = cmd.GetNowMicros()
+	switch body := cmd.GetBody().(type) {
+	case *kvpb.Command_Put:
+		req := &pb.PutRequest{}
+		if err := decode(body.Put, req); err != nil {
+			return nil, err
+		}
+		return answer(p.applyPut(env, req))
+	case *kvpb.Command_DeleteRange:
+		req := &pb.DeleteRangeRequest{}
+		if err := decode(body.DeleteRange, req); err != nil {
+			return nil, err
+		}
+		return answer(p.applyDeleteRange(env, req))
+	case *kvpb.Command_Txn:
+		req := &pb.TxnRequest{}
+		if err := decode(body.Txn, req); err != nil {
+			return nil, err
+		}
+		return answer(p.applyTxn(env, req))
+	case *kvpb.Command_Compaction:
+		req := &pb.CompactionRequest{}
+		if err := decode(body.Compaction, req); err != nil {
+			return nil, err
+		}
+		return answer(applyCompaction(env, req))
+	}
+	return nil, &base.Corruption{Where: "command", Cause: fmt.Errorf("a body of type %T is not evaluated here", cmd.GetBody())}
+}
+
+func decode(b []byte, req proto.Message) error {
+	if err := proto.Unmarshal(b, req); err != nil {
+		return &base.Corruption{Where: "command", Cause: err}
+	}
+	return nil
+}
+
+// answer turns a typed nil into none.
+func answer[M interface {
+	*T
+	proto.Message
+}, T any](resp M, err error) (proto.Message, error) {
+	if err != nil || resp == nil {
+		return nil, err
+	}
+	return resp, nil
+}
+
+func (p *Pass) applyPut(env *Env, req *pb.PutRequest) (*pb.PutResponse, error) {
+	if !env.holds(req.GetKey(), nil) {
+		return nil, ErrOutOfSpan
+	}
+	if err := env.checkLease(req.GetLease()); err != nil {
+		return nil, err
+	}
+	w := p.begin(env)
+	resp, err := w.put(req, env.WantResponse)
+	w.end()
+	return resp, err
+}
+
+func (p *Pass) applyDeleteRange(env *Env, req *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
+	if !env.holds(req.GetKey(), req.GetRangeEnd()) {
+		return nil, ErrOutOfSpan
+	}
+	w := p.begin(env)
+	resp, err := w.deleteRange(req, env.WantResponse)
+	w.end()
+	return resp, err
+}
+
+func (p *Pass) applyTxn(env *Env, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if !env.holdsTxn(req) {
+		return nil, ErrOutOfSpan
+	}
+	w := p.begin(env)
+	x := execution{view: &w.view, env: env, w: w}
+	resp, err := x.txn(req, env.WantResponse)
+	w.end()
+	return resp, err
+}
+
+// applyCompaction moves the mark; what lies below is no longer read, and removed later (CompactStep).
+func applyCompaction(env *Env, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	rev := base.Revision(req.GetRevision())
+	switch {
+	case rev <= env.Counters.Compacted:
+		return nil, rpctypes.ErrGRPCCompacted
+	case rev > env.Counters.Revision:
+		return nil, rpctypes.ErrGRPCFutureRev
+	}
+	env.Counters.Compacted = rev
+	if !env.WantResponse {
+		return nil, nil
+	}
+	return &pb.CompactionResponse{Header: &pb.ResponseHeader{Revision: int64(env.Counters.Revision)}}, nil
+}
+
+// Put writes a value as a put without lease does, and returns its revision. env.NowMicros is to be set.
+func (p *Pass) Put(env *Env, key, value []byte) (base.Revision, error) {
+	if !env.holds(key, nil) {
+		return 0, ErrOutOfSpan
+	}
+	w := p.begin(env)
+	_, err := w.put(&pb.PutRequest{Key: key, Value: value}, false)
+	w.end()
+	return w.current, err
+}
+
+// Newest returns the newest value of a key, and whether the key exists. The value is valid until the next call.
+func (p *Pass) Newest(ks base.KeyspaceID, key []byte) (Record, bool, error) {
+	return p.find.findLive(ks, key, newest)
+}
+
+// Get returns the newest value of a key as of a reader, and whether the key exists.
+func Get(r engine.Reader, ks base.KeyspaceID, key []byte) (Record, bool, error) {
+	f := finder{r: r}
+	rec, ok, err := f.findLive(ks, key, newest)
+	rec.Value = bytes.Clone(rec.Value)
+	if cerr := f.close(); err == nil {
+		err = cerr
+	}
+	return rec, ok && err == nil, err
+}
+
+// write is one command that writes. Its view is that before the command until something is written, and then that
+// under its own writes.
+type write struct {
+	view
+	p    *Pass
+	env  *Env
+	next base.Revision // of everything that the command writes
+	subs uint32        // how many changes were made
+}
+
+func (p *Pass) begin(env *Env) *write {
+	return &write{
+		view: view{find: &p.find, ks: env.Keyspace, current: env.Counters.Revision, compacted: env.Counters.Compacted},
+		p:    p, env: env, next: env.nextRevision(),
+	}
+}
+
+// end makes the command's revision the range's, if it wrote anything.
+func (w *write) end() { w.env.Counters.Revision = w.current }
+
+// set writes one version. prefix is that of the engine key.
+func (w *write) set(prefix []byte, rec *Record) error {
+	rec.Mod, rec.Sub = w.next, w.subs
+	p := w.p
+	p.key = binary.BigEndian.AppendUint64(append(p.key[:0], prefix...), ^uint64(w.next))
+	p.val = AppendRecord(p.val[:0], rec)
+	if err := p.b.Set(p.key, p.val); err != nil {
+		return err
+	}
+	w.subs++
+	w.current = w.next
+	return w.find.wrote(prefix)
+}
+
+func (w *write) event(key []byte, rec *Record) {
+	if w.env.WantEvents {
+		w.env.Events = append(w.env.Events, Event{Key: key, Record: *rec})
+	}
+}
+
+// put is refused only where its value or lease is to be kept and there is none. The lease was checked.
+func (w *write) put(req *pb.PutRequest, respond bool) (*pb.PutResponse, error) {
+	prev, existed, err := w.find.findLive(w.ks, req.GetKey(), newest)
+	if err != nil {
+		return nil, err
+	}
+	if needsPrevious(req) && !existed {
+		return nil, rpctypes.ErrGRPCKeyNotFound
+	}
+	rec := Record{Create: w.next, Version: prev.Version + 1, Lease: req.GetLease(), Value: req.GetValue()}
+	if existed {
+		rec.Create = prev.Create
+	}
+	if req.GetIgnoreValue() {
+		rec.Value = bytes.Clone(prev.Value)
+	}
+	if req.GetIgnoreLease() {
+		rec.Lease = prev.Lease
+	}
+	var prevKV *mvccpb.KeyValue
+	if respond && req.GetPrevKv() && existed {
+		prev.Value = bytes.Clone(prev.Value)
+		prevKV = prev.KeyValue(req.GetKey())
+	}
+	n := len(w.find.key) - keys.RevisionLen // the finder has just encoded the key
+	if err := w.set(w.find.key[:n], &rec); err != nil {
+		return nil, err
+	}
+	w.event(req.GetKey(), &rec)
+	if !respond {
+		return nil, nil
+	}
+	out := &struct {
+		resp   pb.PutResponse
+		header pb.ResponseHeader
+	}{}
+	out.header.Revision = int64(w.current)
+	out.resp.Header, out.resp.PrevKv = &out.header, prevKV
+	return &out.resp, nil
+}
+
+// deleteRange writes a tombstone for each key that exists.
+func (w *write) deleteRange(req *pb.DeleteRangeRequest, respond bool) (*pb.DeleteRangeResponse, error) {
+	resp := &pb.DeleteRangeResponse{}
+	previous := respond && req.GetPrevKv()
+	var err error
+	if len(req.GetRangeEnd()) == 0 {
+		err = w.deletePoint(req.GetKey(), previous, resp)
+	} else {
+		err = w.deleteSpan(req, previous, resp)
+	}
+	if err != nil || !respond {
+		return nil, err
+	}
+	resp.Header = &pb.ResponseHeader{Revision: int64(w.current)}
+	return resp, nil
+}
+
+func (w *write) deletePoint(key []byte, previous bool, resp *pb.DeleteRangeResponse) error {
+	prev, existed, err := w.find.findLive(w.ks, key, newest)
+	if err != nil || !existed {
+		return err
+	}
+	if previous {
+		prev.Value = bytes.Clone(prev.Value)
+		resp.PrevKvs = []*mvccpb.KeyValue{prev.KeyValue(key)}
+	}
+	tombstone := Record{Tombstone: true}
+	if err := w.set(w.find.key[:len(w.find.key)-keys.RevisionLen], &tombstone); err != nil {
+		return err
+	}
+	w.event(key, &tombstone)
+	resp.Deleted = 1
+	return nil
+}
+
+// deleteSpan writes below its own scan, which does not see it.
+func (w *write) deleteSpan(req *pb.DeleteRangeRequest, previous bool, resp *pb.DeleteRangeResponse) error {
+	s, err := w.scan(req.GetKey(), req.GetRangeEnd(), newest)
+	if err != nil {
+		return err
+	}
+	var found kvList
+	for err == nil && s.next() {
+		err = w.deleteScanned(s, previous, &found)
+		resp.Deleted++
+	}
+	if cerr := s.close(); err == nil {
+		err = cerr
+	}
+	resp.PrevKvs = found.kvs
+	return err
+}
+
+func (w *write) deleteScanned(s *scanner, previous bool, found *kvList) error {
+	if previous {
+		rec, err := s.record()
+		if err != nil {
+			return err
+		}
+		if err := found.append(s, &rec); err != nil {
+			return err
+		}
+	}
+	tombstone := Record{Tombstone: true}
+	if err := w.set(s.key[:len(s.key)-keys.RevisionLen], &tombstone); err != nil {
+		return err
+	}
+	if !w.env.WantEvents {
+		return nil
+	}
+	key, err := s.userKey(nil)
+	w.event(key, &tombstone)
+	return err
+}

@@ -1,0 +1,102 @@
+package eval
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// Refused says whether an error of this package is the command's outcome, the same on every replica: nothing was
+// written. Any other error means that the engine failed or that what is stored is damaged.
+func Refused(err error) bool {
+	switch err {
+	case ErrOutOfSpan, rpctypes.ErrGRPCCompacted, rpctypes.ErrGRPCFutureRev, rpctypes.ErrGRPCKeyNotFound, rpctypes.ErrGRPCLeaseNotFound:
+		return true
+	}
+	return false
+}
+
+// ErrOutOfSpan: the command touches keys that the range does not hold. Nothing happened. The caller, who knows the
+// descriptor, makes a base.RangeMoved of it.
+var ErrOutOfSpan = errors.New("the command touches keys outside of the range")
+
+// Counters are a range's revisions, part of its replicated state (keys.RangeCounters).
+type Counters struct {
+	Revision base.Revision // of the last write
+	// Compacted is the lowest revision that can still be read; below 0 nothing was ever compacted.
+	Compacted base.Revision
+}
+
+// Initial are the counters of a range that nothing was written to. The first write of a single keyspace gets revision 2
+// and revision 0 can be compacted once, as in etcd; in a sharded keyspace time decides what the first write gets.
+func Initial(base.KeyspaceID) Counters { return Counters{Revision: 1, Compacted: -1} }
+
+const (
+	countersFormat = 1
+	countersLen    = 1 + 8 + 8
+)
+
+// Encode gives the counters as they are stored: a format byte, then two numbers of eight bytes, the highest first.
+func (c Counters) Encode() []byte {
+	b := make([]byte, 1, countersLen)
+	b[0] = countersFormat
+	b = binary.BigEndian.AppendUint64(b, uint64(c.Revision))
+	return binary.BigEndian.AppendUint64(b, uint64(c.Compacted))
+}
+
+// DecodeCounters is the inverse of Encode.
+func DecodeCounters(b []byte) (Counters, error) {
+	if len(b) != countersLen || b[0] != countersFormat {
+		return Counters{}, &base.Corruption{Where: "counters", Cause: fmt.Errorf("%d bytes in an unknown format", len(b))}
+	}
+	c := Counters{
+		Revision:  base.Revision(binary.BigEndian.Uint64(b[1:])),
+		Compacted: base.Revision(binary.BigEndian.Uint64(b[9:])),
+	}
+	if c.Revision < 1 || c.Compacted < -1 || c.Compacted > c.Revision {
+		return Counters{}, &base.Corruption{Where: "counters", Cause: fmt.Errorf("revision %d, compacted %d", c.Revision, c.Compacted)}
+	}
+	return c, nil
+}
+
+// Env is the range that a command or a read is evaluated in.
+type Env struct {
+	Keyspace   base.KeyspaceID
+	Start, End []byte // the range's span of user keys; an empty End is the end of the keyspace
+
+	// Counters are as of the reader. A write that changed something raises Revision, a compaction Compacted.
+	Counters Counters
+
+	// NowMicros is the command's: what a sharded keyspace's revisions are made from. Apply takes it from the command.
+	NowMicros int64
+
+	// LeaseExists says whether there is a lease, as of the reader. Nil: there is none.
+	LeaseExists func(id int64) bool
+
+	// WantResponse is false where nobody waits for the answer: what only the response needs is then not read.
+	WantResponse bool
+
+	// WantEvents has Apply append to Events what it changed, in the order of the changes.
+	WantEvents bool
+	Events     []Event
+}
+
+// Event is one change of one key. Its bytes are those of the command or copies: they stay valid and are not written to.
+type Event struct {
+	Key []byte
+	// Record is the version that was written. Record.Sub orders the changes of one revision.
+	Record Record
+}
+
+// nextRevision is the revision of the command's writes, if it writes.
+func (e *Env) nextRevision() base.Revision {
+	next := e.Counters.Revision + 1
+	if !e.Keyspace.Single() {
+		next = max(next, base.Revision(e.NowMicros))
+	}
+	return next
+}
