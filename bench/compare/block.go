@@ -5,16 +5,16 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cairndb/cairn/bench/load"
+	"github.com/cairndb/cairn/bench/closed"
 	"github.com/cairndb/cairn/bench/proc"
 )
 
 // Block is what was measured while one load was on one side.
 type Block struct {
-	Cell   Cell        `json:"cell"`
-	Pair   int         `json:"pair"` // its place in the plan
-	Side   Side        `json:"side"`
-	Report load.Report `json:"report"`
+	Cell   Cell          `json:"cell"`
+	Pair   int           `json:"pair"` // its place in the plan
+	Side   Side          `json:"side"`
+	Report closed.Report `json:"report"`
 	// Of the side's processes together, while operations were counted.
 	CPU        time.Duration `json:"cpu_ns"`
 	WriteBytes uint64        `json:"write_bytes"`
@@ -46,7 +46,7 @@ func (b Block) perOp(n float64) float64 { return n / float64(b.Report.Ops) }
 type subject interface {
 	// load puts a load on one side. begin and end are called as the counted time begins and ends, and usage and syncs
 	// may be called in them.
-	load(ctx context.Context, cell Cell, side Side, begin, end func() error) (load.Report, error)
+	load(ctx context.Context, cell Cell, side Side, begin, end func() error) (closed.Report, error)
 	usage(Side) (proc.Usage, error)
 	syncs(context.Context, Side) (n float64, ok bool, err error)
 }

@@ -9,7 +9,7 @@ import (
 	"os/exec"
 	"strings"
 
-	"github.com/cairndb/cairn/bench/load"
+	"github.com/cairndb/cairn/bench/closed"
 	"github.com/cairndb/cairn/bench/peer"
 )
 
@@ -41,7 +41,7 @@ func startChild(ctx context.Context, binary string, args []string) (*child, erro
 }
 
 // finish follows the child's events to its end.
-func (c *child) finish(begin, end func() error) (load.Report, error) {
+func (c *child) finish(begin, end func() error) (closed.Report, error) {
 	defer c.cancel()
 	report, err := follow(c.lines, begin, end)
 	if err != nil {
@@ -54,26 +54,26 @@ func (c *child) finish(begin, end func() error) (load.Report, error) {
 }
 
 // follow reads events up to the report.
-func follow(lines io.Reader, begin, end func() error) (load.Report, error) {
+func follow(lines io.Reader, begin, end func() error) (closed.Report, error) {
 	decoder := json.NewDecoder(lines)
 	for {
-		var e load.Event
+		var e closed.Event
 		if err := decoder.Decode(&e); err != nil {
-			return load.Report{}, fmt.Errorf("it ended without a report: %w", err)
+			return closed.Report{}, fmt.Errorf("it ended without a report: %w", err)
 		}
 		var err error
 		switch {
-		case e.Event == load.Begin:
+		case e.Event == closed.Begin:
 			err = begin()
-		case e.Event == load.End:
+		case e.Event == closed.End:
 			err = end()
-		case e.Event == load.Done && e.Report != nil:
+		case e.Event == closed.Done && e.Report != nil:
 			return *e.Report, nil
 		default:
 			err = fmt.Errorf("unknown event %q", e.Event)
 		}
 		if err != nil {
-			return load.Report{}, err
+			return closed.Report{}, err
 		}
 	}
 }

@@ -6,7 +6,7 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"github.com/cairndb/cairn/bench/load"
+	"github.com/cairndb/cairn/bench/closed"
 	"github.com/cairndb/cairn/bench/proc"
 )
 
@@ -20,10 +20,10 @@ type loops struct {
 	running  [2]*child
 }
 
-func (l *loops) load(ctx context.Context, cell Cell, side Side, begin, end func() error) (load.Report, error) {
+func (l *loops) load(ctx context.Context, cell Cell, side Side, begin, end func() error) (closed.Report, error) {
 	folder := filepath.Join(l.folder, "loops")
 	if err := os.RemoveAll(folder); err != nil {
-		return load.Report{}, err
+		return closed.Report{}, err
 	}
 	c, err := startChild(ctx, l.binaries[side], []string{
 		"-folder", folder, "-groups", strconv.Itoa(cell.Groups), "-clients", strconv.Itoa(cell.Clients),
@@ -31,7 +31,7 @@ func (l *loops) load(ctx context.Context, cell Cell, side Side, begin, end func(
 		"-warmup", l.config.Warmup.String(), "-length", l.config.LoopLength.String(),
 	})
 	if err != nil {
-		return load.Report{}, err
+		return closed.Report{}, err
 	}
 	l.running = [2]*child{}
 	l.running[side] = c

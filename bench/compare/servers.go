@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cairndb/cairn/bench/closed"
 	"github.com/cairndb/cairn/bench/load"
 	"github.com/cairndb/cairn/bench/peer"
 	"github.com/cairndb/cairn/bench/proc"
@@ -21,7 +22,7 @@ type servers struct {
 	clusters [2]*peer.Cluster
 }
 
-func (s *servers) load(ctx context.Context, cell Cell, side Side, begin, end func() error) (load.Report, error) {
+func (s *servers) load(ctx context.Context, cell Cell, side Side, begin, end func() error) (closed.Report, error) {
 	return s.run(ctx, s.clusters[side], []string{
 		"-op", cell.Op, "-clients", strconv.Itoa(cell.Clients), "-keys", strconv.Itoa(s.config.Keys),
 		"-warmup", s.config.Warmup.String(), "-length", s.config.Length.String(),
@@ -29,18 +30,18 @@ func (s *servers) load(ctx context.Context, cell Cell, side Side, begin, end fun
 }
 
 // preload stores the first n keys.
-func (s *servers) preload(ctx context.Context, c *peer.Cluster, n int) (load.Report, error) {
+func (s *servers) preload(ctx context.Context, c *peer.Cluster, n int) (closed.Report, error) {
 	const clients = 16 // enough to keep three members busy with transactions of 128 puts
 	nothing := func() error { return nil }
 	return s.run(ctx, c, []string{"-op", load.Preload, "-clients", strconv.Itoa(clients), "-keys", strconv.Itoa(n)}, nothing, nothing)
 }
 
-func (s *servers) run(ctx context.Context, c *peer.Cluster, args []string, begin, end func() error) (load.Report, error) {
+func (s *servers) run(ctx context.Context, c *peer.Cluster, args []string, begin, end func() error) (closed.Report, error) {
 	started, err := startChild(ctx, s.loader, append(args,
 		"-endpoints", strings.Join(c.Endpoints, ","), "-conns", strconv.Itoa(s.config.Conns),
 		"-value-bytes", strconv.Itoa(s.config.ValueBytes), "-seed", strconv.FormatUint(s.config.Seed, 10)))
 	if err != nil {
-		return load.Report{}, err
+		return closed.Report{}, err
 	}
 	report, err := started.finish(begin, end)
 	return report, errors.Join(err, c.Check())

@@ -9,12 +9,14 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/cairndb/cairn/bench/closed"
 )
 
 // preload writes every key once. Unlike the other operations it fails with the first error: what is measured after
 // it rests on every key being there.
-func (r *run) preload(ctx context.Context, emit func(Event) error) error {
-	if err := emit(Event{Event: Begin}); err != nil {
+func (r *run) preload(ctx context.Context, emit func(closed.Event) error) error {
+	if err := emit(closed.Event{Event: closed.Begin}); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -37,16 +39,16 @@ func (r *run) preload(ctx context.Context, emit func(Event) error) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	report := Report{Ops: r.Keys, Seconds: time.Since(began).Seconds()}
-	if err := emit(Event{Event: End}); err != nil {
+	report := closed.Report{Ops: r.Keys, Seconds: time.Since(began).Seconds()}
+	if err := emit(closed.Event{Event: closed.End}); err != nil {
 		return err
 	}
-	return emit(Event{Event: Done, Report: &report})
+	return emit(closed.Event{Event: closed.Done, Report: &report})
 }
 
 // putAll writes keys [from, to) in one transaction.
 func (r *run) putAll(ctx context.Context, client, from, to int, random *rand.Rand) error {
-	ctx, cancel := context.WithTimeout(ctx, r.OpTimeout)
+	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
 	defer cancel()
 	puts := make([]clientv3.Op, 0, to-from)
 	for n := from; n < to; n++ {

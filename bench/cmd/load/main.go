@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/cairndb/cairn/bench/closed"
 	"github.com/cairndb/cairn/bench/load"
 )
 
@@ -26,7 +27,7 @@ func main() {
 	flag.IntVar(&c.ValueBytes, "value-bytes", 128, "length of each value")
 	flag.DurationVar(&c.Warmup, "warmup", time.Second, "under load, before anything is counted")
 	flag.DurationVar(&c.Length, "length", 5*time.Second, "how long to count")
-	flag.DurationVar(&c.OpTimeout, "op-timeout", 10*time.Second, "an operation that takes longer is an error")
+	flag.DurationVar(&c.Timeout, "timeout", 10*time.Second, "an operation that takes longer is an error")
 	flag.Uint64Var(&c.Seed, "seed", 1, "of the keys and values drawn")
 	flag.Parse()
 	c.Endpoints = strings.Split(*endpoints, ",")
@@ -34,7 +35,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	lines := json.NewEncoder(os.Stdout)
-	if err := load.Run(ctx, c, func(e load.Event) error { return lines.Encode(e) }); err != nil {
+	if err := load.Run(ctx, c, func(e closed.Event) error { return lines.Encode(e) }); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}

@@ -1,0 +1,3 @@
+module github.com/cairndb/cairn/bench/closed
+
+go 1.26.0
