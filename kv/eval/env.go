@@ -31,36 +31,37 @@ type Counters struct {
 	Compacted base.Revision
 }
 
-// Initial are the counters of a range that nothing was written to. The first write of a single keyspace gets revision 2
-// and revision 0 can be compacted once, as in etcd; in a sharded keyspace time decides what the first write gets.
-func Initial(base.KeyspaceID) Counters { return Counters{Revision: 1, Compacted: -1} }
+// FirstCounters are the counters of a range that nothing was written to. As in etcd, the first write of a single
+// keyspace gets revision 2, and revision 0 can be compacted, once; in a sharded one time decides what the first gets.
+func FirstCounters() Counters { return Counters{Revision: 1, Compacted: -1} }
 
 const (
 	countersFormat = 1
 	countersLen    = 1 + 8 + 8
 )
 
-// Encode gives the counters as they are stored: a format byte, then two numbers of eight bytes, the highest first.
-func (c Counters) Encode() []byte {
+// Marshal encodes the counters: a format byte, then two numbers of eight bytes, the highest first.
+func (c Counters) Marshal() []byte {
 	b := make([]byte, 1, countersLen)
 	b[0] = countersFormat
 	b = binary.BigEndian.AppendUint64(b, uint64(c.Revision))
 	return binary.BigEndian.AppendUint64(b, uint64(c.Compacted))
 }
 
-// DecodeCounters is the inverse of Encode.
-func DecodeCounters(b []byte) (Counters, error) {
+// Unmarshal is the inverse of Marshal. On damage c is unchanged and the error a *base.Corruption.
+func (c *Counters) Unmarshal(b []byte) error {
 	if len(b) != countersLen || b[0] != countersFormat {
-		return Counters{}, &base.Corruption{Where: "counters", Cause: fmt.Errorf("%d bytes in an unknown format", len(b))}
+		return &base.Corruption{Where: "counters", Cause: fmt.Errorf("%d bytes in an unknown format", len(b))}
 	}
-	c := Counters{
+	got := Counters{
 		Revision:  base.Revision(binary.BigEndian.Uint64(b[1:])),
 		Compacted: base.Revision(binary.BigEndian.Uint64(b[9:])),
 	}
-	if c.Revision < 1 || c.Compacted < -1 || c.Compacted > c.Revision {
-		return Counters{}, &base.Corruption{Where: "counters", Cause: fmt.Errorf("revision %d, compacted %d", c.Revision, c.Compacted)}
+	if got.Revision < 1 || got.Compacted < -1 || got.Compacted > got.Revision {
+		return &base.Corruption{Where: "counters", Cause: fmt.Errorf("revision %d, compacted %d", got.Revision, got.Compacted)}
 	}
-	return c, nil
+	*c = got
+	return nil
 }
 
 // Env is the range that a command or a read is evaluated in.
