@@ -91,6 +91,23 @@ func validateReplicas(d *metapb.RangeDescriptor) (errs []error) {
 	return errs
 }
 
+// Encode gives a descriptor as it is stored, in its range and in the index: the same bytes on every replica.
+func Encode(d *metapb.RangeDescriptor) ([]byte, error) {
+	return proto.MarshalOptions{Deterministic: true}.Marshal(d)
+}
+
+// Decode is the inverse of Encode. What is not a valid descriptor is an error.
+func Decode(raw []byte) (*metapb.RangeDescriptor, error) {
+	d := &metapb.RangeDescriptor{}
+	if err := proto.Unmarshal(raw, d); err != nil {
+		return nil, err
+	}
+	if err := Validate(d); err != nil {
+		return nil, err
+	}
+	return d, nil
+}
+
 // Equal says whether a and b are the same descriptor.
 func Equal(a, b *metapb.RangeDescriptor) bool { return proto.Equal(a, b) }
 

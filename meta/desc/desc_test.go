@@ -126,3 +126,25 @@ func FuzzCheck(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecode: bytes that are no valid descriptor are refused, and what is accepted is kept whole.
+func FuzzDecode(f *testing.F) {
+	raw, err := desc.Encode(desctest.First(base.RangeDefault, base.KeyspaceDefault))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		d, err := desc.Decode(raw)
+		if err != nil {
+			return
+		}
+		again, err := desc.Encode(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if back, err := desc.Decode(again); err != nil || !desc.Equal(back, d) || desc.Validate(d) != nil {
+			t.Fatalf("%s came back as %s: %v", desc.Format(d), desc.Format(back), err)
+		}
+	})
+}

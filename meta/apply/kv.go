@@ -1,0 +1,38 @@
+package apply
+
+import (
+	"errors"
+
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/eval"
+)
+
+// evaluate carries out a command on the range's keys. Whether they are the range's is asked here and now, not when the
+// command was proposed: the span may have changed in between, in the log.
+func (p *pass) evaluate(cmd *kvpb.Command, mine bool) (done, error) {
+	env := p.env(cmd.NowMicros, mine)
+	response, err := p.data.Apply(&env, cmd)
+	switch {
+	case err == nil:
+		p.counters = env.Counters
+		return done{response: response}, nil
+	case errors.Is(err, eval.ErrOutOfSpan):
+		return refused(p.moved())
+	case eval.Refused(err):
+		return refused(err)
+	}
+	return done{}, err
+}
+
+func (p *pass) env(nowMicros int64, mine bool) eval.Env {
+	return eval.Env{
+		Keyspace: base.KeyspaceID(p.desc.KeyspaceId), Start: p.desc.Start, End: p.desc.End,
+		Counters: p.counters, NowMicros: nowMicros, WantResponse: mine,
+	}
+}
+
+func (p *pass) moved() error {
+	return &base.RangeMoved{Range: p.id, Descriptors: []*metapb.RangeDescriptor{p.desc}}
+}
