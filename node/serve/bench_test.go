@@ -1,0 +1,56 @@
+package serve
+
+import (
+	"context"
+	"sync"
+	"testing"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/join"
+)
+
+// BenchmarkPut is what the way in and out costs: small puts of many clients over some connections, against a node
+// that answers at once.
+func BenchmarkPut(b *testing.B) {
+	const conns, clients = 8, 256
+	backend := &benchBackend{memberBackend()}
+	l := listen(b)
+	serveOn(b, l, Config{Backend: backend})
+	var kvs []pb.KVClient
+	for range conns {
+		conn, err := join.Dial(l.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer func(c *grpc.ClientConn) { _ = c.Close() }(conn)
+		kvs = append(kvs, pb.NewKVClient(conn))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	var wg sync.WaitGroup
+	for c := range clients {
+		wg.Go(func() {
+			req := &pb.PutRequest{Key: make([]byte, 16), Value: make([]byte, 128)}
+			for i := c; i < b.N; i += clients {
+				if _, err := kvs[c%conns].Put(b.Context(), req); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// benchBackend answers puts and remembers nothing.
+type benchBackend struct{ *fakeBackend }
+
+func (*benchBackend) Propose(context.Context, base.KeyspaceID, []byte, *kvpb.Command) (proto.Message, error) {
+	return &pb.PutResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}}, nil
+}

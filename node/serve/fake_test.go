@@ -1,0 +1,165 @@
+package serve
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/join"
+)
+
+// fakeBackend is a node without a cluster behind it. Its fields are set before it serves.
+type fakeBackend struct {
+	id       Identity
+	members  []*metapb.NodeRecord
+	replicas []*clusterpb.ReplicaStatus
+	kvs      []*mvccpb.KeyValue // ordered; what Range reads
+	sys      []*mvccpb.KeyValue // what Range reads of the keyspace sys
+	answer   proto.Message      // of every proposal
+	err      error              // of every call
+	hang     bool               // proposals wait for their context
+
+	mu       sync.Mutex
+	proposed []*kvpb.Command
+	keys     [][]byte
+	readTxns int
+	reads    []*pb.RangeRequest
+}
+
+const fakeRevision = 42
+
+func (b *fakeBackend) Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
+	b.mu.Lock()
+	b.proposed, b.keys = append(b.proposed, cmd), append(b.keys, key)
+	b.mu.Unlock()
+	if b.hang {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return b.answer, b.err
+}
+
+func (b *fakeBackend) Range(_ context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if b.err != nil {
+		return nil, b.err
+	}
+	b.mu.Lock()
+	b.reads = append(b.reads, proto.CloneOf(req))
+	b.mu.Unlock()
+	kvs := b.kvs
+	if ks == base.KeyspaceSys {
+		kvs = b.sys
+	}
+	resp := &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}}
+	for _, kv := range kvs {
+		if bytes.Compare(kv.Key, req.Key) < 0 || len(req.RangeEnd) > 0 && bytes.Compare(kv.Key, req.RangeEnd) >= 0 {
+			continue
+		}
+		resp.Count++
+		if req.Limit > 0 && int64(len(resp.Kvs)) == req.Limit {
+			resp.More = true
+			continue
+		}
+		resp.Kvs = append(resp.Kvs, kv)
+	}
+	return resp, nil
+}
+
+func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) (*pb.TxnResponse, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.readTxns++
+	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
+}
+
+func (b *fakeBackend) Identity() Identity              { return b.id }
+func (b *fakeBackend) RaftTerm(base.KeyspaceID) uint64 { return 7 }
+func (b *fakeBackend) Members() []*metapb.NodeRecord   { return b.members }
+func (b *fakeBackend) StoreStats() (total, inUse int64) {
+	return 1000, 100
+}
+
+func (b *fakeBackend) LocalReplicas(context.Context) ([]*clusterpb.ReplicaStatus, error) {
+	return b.replicas, b.err
+}
+
+// fakeMembership answers what it is asked.
+type fakeMembership struct{ err error }
+
+func (m fakeMembership) Init(context.Context) (*clusterpb.InitResponse, error) {
+	return &clusterpb.InitResponse{ClusterId: 9}, m.err
+}
+
+func (m fakeMembership) Consent(context.Context, *clusterpb.ConsentRequest) (*clusterpb.ConsentResponse, error) {
+	return &clusterpb.ConsentResponse{Granted: true}, m.err
+}
+
+func (m fakeMembership) Join(context.Context, *clusterpb.JoinRequest) (*clusterpb.JoinResponse, error) {
+	return nil, join.ErrNotInitialised
+}
+
+func (m fakeMembership) Announce(context.Context, *clusterpb.AnnounceRequest) (*clusterpb.AnnounceResponse, error) {
+	return &clusterpb.AnnounceResponse{}, m.err
+}
+
+// member is a backend whose node is part of a cluster.
+func memberBackend() *fakeBackend {
+	return &fakeBackend{id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
+		Address: "127.0.0.1:1", Version: "0.1.0", Incarnation: 3}}
+}
+
+// listen reserves an address.
+func listen(t testing.TB) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// serveOn serves the backend until the test ends, and returns a connection to it.
+func serveOn(t testing.TB, l net.Listener, cfg Config) (*Server, *grpc.ClientConn) {
+	t.Helper()
+	if cfg.Membership == nil {
+		cfg.Membership = fakeMembership{}
+	}
+	cfg.StatusTimeout = 2 * time.Second
+	s, err := NewServer(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	conn, err := join.Dial(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		s.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return s, conn
+}
+
+func serveFake(t testing.TB, b *fakeBackend) *grpc.ClientConn {
+	t.Helper()
+	_, conn := serveOn(t, listen(t), Config{Backend: b})
+	return conn
+}

@@ -1,0 +1,79 @@
+package serve
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"google.golang.org/grpc"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/join"
+)
+
+// openMethods is what a node answers before it is part of a cluster: who it is, and how it becomes part of one.
+// Join answers there that it cannot let anybody in yet.
+func openMethod(method string) bool {
+	switch method {
+	case clusterpb.Cluster_Identity_FullMethodName, clusterpb.Cluster_Init_FullMethodName,
+		clusterpb.Cluster_Join_FullMethodName, clusterpb.Cluster_Consent_FullMethodName:
+		return true
+	}
+	return strings.HasPrefix(method, "/grpc.health.v1.Health/") || strings.HasPrefix(method, "/grpc.reflection.")
+}
+
+// bounded says whether a call is one client request, which etcd bounds if the client did not.
+func bounded(method string) bool {
+	return strings.HasPrefix(method, "/etcdserverpb.")
+}
+
+// admit refuses what only a member of a cluster can answer while this node is none.
+func (s *Server) admit(method string) error {
+	if s.member.Load() || openMethod(method) {
+		return nil
+	}
+	if s.cfg.Backend.Identity().ClusterID != 0 {
+		s.member.Store(true) // it stays so for the life of the store
+		return nil
+	}
+	return join.ErrNotInitialised
+}
+
+// unary is the way of every call in and out: the gate, the time-out, the error table.
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := s.admit(info.FullMethod); err != nil {
+		return nil, ToStatus(err)
+	}
+	if _, has := ctx.Deadline(); has || !bounded(info.FullMethod) {
+		resp, err := handler(ctx, req)
+		if err != nil {
+			return nil, ToStatus(err)
+		}
+		return resp, nil
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errServerTimeout)
+	defer cancel()
+	resp, err := handler(ctx, req)
+	if err != nil {
+		return nil, ToStatus(timedOut(ctx, err))
+	}
+	return resp, nil
+}
+
+// timedOut names the server's own time-out as the cause where it is. An outcome that is not known stays that.
+func timedOut(ctx context.Context, err error) error {
+	var ambiguous *base.Ambiguous
+	if errors.Is(err, context.DeadlineExceeded) && !errors.As(err, &ambiguous) && context.Cause(ctx) == errServerTimeout {
+		return errServerTimeout
+	}
+	return err
+}
+
+// stream is the same for streams, which have no bound.
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := s.admit(info.FullMethod); err != nil {
+		return ToStatus(err)
+	}
+	return ToStatus(handler(srv, ss))
+}

@@ -1,0 +1,77 @@
+package serve
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// etcdVersion is the version of etcd whose API this is. Clients gate features on it: Kubernetes asks for at least
+// 3.5.13 before it trusts a watch's progress. It says nothing about Cairn's own version.
+const etcdVersion = "3.6.0"
+
+// maintenanceService is etcd's Maintenance service, as far as Cairn can answer it truthfully.
+type maintenanceService struct {
+	pb.UnimplementedMaintenanceServer
+	cfg *Config
+}
+
+// Status is this node's view of the range behind the default keyspace.
+func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*pb.StatusResponse, error) {
+	replicas, err := s.cfg.Backend.LocalReplicas(ctx)
+	if err != nil {
+		return nil, err
+	}
+	total, inUse := s.cfg.Backend.StoreStats()
+	resp := &pb.StatusResponse{Header: s.cfg.fillHeader(nil), Version: etcdVersion, StorageVersion: etcdVersion,
+		DbSize: total, DbSizeInUse: inUse}
+	own := find(replicas, base.RangeDefault)
+	if own == nil {
+		// A node without a replica of that range serves its clients all the same. Others know the leader.
+		entry := findRange(s.cfg.collect(ctx, true), base.RangeDefault)
+		resp.Leader, resp.RaftTerm = entry.GetLeaderNode(), entry.GetTerm()
+	} else {
+		resp.Leader = nodeOf(own.Descriptor_, leaderOf(own))
+		resp.RaftIndex, resp.RaftTerm, resp.RaftAppliedIndex = own.Commit, own.Term, own.Applied
+		resp.IsLearner = roleOf(own.Descriptor_, own.ReplicaId) == metapb.ReplicaRole_REPLICA_ROLE_LEARNER
+		resp.Header.Revision = own.Revision
+	}
+	if resp.Leader == 0 {
+		resp.Errors = append(resp.Errors, rpctypes.ErrNoLeader.Error())
+	}
+	return resp, nil
+}
+
+// Alarm lists the alarms: Cairn raises none of etcd's, so none can be set or cleared.
+func (s *maintenanceService) Alarm(_ context.Context, req *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	if req.Action != pb.AlarmRequest_GET {
+		return nil, status.Error(codes.Unimplemented, "etcd's alarms cannot be raised or cleared here: there are none")
+	}
+	return &pb.AlarmResponse{Header: s.cfg.fillHeader(nil)}, nil
+}
+
+func find(replicas []*clusterpb.ReplicaStatus, id base.RangeID) *clusterpb.ReplicaStatus {
+	for _, r := range replicas {
+		if base.RangeID(r.Descriptor_.GetRangeId()) == id {
+			return r
+		}
+	}
+	return nil
+}
+
+func findRange(ranges *clusterpb.StatusResponse, id base.RangeID) *clusterpb.RangeEntry {
+	for _, r := range ranges.Ranges {
+		if base.RangeID(r.Descriptor_.GetRangeId()) == id {
+			return r
+		}
+	}
+	return nil
+}
