@@ -61,6 +61,29 @@ const (
 	// RetryHints bounds how often a request follows hints from node to node without a pause.
 	RetryHints = 5
 
+	// ReconcileInterval is how often a node looks after the ranges that it leads without being woken: followers that
+	// have caught up do not say so.
+	ReconcileInterval = 250 * time.Millisecond
+	// NodesInterval is how often a node without a replica of sys reads the nodes' records.
+	NodesInterval = 5 * time.Second
+	// StopTimeout bounds a graceful stop; what is still under way then is cut off, safely.
+	StopTimeout = 10 * time.Second
+	// HandOverPoll is how often a stopping node looks whether it still leads: a transfer is two messages and a sync.
+	HandOverPoll = 20 * time.Millisecond
+	// DescriptorCache bounds the descriptors that a node caches, about 200 bytes each.
+	DescriptorCache = 100_000
+
+	// ReconnectMin and ReconnectMax bound the pause before a broken stream to a node is opened again: below an
+	// election at first, and cheap when the node is away for long.
+	ReconnectMin = 50 * time.Millisecond
+	ReconnectMax = 2 * time.Second
+	// ConnectTimeout bounds one attempt: a lost SYN is sent again after 1 s.
+	ConnectTimeout = 3 * time.Second
+	// PeerKeepAlive and PeerKeepAliveTimeout find connections whose other end is gone without a word. gRPC allows no
+	// pings more often than every 10 s.
+	PeerKeepAlive        = 10 * time.Second
+	PeerKeepAliveTimeout = 3 * time.Second
+
 	// MaxFrameBytes bounds one frame between nodes: a pass of a loop cuts its messages into frames below it.
 	MaxFrameBytes = 8 << 20
 	// FrameQueueBytes bounds what waits for one peer in one class; what does not fit is dropped (raft) or
