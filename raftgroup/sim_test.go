@@ -11,8 +11,11 @@ import (
 
 const testRange base.RangeID = 7
 
-func threeNodes(seed uint64) *world {
+func threeNodes(seed uint64) *world { return threeNodesWith(seed, nil) }
+
+func threeNodesWith(seed uint64, config func(*Config)) *world {
 	w := newWorld(seed)
+	w.config = config
 	for id := range base.NodeID(3) {
 		w.addNode(id + 1)
 	}

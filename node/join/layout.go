@@ -18,3 +18,6 @@ func nodeSpan() (start, end []byte) { return []byte(nodePrefix), []byte("node0")
 
 // counterKey is the key of the highest node id that was given.
 func counterKey() []byte { return []byte(counterName) }
+
+// RecordSpan holds the keys of all node records in `sys`; the values are metapb.NodeRecord.
+func RecordSpan() (start, end []byte) { return nodeSpan() }

@@ -1,0 +1,80 @@
+// Package node is one Cairn node: it opens the store, finds its way into a cluster, and wires loops, transport,
+// dispatch and the served APIs together. node.go is the page to read.
+package node
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/join"
+)
+
+// Config is what a Node is made of.
+type Config struct {
+	// StoreDir is the folder of the node's one store; it is made if it does not exist. A process has it for itself.
+	StoreDir string
+	// Listen is the address that the node serves all its APIs on; Advertise is where others reach it (default: Listen).
+	Listen, Advertise string
+	// Join are addresses of nodes through which this one finds its cluster. Those of one are enough; the node itself
+	// may be among them.
+	Join []string
+	// BootstrapExpect: when that many nodes of Join wait without a cluster, they make one by themselves. 0: somebody
+	// has to call Init.
+	BootstrapExpect int
+	// ReplaceLost: the store that was at this address before is lost for good; join as a new node and retire that one.
+	ReplaceLost bool
+	// Locality says where the node is, the outermost tier first.
+	Locality []*metapb.LocalityTier
+	// Version of the binary, as a semantic version.
+	Version string
+	Logger  *slog.Logger
+	// Limits of the etcd API; zero values are etcd's defaults.
+	MaxRequestBytes, MaxTxnOps int
+	// Loops run the node's ranges; 0: one for each core.
+	Loops int
+	// StopTimeout bounds a graceful stop: handing leadership over, and letting requests end.
+	StopTimeout time.Duration
+}
+
+// EnsureDefaults fills what was left empty.
+func (c *Config) EnsureDefaults() {
+	c.Advertise = cmp.Or(c.Advertise, c.Listen)
+	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, base.MaxRequestBytes)
+	c.MaxTxnOps = cmp.Or(c.MaxTxnOps, base.MaxTxnOps)
+	c.StopTimeout = cmp.Or(c.StopTimeout, base.StopTimeout)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Validate returns every problem at once.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.StoreDir == "" {
+		errs = append(errs, errors.New("no store directory: give --store DIR"))
+	}
+	if _, _, err := net.SplitHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("the address to listen on, %q, cannot be used (%w): give --listen HOST:PORT", c.Listen, err))
+	}
+	if err := join.CheckAddress(c.Advertise); err != nil {
+		errs = append(errs, fmt.Errorf("the advertised address: %w: give --advertise HOST:PORT as other nodes reach this one", err))
+	}
+	for _, a := range c.Join {
+		if err := join.CheckAddress(a); err != nil {
+			errs = append(errs, fmt.Errorf("an address of --join: %w", err))
+		}
+	}
+	if c.BootstrapExpect < 0 {
+		errs = append(errs, fmt.Errorf("--bootstrap-expect %d: give the number of nodes that make the cluster", c.BootstrapExpect))
+	}
+	if c.MaxRequestBytes < 0 || c.MaxTxnOps < 0 {
+		errs = append(errs, errors.New("limits cannot be negative"))
+	}
+	return errors.Join(errs...)
+}

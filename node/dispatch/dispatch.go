@@ -1,0 +1,260 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/raftgroup"
+	"github.com/cairndb/cairn/transport"
+)
+
+// Config is what a Dispatcher is made of.
+type Config struct {
+	Node      base.NodeID
+	Store     *store.Store
+	Transport transport.Transport
+	Logger    *slog.Logger
+	// CreatedMicros is when the cluster was made: the origin of the revisions of sharded keyspaces.
+	CreatedMicros int64
+	// Root finds the descriptor of the root range when this node has no replica of it and knows none.
+	Root func(context.Context) (*metapb.RangeDescriptor, error)
+}
+
+// Dispatcher serves requests of this node's clients and of other nodes. Its methods may be called from any goroutine.
+type Dispatcher struct {
+	cfg    Config
+	routes *routes
+
+	nextID atomic.Uint64
+
+	mu       sync.Mutex
+	pending  map[uint64]*remote // requests sent to other nodes
+	outboxes map[base.NodeID]*outbox
+	changed  chan struct{} // closed and replaced whenever a leader becomes known
+	stopped  bool
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// remote is a request that another node is to answer.
+type remote struct {
+	to base.NodeID
+	id base.RangeID
+	ch chan *rangepb.Response
+}
+
+// New makes a dispatcher.
+func New(cfg Config) *Dispatcher {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Dispatcher{
+		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
+		changed: make(chan struct{}), ctx: ctx, cancel: cancel,
+	}
+}
+
+// Stop ends what waits and the senders.
+func (d *Dispatcher) Stop() {
+	d.mu.Lock()
+	d.stopped = true
+	for _, o := range d.outboxes {
+		o.stop()
+	}
+	d.mu.Unlock()
+	d.cancel()
+	d.wg.Wait()
+}
+
+// Changed is told that a local replica has a new leader or descriptor: requests that wait for one go on.
+func (d *Dispatcher) Changed(c raftgroup.StateChange) {
+	if c.Descriptor != nil {
+		d.routes.learn(c.Descriptor)
+	}
+	d.mu.Lock()
+	close(d.changed)
+	d.changed = make(chan struct{})
+	d.mu.Unlock()
+}
+
+// NowMicros is the time since the cluster was made, for the revisions of sharded keyspaces.
+func (d *Dispatcher) NowMicros() int64 { return time.Now().UnixMicro() - d.cfg.CreatedMicros }
+
+// Propose carries a command to the leader of the range that holds key and returns its response.
+func (d *Dispatcher) Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
+	cmd.NowMicros = d.NowMicros()
+	data, err := proto.Marshal(cmd)
+	if err != nil {
+		return nil, err
+	}
+	empty := emptyResponse(cmd)
+	if empty == nil {
+		return nil, errors.New("a command without a body")
+	}
+	var out proto.Message
+	err = d.retry(ctx, ks, key, func(desc *metapb.RangeDescriptor, node base.NodeID) error {
+		id := base.RangeID(desc.RangeId)
+		if node == d.cfg.Node {
+			out, err = d.proposeHere(ctx, id, data, nil)
+			return err
+		}
+		out = empty()
+		return d.ask(ctx, node, id, rangepb.RequestKind_REQUEST_KIND_PROPOSE, data, out)
+	})
+	return out, err
+}
+
+// ProposeChange proposes a membership change in a range whose leader is here.
+func (d *Dispatcher) ProposeChange(ctx context.Context, p raftgroup.Proposal) (proto.Message, error) {
+	return d.proposeHere(ctx, p.Range, p.Data, &p)
+}
+
+func (d *Dispatcher) proposeHere(ctx context.Context, id base.RangeID, data []byte, change *raftgroup.Proposal) (proto.Message, error) {
+	p := raftgroup.Proposal{Range: id, Data: data}
+	if change != nil {
+		p.Change = change.Change
+	}
+	return wait(ctx, true, func(done store.Done) { d.cfg.Store.Propose(p, deadline(ctx), done) })
+}
+
+// Range reads keys of one range.
+func (d *Dispatcher) Range(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	out := &pb.RangeResponse{}
+	if req.Serializable {
+		if id, ok := d.local(ks, req.Key); ok {
+			return out, d.cfg.Store.Read(id, req, out)
+		}
+	}
+	return out, d.read(ctx, ks, req.Key, req, out)
+}
+
+// ReadTxn evaluates a transaction that does not write.
+func (d *Dispatcher) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+	out := &pb.TxnResponse{}
+	return out, d.read(ctx, ks, routingKey(req), req, out)
+}
+
+// read serves a linearizable read here, if a replica is here, or asks a node that has one.
+func (d *Dispatcher) read(ctx context.Context, ks base.KeyspaceID, key []byte, req, out proto.Message) error {
+	return d.retry(ctx, ks, key, func(desc *metapb.RangeDescriptor, node base.NodeID) error {
+		if d.cfg.Store.View(base.RangeID(desc.RangeId)) != nil {
+			node = d.cfg.Node
+		}
+		return d.readAt(ctx, desc, node, req, out)
+	})
+}
+
+// readAt reads at one node.
+func (d *Dispatcher) readAt(ctx context.Context, desc *metapb.RangeDescriptor, node base.NodeID, req, out proto.Message) error {
+	id := base.RangeID(desc.RangeId)
+	if node == d.cfg.Node {
+		_, err := wait(ctx, false, func(done store.Done) { d.cfg.Store.ReadIndex(id, deadline(ctx), done) })
+		if err != nil {
+			return err
+		}
+		return d.cfg.Store.Read(id, req, out)
+	}
+	kind := rangepb.RequestKind_REQUEST_KIND_READ
+	if _, txn := req.(*pb.TxnRequest); txn {
+		kind = rangepb.RequestKind_REQUEST_KIND_READ_TXN
+	}
+	body, err := proto.Marshal(req)
+	if err != nil {
+		return err
+	}
+	err = d.ask(ctx, node, id, kind, body, out)
+	var amb *base.Ambiguous
+	if errors.As(err, &amb) && ctx.Err() == nil {
+		return &base.NotLeader{Range: id} // a read has no effect: ask again, elsewhere
+	}
+	return err
+}
+
+// local returns the range of a key if a replica of it is here.
+func (d *Dispatcher) local(ks base.KeyspaceID, key []byte) (base.RangeID, bool) {
+	desc := d.routes.find(ks, key)
+	if desc == nil || d.cfg.Store.View(base.RangeID(desc.RangeId)) == nil {
+		return 0, false
+	}
+	return base.RangeID(desc.RangeId), true
+}
+
+// wait turns a callback into a call. A write that ctx gave up on may still happen.
+func wait(ctx context.Context, write bool, start func(store.Done)) (proto.Message, error) {
+	type result struct {
+		m   proto.Message
+		err error
+	}
+	ch := make(chan result, 1)
+	start(func(m proto.Message, err error) { ch <- result{m, err} })
+	select {
+	case r := <-ch:
+		return r.m, r.err
+	case <-ctx.Done():
+		if write {
+			return nil, &base.Ambiguous{Cause: ctx.Err()}
+		}
+		return nil, ctx.Err()
+	}
+}
+
+// deadline is ctx's, on the node's clock.
+func deadline(ctx context.Context) base.Instant {
+	if t, ok := ctx.Deadline(); ok {
+		return store.Now().Add(time.Until(t))
+	}
+	return store.Now().Add(base.RequestTimeout)
+}
+
+func emptyResponse(cmd *kvpb.Command) func() proto.Message {
+	switch cmd.Body.(type) {
+	case *kvpb.Command_Put:
+		return func() proto.Message { return &pb.PutResponse{} }
+	case *kvpb.Command_DeleteRange:
+		return func() proto.Message { return &pb.DeleteRangeResponse{} }
+	case *kvpb.Command_Txn:
+		return func() proto.Message { return &pb.TxnResponse{} }
+	case *kvpb.Command_Compaction:
+		return func() proto.Message { return &pb.CompactionResponse{} }
+	case *kvpb.Command_PublishDescriptor:
+		return func() proto.Message { return &kvpb.PublishDescriptorResponse{} }
+	}
+	return nil
+}
+
+// routingKey is the first key that a transaction names: all of them must lie in one range, which checks it.
+func routingKey(txn *pb.TxnRequest) []byte {
+	for _, c := range txn.Compare {
+		return c.Key
+	}
+	for _, ops := range [][]*pb.RequestOp{txn.Success, txn.Failure} {
+		for _, op := range ops {
+			switch {
+			case op.GetRequestRange() != nil:
+				return op.GetRequestRange().Key
+			case op.GetRequestPut() != nil:
+				return op.GetRequestPut().Key
+			case op.GetRequestDeleteRange() != nil:
+				return op.GetRequestDeleteRange().Key
+			case op.GetRequestTxn() != nil:
+				if key := routingKey(op.GetRequestTxn()); key != nil {
+					return key
+				}
+			}
+		}
+	}
+	return nil
+}

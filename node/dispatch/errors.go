@@ -1,0 +1,72 @@
+package dispatch
+
+import (
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/cairndb/cairn/api/rangepb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// encodeError puts an error into a response, so that decodeError gives the caller's node the same one.
+func encodeError(err error) *rangepb.Error {
+	e := &rangepb.Error{Message: err.Error()}
+	var (
+		notLeader *base.NotLeader
+		moved     *base.RangeMoved
+		stale     *base.StaleGeneration
+		ambiguous *base.Ambiguous
+		throttled *base.Throttled
+	)
+	switch {
+	case errors.As(err, &ambiguous):
+		e.Code = rangepb.ErrorCode_ERROR_CODE_AMBIGUOUS
+		e.Message = ambiguous.Cause.Error()
+	case errors.As(err, &notLeader):
+		e.Code = rangepb.ErrorCode_ERROR_CODE_NOT_LEADER
+		e.LeaderNode, e.LeaderReplica = uint64(notLeader.HintNode), uint64(notLeader.HintReplica)
+	case errors.As(err, &moved):
+		e.Code, e.Descriptors = rangepb.ErrorCode_ERROR_CODE_RANGE_MOVED, moved.Descriptors
+	case errors.As(err, &stale):
+		e.Code = rangepb.ErrorCode_ERROR_CODE_STALE_GENERATION
+		if stale.Current != nil {
+			e.Descriptors = append(e.Descriptors, stale.Current)
+		}
+	case errors.As(err, &throttled):
+		e.Code, e.Message = rangepb.ErrorCode_ERROR_CODE_THROTTLED, throttled.What
+		e.RetryAfterMicros = uint64(throttled.RetryAfter.Microseconds())
+	case errors.Is(err, base.ErrStopped):
+		// Nothing was begun: another replica may lead soon.
+		e.Code = rangepb.ErrorCode_ERROR_CODE_NOT_LEADER
+	default:
+		e.Code = rangepb.ErrorCode_ERROR_CODE_REFUSED
+		st, _ := status.FromError(err)
+		e.GrpcCode, e.Message = uint32(st.Code()), st.Message()
+	}
+	return e
+}
+
+func decodeError(id base.RangeID, e *rangepb.Error) error {
+	switch e.Code {
+	case rangepb.ErrorCode_ERROR_CODE_NOT_LEADER:
+		return &base.NotLeader{Range: id, HintNode: base.NodeID(e.LeaderNode), HintReplica: base.ReplicaID(e.LeaderReplica)}
+	case rangepb.ErrorCode_ERROR_CODE_RANGE_MOVED:
+		return &base.RangeMoved{Range: id, Descriptors: e.Descriptors}
+	case rangepb.ErrorCode_ERROR_CODE_STALE_GENERATION:
+		s := &base.StaleGeneration{Range: id}
+		if len(e.Descriptors) > 0 {
+			s.Current = e.Descriptors[0]
+		}
+		return s
+	case rangepb.ErrorCode_ERROR_CODE_AMBIGUOUS:
+		return &base.Ambiguous{Cause: errors.New(e.Message)}
+	case rangepb.ErrorCode_ERROR_CODE_THROTTLED:
+		return &base.Throttled{What: e.Message, RetryAfter: time.Duration(e.RetryAfterMicros) * time.Microsecond}
+	case rangepb.ErrorCode_ERROR_CODE_REFUSED:
+		return status.Error(codes.Code(e.GrpcCode), e.Message)
+	}
+	return &base.Ambiguous{Cause: errors.New("an answer that this version does not know: " + e.Message)}
+}

@@ -1,0 +1,75 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/route"
+)
+
+// retry tries a request on the node that most likely leads the key's range, and again as long as the errors say that
+// nothing has happened and ctx lasts (route.Retry decides). A pause ends early when a leader or a descriptor changes here.
+func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, try func(*metapb.RangeDescriptor, base.NodeID) error) error {
+	var (
+		retry route.Retry
+		next  route.Try
+	)
+	for tries := 0; ; tries++ {
+		changed := d.changes()
+		desc, err := d.descriptor(ctx, ks, key)
+		if err == nil {
+			err = try(desc, d.target(desc, next.Node, tries))
+		}
+		if err == nil {
+			return nil
+		}
+		var moved *base.RangeMoved
+		if errors.As(err, &moved) && desc != nil {
+			d.routes.moved(desc, moved.Descriptors)
+		}
+		if retry, next = retry.After(err); next.GiveUp {
+			return err
+		}
+		if next.Wait > 0 {
+			timer := time.NewTimer(next.Wait)
+			select {
+			case <-changed:
+			case <-timer.C:
+			case <-ctx.Done():
+			case <-d.ctx.Done():
+			}
+			timer.Stop()
+		}
+		switch {
+		case d.ctx.Err() != nil:
+			return base.ErrStopped
+		case ctx.Err() != nil:
+			return err // it says more than that the time is over
+		}
+	}
+}
+
+// target is the node to try: the hinted one, the leader that a local replica knows, or the replicas in turn.
+func (d *Dispatcher) target(desc *metapb.RangeDescriptor, hint base.NodeID, tries int) base.NodeID {
+	if hint != 0 {
+		return hint
+	}
+	id := base.RangeID(desc.RangeId)
+	if st, ok := d.cfg.Store.State(id); ok && st.LeaderNode != 0 {
+		return st.LeaderNode
+	}
+	if d.cfg.Store.View(id) != nil && tries == 0 {
+		return d.cfg.Node // it answers at once, and wakes nobody
+	}
+	return base.NodeID(desc.Replicas[tries%len(desc.Replicas)].NodeId)
+}
+
+// changes returns a channel that is closed at the next change of a leader or a descriptor here.
+func (d *Dispatcher) changes() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.changed
+}

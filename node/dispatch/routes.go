@@ -1,0 +1,142 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/route"
+)
+
+// routes is the node's descriptor cache: it is fed by local replicas, by refusals and by lookups.
+type routes struct {
+	mu    sync.Mutex
+	cache *route.Cache
+}
+
+func newRoutes() *routes { return &routes{cache: route.NewCache(base.DescriptorCache)} }
+
+func (r *routes) find(ks base.KeyspaceID, key []byte) *metapb.RangeDescriptor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cache.Find(ks, key)
+}
+
+func (r *routes) known(id base.RangeID) []*metapb.RangeDescriptor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := r.cache.Known(id); d != nil {
+		return []*metapb.RangeDescriptor{d}
+	}
+	return nil
+}
+
+func (r *routes) learn(ds ...*metapb.RangeDescriptor) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range ds {
+		r.cache.Put(d)
+	}
+}
+
+func (r *routes) moved(asked *metapb.RangeDescriptor, known []*metapb.RangeDescriptor) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cache.Moved(asked, known)
+}
+
+// Learn takes descriptors that another node told.
+func (d *Dispatcher) Learn(ds ...*metapb.RangeDescriptor) { d.routes.learn(ds...) }
+
+// Root is the root range's descriptor as far as this node knows.
+func (d *Dispatcher) Root(ctx context.Context) (*metapb.RangeDescriptor, error) {
+	return d.descriptor(ctx, base.KeyspaceRoot, nil)
+}
+
+// Term is the Raft term of the keyspace's (first) range, as far as this node knows.
+func (d *Dispatcher) Term(ks base.KeyspaceID) uint64 {
+	desc := d.routes.find(ks, nil)
+	if desc == nil {
+		return 0
+	}
+	st, _ := d.cfg.Store.State(base.RangeID(desc.RangeId))
+	return st.Term
+}
+
+// descriptor finds the range that holds a key: in the cache, or by asking the index, in at most three hops.
+func (d *Dispatcher) descriptor(ctx context.Context, ks base.KeyspaceID, key []byte) (*metapb.RangeDescriptor, error) {
+	if desc := d.routes.find(ks, key); desc != nil {
+		return desc, nil
+	}
+	lookup := route.NewLookup(d.routes.cache, ks, key)
+	for {
+		d.routes.mu.Lock()
+		q := lookup.Next()
+		d.routes.mu.Unlock()
+		var found []*metapb.RangeDescriptor
+		var err error
+		switch {
+		case q.Found != nil:
+			return q.Found, nil
+		case q.Failed != nil:
+			return nil, q.Failed
+		case q.Root:
+			found, err = d.askRoot(ctx)
+		default:
+			found, err = d.readIndex(ctx, q.Index)
+		}
+		var moved *base.RangeMoved
+		d.routes.mu.Lock()
+		switch {
+		case err == nil:
+			lookup.Learn(found...)
+		case errors.As(err, &moved):
+			lookup.Refused(moved.Descriptors...)
+			err = nil
+		}
+		d.routes.mu.Unlock()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (d *Dispatcher) askRoot(ctx context.Context) ([]*metapb.RangeDescriptor, error) {
+	desc, err := d.cfg.Root(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return []*metapb.RangeDescriptor{desc}, nil
+}
+
+// readIndex reads the index's entry from the range that holds it. The range is tried once at each of its nodes; what
+// is wrong with it is for the lookup to mend.
+func (d *Dispatcher) readIndex(ctx context.Context, q *route.IndexRead) ([]*metapb.RangeDescriptor, error) {
+	req := &pb.RangeRequest{Key: q.Start, RangeEnd: q.End, Limit: 1}
+	var last error
+	for _, node := range route.Order(q.Range, 0, d.cfg.Node) {
+		resp := &pb.RangeResponse{}
+		err := d.readAt(ctx, q.Range, node, req, resp)
+		var moved *base.RangeMoved
+		if errors.As(err, &moved) || err == nil && len(resp.Kvs) == 0 {
+			return nil, err
+		}
+		if err != nil {
+			last = err
+			continue
+		}
+		found := &metapb.RangeDescriptor{}
+		if err := proto.Unmarshal(resp.Kvs[0].Value, found); err != nil {
+			return nil, &base.Corruption{Where: fmt.Sprintf("index entry %q", resp.Kvs[0].Key), Cause: err}
+		}
+		return []*metapb.RangeDescriptor{found}, nil
+	}
+	return nil, last
+}

@@ -1,0 +1,294 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/transportpb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/node/dispatch"
+	"github.com/cairndb/cairn/node/join"
+	"github.com/cairndb/cairn/node/reconcile"
+	"github.com/cairndb/cairn/node/serve"
+	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/transport"
+)
+
+// Node is one node of a cluster. Its life: New checks the configuration; Start opens the store and serves; the node
+// joins, and Ready is closed; Stop hands over and ends. Fatal tells of an error after which it serves nothing more.
+type Node struct {
+	cfg      Config
+	eng      engine.Engine
+	listener net.Listener
+	server   *serve.Server
+	late     lateTransport // the transport's service, which exists only once the node is a member
+	entry    *join.Entry
+	book     *book
+
+	mu          sync.RWMutex
+	identity    *metapb.StoreIdentity
+	incarnation base.Incarnation
+	member      *member // nil until the node is part of a cluster
+
+	ready chan struct{}
+	fatal chan error
+	once  sync.Once
+
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// member is what a node runs from the day that it is part of a cluster.
+type member struct {
+	store      *store.Store
+	transport  *transport.GRPC
+	dispatch   *dispatch.Dispatcher
+	registrar  *join.Registrar
+	reconciler *reconcile.Reconciler
+}
+
+// New checks the configuration. Nothing is opened yet.
+func New(cfg Config) (*Node, error) {
+	cfg.EnsureDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Node{cfg: cfg, ready: make(chan struct{}), fatal: make(chan error, 1), ctx: ctx, cancel: cancel}, nil
+}
+
+// Start opens the store and serves; it returns once the listener accepts. The node may not be part of a cluster yet:
+// it then answers health, Identity, Init and Consent only, and Ready stays open.
+func (n *Node) Start(ctx context.Context) error {
+	// The listener comes first: a second process with the same address must not touch the store.
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", n.cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("cannot listen on %s: %w: give another --listen, or stop what uses it", n.cfg.Listen, err)
+	}
+	n.listener = l
+	if err := n.open(); err != nil {
+		l.Close()
+		return err
+	}
+	if err := n.prepare(); err != nil {
+		l.Close()
+		n.eng.Close()
+		return err
+	}
+	n.wg.Go(func() {
+		if err := n.server.Serve(l); err != nil && n.ctx.Err() == nil {
+			n.fail(fmt.Errorf("the server on %s ended: %w", n.cfg.Listen, err))
+		}
+	})
+	n.wg.Go(n.enter)
+	return nil
+}
+
+func (n *Node) open() error {
+	if err := os.MkdirAll(n.cfg.StoreDir, 0o755); err != nil {
+		return fmt.Errorf("the store directory cannot be made: %w", err)
+	}
+	eng, err := engine.OpenPebble(engine.PebbleConfig{
+		Dir: n.cfg.StoreDir, CacheBytes: base.BlockCacheBytes, Logger: n.cfg.Logger, OnFatal: n.fail,
+	})
+	if err != nil {
+		return fmt.Errorf("the store in %s cannot be opened: %w", n.cfg.StoreDir, err)
+	}
+	n.eng = eng
+	if n.identity, n.incarnation, err = store.OpenIdentity(eng); err == nil {
+		n.book, err = openBook(eng, n.cfg.Logger)
+	}
+	if err != nil {
+		eng.Close()
+		return fmt.Errorf("the store in %s: %w", n.cfg.StoreDir, err)
+	}
+	return nil
+}
+
+// prepare makes what serves before there is a cluster.
+func (n *Node) prepare() error {
+	var err error
+	n.entry, err = join.New(join.Config{
+		Store: entryStore{n}, Self: n.record(), Addresses: n.cfg.Join, Expect: n.cfg.BootstrapExpect,
+		ReplaceLost: n.cfg.ReplaceLost, Logger: n.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	n.server, err = serve.NewServer(serve.Config{
+		Backend: n, Membership: n, Logger: n.cfg.Logger,
+		MaxRequestBytes: n.cfg.MaxRequestBytes, MaxTxnOps: n.cfg.MaxTxnOps,
+	})
+	if err != nil {
+		return err
+	}
+	transportpb.RegisterTransportServer(n.server, &n.late)
+	return nil
+}
+
+// enter waits until the node is part of a cluster, and runs it as a member.
+func (n *Node) enter() {
+	out, err := n.entry.Run(n.ctx)
+	if err != nil {
+		if n.ctx.Err() == nil {
+			n.fail(err)
+		}
+		return
+	}
+	n.book.learn(out.Nodes...)
+	if err := n.run(out); err != nil {
+		n.fail(err)
+		return
+	}
+	if err := n.announce(); err != nil && n.ctx.Err() == nil {
+		n.fail(err)
+	}
+}
+
+// run starts the member's parts, each after what it rests on.
+func (n *Node) run(out *join.Outcome) error {
+	id := out.Identity
+	m := &member{}
+	self := base.NodeID(id.NodeId)
+	t, err := transport.NewGRPC(transport.GRPCConfig{
+		ClusterID: id.ClusterId, Node: self, Incarnation: n.incarnation, Address: n.cfg.Advertise,
+		Resolver: n.book, Handler: handler{n, m}, Logger: n.cfg.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	m.transport = t
+	m.store, err = store.New(store.Config{
+		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
+		Seed:    uint64(n.incarnation)<<32 ^ uint64(self),
+		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied,
+	})
+	if err != nil {
+		t.Close()
+		return err
+	}
+	m.dispatch = dispatch.New(dispatch.Config{
+		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
+		CreatedMicros: id.ClusterCreatedUnixMicros, Root: n.askRoot,
+	})
+	if out.Root != nil {
+		m.dispatch.Learn(out.Root)
+	}
+	m.registrar, err = join.NewRegistrar(join.RegistrarConfig{
+		Cluster: registrarCluster{m.dispatch}, Identity: n.storeIdentity, Version: n.cfg.Version, Logger: n.cfg.Logger,
+	})
+	if err != nil {
+		t.Close()
+		return err
+	}
+	m.reconciler = reconcile.New(reconcile.Config{
+		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Learn: n.book.learn, Logger: n.cfg.Logger,
+	})
+	n.mu.Lock()
+	n.identity, n.member = id, m
+	n.mu.Unlock()
+	t.Register(&n.late)
+	if err := m.store.Start(t); err != nil {
+		return err
+	}
+	m.reconciler.Start()
+	n.server.SetServing(true)
+	close(n.ready)
+	return nil
+}
+
+// announce tells the cluster of this start. Until it succeeds the node works on what others know of it.
+func (n *Node) announce() error {
+	m := n.mustMember()
+	resp, err := n.entry.AnnounceSelf(n.ctx, n.book.all(), m.registrar.Announce)
+	if err != nil {
+		return err
+	}
+	n.book.learn(resp.Nodes...)
+	if resp.Root != nil {
+		m.dispatch.Learn(resp.Root)
+	}
+	return nil
+}
+
+// Ready is closed when the node is part of a cluster and serves its APIs.
+func (n *Node) Ready() <-chan struct{} { return n.ready }
+
+// Fatal tells, once, of an error after which the node serves nothing more and should be stopped.
+func (n *Node) Fatal() <-chan error { return n.fatal }
+
+// Addr is the address that the node listens on.
+func (n *Node) Addr() string { return n.listener.Addr().String() }
+
+func (n *Node) fail(err error) {
+	n.once.Do(func() { n.fatal <- err })
+}
+
+// Stop hands leadership over, lets requests end, and closes the store. It takes at most Config.StopTimeout, or until
+// ctx ends; what is still under way then is cut off, safely.
+func (n *Node) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, n.cfg.StopTimeout)
+	defer cancel()
+	n.mu.RLock()
+	m := n.member
+	n.mu.RUnlock()
+	n.server.SetServing(false)
+	if m != nil {
+		m.reconciler.Stop()
+		m.handOver(ctx)
+	}
+	n.cancel()
+	stopServer(ctx, n.server)
+	if m != nil {
+		m.dispatch.Stop()
+		m.store.Stop()
+		m.transport.Close()
+	}
+	n.wg.Wait()
+	return n.eng.Close()
+}
+
+// stopServer lets requests end while ctx lasts.
+func stopServer(ctx context.Context, s *serve.Server) {
+	done := make(chan struct{})
+	go func() {
+		s.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.Stop()
+		<-done
+	}
+}
+
+// handOver gives the leadership of each range that this node leads to another voter, and waits until all are gone.
+func (m *member) handOver(ctx context.Context) {
+	tick := time.NewTicker(base.HandOverPoll)
+	defer tick.Stop()
+	for {
+		if m.store.HandOver(ctx) == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) mustMember() *member {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	return n.member
+}

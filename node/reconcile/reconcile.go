@@ -1,0 +1,244 @@
+// Package reconcile brings what is observed to what is wanted, again and again: observe, decide, carry out one
+// idempotent step, observe again.
+//
+// On the leader of each range it publishes the descriptor to the index until the index has it, and up-replicates:
+// meta/change gives the next step from the stored descriptor, so that any node can finish what another began. It also
+// keeps the node's knowledge of the other nodes fresh. It is woken by changes of replicas, of the nodes' records and of
+// what can be reached, and looks by itself once in a while, because followers catch up without telling.
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/change"
+	"github.com/cairndb/cairn/meta/route"
+	"github.com/cairndb/cairn/node/dispatch"
+	"github.com/cairndb/cairn/node/join"
+	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/raftgroup"
+	"github.com/cairndb/cairn/transport"
+)
+
+// Config is what a Reconciler works with.
+type Config struct {
+	Node     base.NodeID
+	Store    *store.Store
+	Dispatch *dispatch.Dispatcher
+	Peers    interface{ Peers() []transport.PeerStatus }
+	// Nodes are the records that this node knows; Learn gives it newer ones.
+	Nodes  func() []*metapb.NodeRecord
+	Learn  func(...*metapb.NodeRecord) bool
+	Logger *slog.Logger
+}
+
+// Reconciler is the loop. Wake and NodesChanged may be called from any goroutine and do not block.
+type Reconciler struct {
+	cfg    Config
+	wake   chan struct{} // capacity 1
+	nodes  chan struct{} // capacity 1
+	ctx    context.Context
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
+	published map[base.RangeID]uint64 // the generation that the index acknowledged
+}
+
+// New makes a reconciler; Start runs it.
+func New(cfg Config) *Reconciler {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Reconciler{
+		cfg: cfg, wake: make(chan struct{}, 1), nodes: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
+		published: make(map[base.RangeID]uint64),
+	}
+}
+
+// Start runs the loop.
+func (r *Reconciler) Start() {
+	r.wg.Go(r.run)
+	r.wg.Go(r.watchNodes)
+}
+
+// Stop ends it; a step under way is finished by whoever leads next.
+func (r *Reconciler) Stop() {
+	r.cancel()
+	r.wg.Wait()
+}
+
+// Wake has it look now.
+func (r *Reconciler) Wake() { signal(r.wake) }
+
+// NodesChanged has it read the nodes' records again.
+func (r *Reconciler) NodesChanged() { signal(r.nodes) }
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+func (r *Reconciler) run() {
+	tick := time.NewTicker(base.ReconcileInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-r.wake:
+		case <-tick.C:
+		}
+		for _, id := range r.cfg.Store.Ranges() {
+			if st, ok := r.cfg.Store.State(id); ok && st.Role == raftgroup.Leader {
+				r.lead(id)
+			}
+		}
+	}
+}
+
+// lead looks after one range that this node leads.
+func (r *Reconciler) lead(id base.RangeID) {
+	st, ok, err := r.cfg.Store.Status(r.ctx, id)
+	if err != nil || !ok || st.Role != raftgroup.Leader || st.Descriptor == nil {
+		return
+	}
+	if err := r.publish(st.Descriptor); err != nil && r.ctx.Err() == nil {
+		r.cfg.Logger.Debug("descriptor not published yet", "range", id, "error", err)
+	}
+	if err := r.step(&st); err != nil && r.ctx.Err() == nil {
+		r.cfg.Logger.Info("replica change did not go through; it is tried again", "range", id, "error", err)
+	}
+}
+
+// publish puts the descriptor into the index that lists the range, unless it is there already.
+func (r *Reconciler) publish(d *metapb.RangeDescriptor) error {
+	id := base.RangeID(d.RangeId)
+	index, ok := route.IndexKeyspace(base.KeyspaceID(d.KeyspaceId))
+	if !ok || r.published[id] >= d.Generation {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
+	defer cancel()
+	key := route.DescriptorKey(d)
+	_, err := r.cfg.Dispatch.Propose(ctx, index, key, &kvpb.Command{
+		Body: &kvpb.Command_PublishDescriptor{PublishDescriptor: &kvpb.PublishDescriptor{Key: key, Descriptor_: d}},
+	})
+	if err == nil {
+		r.published[id] = d.Generation
+	}
+	return err
+}
+
+// step carries out the next step of the range's replica change, if there is one.
+func (r *Reconciler) step(st *raftgroup.Status) error {
+	nodes, down := r.observeNodes()
+	goal := change.UpReplicate(st.Descriptor, nodes)
+	step, done := change.Next(st.Descriptor, change.Observe(st, down), goal)
+	switch {
+	case done:
+		return nil
+	case step.Transfer != 0:
+		r.cfg.Logger.Info("handing leadership over", "range", st.Range, "to", step.Transfer, "reason", step.Reason)
+		r.cfg.Store.Transfer(st.Range, step.Transfer)
+		return nil
+	case step.Propose == nil:
+		return nil // waiting for what the reason says
+	}
+	cmd, cc, err := apply.Change(st.Descriptor, step.Propose)
+	if err != nil {
+		return err
+	}
+	data, err := proto.Marshal(cmd)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
+	defer cancel()
+	_, err = r.cfg.Dispatch.ProposeChange(ctx, raftgroup.Proposal{Range: st.Range, Data: data, Change: cc})
+	var stale *base.StaleGeneration
+	switch {
+	case errors.As(err, &stale):
+		return nil // somebody else took a step: look again
+	case err != nil:
+		return err
+	}
+	r.cfg.Logger.Info("replica change", "range", st.Range, "reason", step.Reason, "generation", step.Propose.Generation)
+	r.Wake()
+	return nil
+}
+
+// observeNodes says which nodes there are and which of them this node reaches now.
+func (r *Reconciler) observeNodes() (nodes []change.Node, down []base.NodeID) {
+	up := map[base.NodeID]bool{r.cfg.Node: true}
+	for _, p := range r.cfg.Peers.Peers() {
+		up[p.Node] = p.Up
+	}
+	load := make(map[base.NodeID]int)
+	for _, id := range r.cfg.Store.Ranges() {
+		for _, rep := range r.cfg.Store.View(id).Descriptor.GetReplicas() {
+			load[base.NodeID(rep.NodeId)]++
+		}
+	}
+	for _, rec := range r.cfg.Nodes() {
+		id := base.NodeID(rec.NodeId)
+		// A node that nothing was ever sent to is taken to be up: the first message to it will show.
+		isUp, spoken := up[id]
+		if rec.State == metapb.NodeState_NODE_STATE_REPLACED || spoken && !isUp {
+			down = append(down, id)
+		}
+		nodes = append(nodes, change.Node{Record: rec, Up: !spoken || isUp, Load: load[id]})
+	}
+	return nodes, down
+}
+
+// watchNodes reads the nodes' records from `sys` when they may have changed: told by the local replica of sys, and
+// once in a while on nodes that have none.
+func (r *Reconciler) watchNodes() {
+	tick := time.NewTicker(base.NodesInterval)
+	defer tick.Stop()
+	for {
+		if err := r.readNodes(); err != nil && r.ctx.Err() == nil {
+			r.cfg.Logger.Debug("the nodes' records were not read", "error", err)
+		}
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-r.nodes:
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *Reconciler) readNodes() error {
+	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
+	defer cancel()
+	start, end := join.RecordSpan()
+	req := &pb.RangeRequest{Key: start, RangeEnd: end, Serializable: true}
+	resp, err := r.cfg.Dispatch.Range(ctx, base.KeyspaceSys, req)
+	if err != nil {
+		return err
+	}
+	fresh := false
+	for _, kv := range resp.Kvs {
+		rec := &metapb.NodeRecord{}
+		if err := proto.Unmarshal(kv.Value, rec); err != nil {
+			return &base.Corruption{Where: string(kv.Key), Cause: err}
+		}
+		fresh = r.cfg.Learn(rec) || fresh
+	}
+	if fresh {
+		r.Wake()
+	}
+	return nil
+}

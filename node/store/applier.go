@@ -1,0 +1,118 @@
+package store
+
+import (
+	"sync"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// applier evaluates what was committed in the ranges of one loop: everything that waits goes into one batch, which
+// is committed without a sync (the log is on disk, and the applied index is in the batch), then shown to readers,
+// then told to those who wait and to the loop.
+type applier struct {
+	s   *Store
+	box *mailbox
+
+	mu      sync.Mutex
+	cond    sync.Cond
+	queue   []raftgroup.Apply // bounded by what Raft lets be committed and not applied
+	busy    bool
+	stopped bool
+
+	results []apply.Result // one for each Apply of a pass, reused
+}
+
+func newApplier(s *Store, box *mailbox) *applier {
+	a := &applier{s: s, box: box}
+	a.cond.L = &a.mu
+	return a
+}
+
+func (a *applier) put(applies []raftgroup.Apply) {
+	a.mu.Lock()
+	a.queue = append(a.queue, applies...)
+	a.mu.Unlock()
+	a.cond.Broadcast()
+}
+
+// drain returns when everything that was put is applied, or the applier has stopped.
+func (a *applier) drain() {
+	a.mu.Lock()
+	for (len(a.queue) > 0 || a.busy) && !a.stopped {
+		a.cond.Wait()
+	}
+	a.mu.Unlock()
+}
+
+func (a *applier) stop() {
+	a.mu.Lock()
+	a.stopped = true
+	a.mu.Unlock()
+	a.cond.Broadcast()
+}
+
+// run is the applier's goroutine.
+func (a *applier) run() {
+	var spare []raftgroup.Apply
+	for {
+		a.mu.Lock()
+		a.busy = false
+		a.cond.Broadcast()
+		for len(a.queue) == 0 && !a.stopped {
+			a.cond.Wait()
+		}
+		if a.stopped {
+			a.mu.Unlock()
+			return
+		}
+		queue := a.queue
+		a.queue, a.busy = spare[:0], true
+		a.mu.Unlock()
+		if err := a.apply(queue); err != nil {
+			a.s.fatal(err)
+			a.stop()
+			return
+		}
+		clear(queue)
+		spare = queue
+	}
+}
+
+func (a *applier) apply(queue []raftgroup.Apply) error {
+	for len(a.results) < len(queue) {
+		a.results = append(a.results, apply.Result{})
+	}
+	b := a.s.eng.NewIndexedBatch()
+	defer b.Close()
+	for i := range queue {
+		r := a.s.replica(queue[i].Range)
+		if r == nil {
+			return &base.Corruption{Where: queue[i].Range.String(), Cause: errNoReplica}
+		}
+		if err := r.sm.Apply(b, queue[i].Entries, a.s.node, &a.results[i]); err != nil {
+			return err
+		}
+	}
+	if err := b.CommitNoSync(); err != nil {
+		return err
+	}
+	for i := range queue {
+		if r := a.s.replica(queue[i].Range); r != nil {
+			r.publish()
+			a.s.cfg.OnApplied(queue[i].Range)
+		}
+	}
+	a.box.put(func(ev *raftgroup.Events) {
+		for i := range queue {
+			ev.Applied = append(ev.Applied, a.results[i].Applied)
+		}
+	})
+	for i := range queue {
+		for _, o := range a.results[i].Outcomes {
+			a.s.waiters.resolve(o.ID.Seq, o.Response, o.Err)
+		}
+	}
+	return nil
+}

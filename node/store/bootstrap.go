@@ -1,0 +1,49 @@
+package store
+
+import (
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/keys"
+	"github.com/cairndb/cairn/meta/apply"
+)
+
+// Bootstrap writes a new cluster into the store of its first node: the identity, and the first ranges with this node
+// as their only replica, as one durable batch. A crash leaves either nothing or all of it.
+func Bootstrap(eng engine.Engine, id *metapb.StoreIdentity, self *metapb.NodeRecord) error {
+	b := eng.NewBatch()
+	if err := setProto(b, keys.StoreIdentity(), id); err != nil {
+		return err
+	}
+	if err := setProto(b, keys.StoreAddressBook(), &metapb.AddressBook{Nodes: []*metapb.NodeRecord{self}}); err != nil {
+		return err
+	}
+	for _, d := range FirstDescriptors(base.NodeID(id.NodeId)) {
+		if err := apply.Bootstrap(b, d); err != nil {
+			return err
+		}
+		err := writeReplica(b, base.RangeID(d.RangeId), base.ReplicaID(d.Replicas[0].ReplicaId), apply.InitialIndex, apply.InitialTerm)
+		if err != nil {
+			return err
+		}
+	}
+	return commitSync(b)
+}
+
+// FirstDescriptors are the ranges of a new cluster: one for each keyspace, over the whole of it.
+func FirstDescriptors(node base.NodeID) []*metapb.RangeDescriptor {
+	var out []*metapb.RangeDescriptor
+	for _, r := range []struct {
+		id base.RangeID
+		ks base.KeyspaceID
+	}{
+		{base.RangeRoot, base.KeyspaceRoot}, {base.RangeMeta, base.KeyspaceMeta},
+		{base.RangeSys, base.KeyspaceSys}, {base.RangeDefault, base.KeyspaceDefault},
+	} {
+		out = append(out, &metapb.RangeDescriptor{
+			RangeId: uint64(r.id), KeyspaceId: uint64(r.ks), Generation: 1, NextReplicaId: 2,
+			Replicas: []*metapb.Replica{{ReplicaId: 1, NodeId: uint64(node), Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER}},
+		})
+	}
+	return out
+}

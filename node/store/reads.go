@@ -1,0 +1,64 @@
+package store
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/eval"
+	"github.com/cairndb/cairn/meta/apply"
+)
+
+// Read evaluates a RangeRequest or a TxnRequest that does not write on the local replica as it is now, and puts the
+// answer into out. It is as fresh as the replica: a linearizable read comes after ReadIndex.
+//
+// The engine is read without a lock while entries are applied. The view is taken first, and its revision is what is read:
+// versions that are written meanwhile are above it. Only a compaction can take a version away from under the read;
+// it shows in the view after it, and then the read is made again at the newer revision.
+func (s *Store) Read(id base.RangeID, req, out proto.Message) error {
+	for {
+		r := s.replica(id)
+		if r == nil {
+			return &base.RangeMoved{Range: id}
+		}
+		view := r.view.Load()
+		err := s.evaluate(view, req, out)
+		if now := r.view.Load(); now.Counters.Compacted == view.Counters.Compacted {
+			return err
+		}
+	}
+}
+
+func (s *Store) evaluate(view *apply.View, req, out proto.Message) error {
+	env := view.Env()
+	switch req := req.(type) {
+	case *pb.RangeRequest:
+		resp, err := eval.Range(s.eng, env, req)
+		if err != nil {
+			return s.refusal(view, err)
+		}
+		o := out.(*pb.RangeResponse)
+		o.Header, o.Kvs, o.More, o.Count = resp.Header, resp.Kvs, resp.More, resp.Count
+		return nil
+	case *pb.TxnRequest:
+		resp, err := eval.ReadTxn(s.eng, env, req)
+		if err != nil {
+			return s.refusal(view, err)
+		}
+		o := out.(*pb.TxnResponse)
+		o.Header, o.Succeeded, o.Responses = resp.Header, resp.Succeeded, resp.Responses
+		return nil
+	}
+	return fmt.Errorf("%T is not a read", req)
+}
+
+// refusal makes of an evaluation's error what the caller can act on.
+func (s *Store) refusal(view *apply.View, err error) error {
+	if err == eval.ErrOutOfSpan {
+		return &base.RangeMoved{Range: base.RangeID(view.Descriptor.RangeId)}
+	}
+	return err
+}

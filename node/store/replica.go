@@ -1,0 +1,126 @@
+package store
+
+import (
+	"slices"
+	"sync/atomic"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/keys"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// replica is the state machine of one local replica, and what of it is shown to readers.
+type replica struct {
+	sm   *apply.Replica             // the applier's
+	view atomic.Pointer[apply.View] // after some applied index: everything it says is visible in the engine
+}
+
+func (r *replica) publish() {
+	v := r.sm.View()
+	r.view.Store(&v)
+}
+
+// localRanges lists the ranges that have a replica in the store, in order.
+func localRanges(r engine.Reader) ([]base.RangeID, error) {
+	span := keys.RaftReplicaIDSpan()
+	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	var ids []base.RangeID
+	for ok := it.First(); ok; ok = it.Next() {
+		id, ok := keys.DecodeRaftReplicaID(it.Key())
+		if !ok {
+			return nil, &base.Corruption{Where: "list of replicas", Cause: errNoReplica}
+		}
+		ids = append(ids, id)
+	}
+	return ids, it.Error()
+}
+
+// load reads a replica's state machine from the engine and shows it. A replica that never had a snapshot has none.
+func (s *Store) load(id base.RangeID) error {
+	sm, err := apply.Load(s.eng, id)
+	if err != nil || sm == nil {
+		return err
+	}
+	r := &replica{sm: sm}
+	r.publish()
+	s.mu.Lock()
+	s.replicas[id] = r
+	s.mu.Unlock()
+	return nil
+}
+
+func (s *Store) forget(id base.RangeID) {
+	s.mu.Lock()
+	delete(s.replicas, id)
+	s.mu.Unlock()
+}
+
+func (s *Store) replica(id base.RangeID) *replica {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.replicas[id]
+}
+
+// onlyVoter says whether this node holds the range's only voter: it need not wait for an election timer.
+func (s *Store) onlyVoter(id base.RangeID) bool {
+	r := s.replica(id)
+	if r == nil {
+		return false
+	}
+	voters := 0
+	mine := false
+	for _, rep := range r.view.Load().Descriptor.GetReplicas() {
+		if rep.Role != metapb.ReplicaRole_REPLICA_ROLE_LEARNER {
+			voters++
+			mine = mine || base.NodeID(rep.NodeId) == s.node
+		}
+	}
+	return voters == 1 && mine
+}
+
+// View returns the local replica's state; nil if there is no (initialised) replica.
+func (s *Store) View(id base.RangeID) *apply.View {
+	if r := s.replica(id); r != nil {
+		return r.view.Load()
+	}
+	return nil
+}
+
+// Ranges lists the ranges that have an initialised replica here, in order.
+func (s *Store) Ranges() []base.RangeID {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	ids := make([]base.RangeID, 0, len(s.replicas))
+	for id := range s.replicas {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// State returns the newest role, term and leader of the local replica.
+func (s *Store) State(id base.RangeID) (raftgroup.StateChange, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	st, ok := s.statuses[id]
+	return st, ok
+}
+
+// changed keeps and passes on what a loop says of a replica.
+func (s *Store) changed(c *raftgroup.StateChange) {
+	s.mu.Lock()
+	if c.Destroyed {
+		delete(s.statuses, c.Range)
+	} else {
+		s.statuses[c.Range] = *c
+	}
+	s.mu.Unlock()
+	s.cfg.OnChange(*c)
+}

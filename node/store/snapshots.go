@@ -1,0 +1,253 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/time/rate"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/keys"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// snapshots moves the states of ranges between nodes as table files: exported from an engine snapshot
+// (snapshot_send.go), sent in chunks over a bulk stream, received into the staging folder (snapshot_recv.go), and
+// installed here together with the raft state, all or nothing.
+type snapshots struct {
+	s      *Store
+	out    *semaphore.Weighted
+	in     *semaphore.Weighted
+	rate   *rate.Limiter // bytes sent, over all snapshots
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu      sync.Mutex
+	staged  map[string]*staged // received or being received, by token
+	sending map[sendKey]bool
+	stats   SnapshotStats
+}
+
+// SnapshotStats counts since the start.
+type SnapshotStats struct {
+	Sent, SendFailed, Received, Installed, Resumed uint64
+	BytesSent, BytesReceived                       uint64
+}
+
+type sendKey struct {
+	id base.RangeID
+	to base.ReplicaID
+}
+
+func newSnapshots(s *Store) *snapshots {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &snapshots{
+		s: s, out: semaphore.NewWeighted(base.SnapshotsInFlight), in: semaphore.NewWeighted(base.SnapshotsInFlight),
+		rate: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotCreditBytes), ctx: ctx, cancel: cancel,
+		staged: make(map[string]*staged), sending: make(map[sendKey]bool),
+	}
+}
+
+func (sn *snapshots) stop() { sn.cancel() }
+
+// Stats returns the counters.
+func (s *Store) SnapshotStats() SnapshotStats {
+	s.snapshots.mu.Lock()
+	defer s.snapshots.mu.Unlock()
+	return s.snapshots.stats
+}
+
+func (sn *snapshots) count(f func(*SnapshotStats)) {
+	sn.mu.Lock()
+	f(&sn.stats)
+	sn.mu.Unlock()
+}
+
+// install takes a received snapshot in: what the replica held is gone, the tables' content and the raft state that
+// fits them are there, in one ingestion. Called by the worker, with the range's applier drained.
+func (sn *snapshots) install(ap *raftgroup.Append) error {
+	st := sn.take(ap.Token)
+	if st == nil {
+		return fmt.Errorf("%s: snapshot %x was to be installed and is not staged", ap.Range, ap.Token)
+	}
+	path := filepath.Join(st.dir, "raft.sst")
+	if err := sn.writeRaftTable(path, ap); err != nil {
+		return fmt.Errorf("%s: raft state of a snapshot: %w", ap.Range, err)
+	}
+	excise := keys.DataSpan(base.KeyspaceID(st.desc.KeyspaceId), st.desc.Start, st.desc.End)
+	if err := sn.s.eng.Ingest(append([]string{path}, st.paths...), excise); err != nil {
+		return fmt.Errorf("%s: taking a snapshot in: %w", ap.Range, err)
+	}
+	sn.remove(st.dir)
+	if err := sn.s.load(ap.Range); err != nil {
+		return err
+	}
+	r := sn.s.replica(ap.Range)
+	if r == nil || r.sm.AppliedIndex() != ap.Snapshot.GetIndex() || r.sm.AppliedTerm() != ap.Snapshot.GetTerm() {
+		return &base.Corruption{Where: ap.Range.String(), Cause: fmt.Errorf("snapshot %x does not hold the state that it names", ap.Token)}
+	}
+	sn.count(func(c *SnapshotStats) { c.Installed++ })
+	sn.s.cfg.Logger.Info("snapshot installed", "range", ap.Range, "index", ap.Snapshot.GetIndex())
+	sn.s.cfg.OnApplied(ap.Range)
+	view := r.view.Load()
+	sn.s.worker(ap.Range).box.put(func(ev *raftgroup.Events) {
+		ev.Applied = append(ev.Applied, raftgroup.Applied{Range: ap.Range, Index: view.AppliedIndex, Descriptor: view.Descriptor})
+	})
+	return nil
+}
+
+// writeRaftTable writes the table that replaces the replica's unreplicated state: an empty log that begins after the
+// snapshot, and the HardState.
+func (sn *snapshots) writeRaftTable(path string, ap *raftgroup.Append) error {
+	b := tableBuffer{}
+	a := appender{hard: map[base.RangeID]termVote{}}
+	_, err := a.writeOne(&b, &raftgroup.Append{
+		Range: ap.Range, ReplicaID: ap.ReplicaID, HardState: ap.HardState,
+		Truncate: &raftgroup.TruncatedState{Index: ap.Snapshot.GetIndex(), Term: ap.Snapshot.GetTerm()},
+	})
+	if err != nil {
+		return err
+	}
+	f, err := sn.s.eng.CreateFile(path)
+	if err != nil {
+		return err
+	}
+	tw, err := sn.s.eng.NewTable(f)
+	if err != nil {
+		f.Close()
+		return err
+	}
+	span := keys.UnreplicatedSpan(ap.Range)
+	if err := tw.DeleteRange(span.Start, span.End); err != nil {
+		tw.Close()
+		return err
+	}
+	if err := b.writeTo(tw); err != nil {
+		tw.Close()
+		return err
+	}
+	return tw.Close()
+}
+
+// export writes the replicated state of a range, as a snapshot of the engine shows it, to tables in dir.
+func (sn *snapshots) export(r engine.Reader, view *apply.View, dir string) ([]string, error) {
+	e := exporter{eng: sn.s.eng, dir: dir}
+	local := keys.RangeLocalSpan(base.RangeID(view.Descriptor.RangeId))
+	for _, span := range apply.Spans(view.Descriptor) {
+		// The data span is excised where the tables are taken in; the range's local span is deleted by its table.
+		if err := e.span(r, span, string(span.Start) == string(local.Start)); err != nil {
+			e.abandon()
+			return nil, err
+		}
+	}
+	return e.paths, nil
+}
+
+// exporter writes spans to tables of bounded size.
+type exporter struct {
+	eng   engine.Engine
+	dir   string
+	paths []string
+	open  engine.TableWriter
+}
+
+func (e *exporter) span(r engine.Reader, span engine.Span, clear bool) error {
+	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	if clear {
+		if err := e.next(); err != nil {
+			return err
+		}
+		if err := e.open.DeleteRange(span.Start, span.End); err != nil {
+			return err
+		}
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		if e.open == nil || (!clear && e.open.Size() >= base.SnapshotTableBytes) {
+			if err := e.next(); err != nil {
+				return err
+			}
+		}
+		v, err := it.Value()
+		if err != nil {
+			return err
+		}
+		if err := e.open.Set(it.Key(), v); err != nil {
+			return err
+		}
+	}
+	if err := it.Error(); err != nil {
+		return err
+	}
+	return e.finish()
+}
+
+func (e *exporter) next() error {
+	if err := e.finish(); err != nil {
+		return err
+	}
+	path := filepath.Join(e.dir, fmt.Sprintf("%06d.sst", len(e.paths)))
+	f, err := e.eng.CreateFile(path)
+	if err != nil {
+		return err
+	}
+	if e.open, err = e.eng.NewTable(f); err != nil {
+		f.Close()
+		return err
+	}
+	e.paths = append(e.paths, path)
+	return nil
+}
+
+func (e *exporter) finish() error {
+	if e.open == nil {
+		return nil
+	}
+	tw := e.open
+	e.open = nil
+	return tw.Close()
+}
+
+func (e *exporter) abandon() {
+	if e.open != nil {
+		_ = e.open.Close() // the folder is deleted; the error that made us give up is what is reported
+		e.open = nil
+	}
+}
+
+// tableBuffer collects the few keys of a raft table, so that they can be written in order.
+type tableBuffer struct{ kvs []kv }
+
+type kv struct{ key, value []byte }
+
+// Set implements engine.Writer.
+func (b *tableBuffer) Set(key, value []byte) error {
+	b.kvs = append(b.kvs, kv{slices.Clone(key), slices.Clone(value)})
+	return nil
+}
+
+// Delete implements engine.Writer: what a table is taken over is deleted as a whole by its DeleteRange.
+func (b *tableBuffer) Delete([]byte) error { return nil }
+
+// DeleteRange implements engine.Writer, see Delete.
+func (b *tableBuffer) DeleteRange(_, _ []byte) error { return nil }
+
+func (b *tableBuffer) writeTo(tw engine.TableWriter) error {
+	slices.SortFunc(b.kvs, func(x, y kv) int { return bytes.Compare(x.key, y.key) })
+	for _, x := range b.kvs {
+		if err := tw.Set(x.key, x.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}

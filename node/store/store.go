@@ -1,0 +1,322 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/raftgroup"
+	"github.com/cairndb/cairn/transport"
+)
+
+var (
+	errDeadline  = errors.New("the request's time is over")
+	errNoReplica = errors.New("entries to apply for a replica that is not here")
+)
+
+// Config is what a Store is made of.
+type Config struct {
+	Engine      engine.Engine
+	Node        base.NodeID
+	Incarnation base.Incarnation
+	Seed        uint64 // of the loops' election timers
+	Loops       int    // 0: one for each core
+	Logger      *slog.Logger
+
+	// OnFatal is told, once, of an error after which the store serves nothing more.
+	OnFatal func(error)
+	// OnChange is told of every change of role, term, leader or descriptor of a local replica. It is called by a
+	// worker and must not block.
+	OnChange func(raftgroup.StateChange)
+	// OnApplied is told, after it is visible, of each range in which something was applied. It must not block.
+	OnApplied func(base.RangeID)
+}
+
+// EnsureDefaults fills what was left empty.
+func (c *Config) EnsureDefaults() {
+	if c.Loops == 0 {
+		c.Loops = runtime.GOMAXPROCS(0)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.OnFatal == nil {
+		c.OnFatal = func(error) {}
+	}
+	if c.OnChange == nil {
+		c.OnChange = func(raftgroup.StateChange) {}
+	}
+	if c.OnApplied == nil {
+		c.OnApplied = func(base.RangeID) {}
+	}
+}
+
+// Validate returns every problem at once.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.Engine == nil {
+		errs = append(errs, errors.New("no engine"))
+	}
+	if c.Node == 0 {
+		errs = append(errs, errors.New("no node id"))
+	}
+	if c.Incarnation == 0 {
+		errs = append(errs, errors.New("no incarnation"))
+	}
+	if c.Loops < 0 || c.Loops > 1024 {
+		errs = append(errs, fmt.Errorf("%d loops; between 1 and 1024 are possible", c.Loops))
+	}
+	return errors.Join(errs...)
+}
+
+// Store runs the replicas of one node. Its methods may be called from any goroutine.
+type Store struct {
+	cfg  Config
+	eng  engine.Engine
+	node base.NodeID
+
+	cache     *entryCache
+	waiters   *waiters
+	workers   []*worker
+	snapshots *snapshots
+	transport transport.Transport
+
+	nextID atomic.Uint64 // incarnation in the upper 24 bits: ids are never used twice
+
+	mu       sync.RWMutex
+	replicas map[base.RangeID]*replica
+	statuses map[base.RangeID]raftgroup.StateChange // the newest of each local replica
+
+	fatalOnce sync.Once
+	wg        sync.WaitGroup
+	expiry    chan struct{} // closed at Stop
+	stopOnce  sync.Once
+}
+
+// New makes a store over an engine that holds an initialised node. Start runs it.
+func New(cfg Config) (*Store, error) {
+	cfg.EnsureDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
+	cache, err := newEntryCache(base.EntryCacheBytes)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		cfg: cfg, eng: cfg.Engine, node: cfg.Node, cache: cache, waiters: newWaiters(),
+		replicas: make(map[base.RangeID]*replica), statuses: make(map[base.RangeID]raftgroup.StateChange),
+		expiry: make(chan struct{}),
+	}
+	s.nextID.Store(uint64(cfg.Incarnation) << 40)
+	s.snapshots = newSnapshots(s)
+	for i := range cfg.Loops {
+		w, err := s.newWorker(i)
+		if err != nil {
+			return nil, err
+		}
+		s.workers = append(s.workers, w)
+	}
+	return s, nil
+}
+
+func (s *Store) newWorker(i int) (*worker, error) {
+	loop, err := raftgroup.NewLoop(raftgroup.Config{
+		Node: s.node, Incarnation: s.cfg.Incarnation, Seed: s.cfg.Seed + uint64(i),
+		Store: &logStore{eng: s.eng, cache: s.cache},
+	}, Now())
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{s: s, loop: loop, box: newMailbox()}
+	w.appender = appender{eng: s.eng, cache: s.cache, hard: make(map[base.RangeID]termVote)}
+	w.syncer, w.applier = newSyncer(s, w.box), newApplier(s, w.box)
+	return w, nil
+}
+
+// Start loads the replicas that the engine holds and runs the loops. Frames leave through t from then on.
+func (s *Store) Start(t transport.Transport) error {
+	s.transport = t
+	ids, err := localRanges(s.eng)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := s.load(id); err != nil {
+			return err
+		}
+	}
+	for _, w := range s.workers {
+		s.wg.Go(w.run)
+		s.wg.Go(w.syncer.run)
+		s.wg.Go(w.applier.run)
+	}
+	s.wg.Go(s.expire)
+	for _, id := range ids {
+		alone := s.onlyVoter(id)
+		s.admin(id, raftgroup.Admin{Range: id, Start: true})
+		if alone {
+			s.admin(id, raftgroup.Admin{Range: id, Campaign: true})
+		}
+	}
+	return nil
+}
+
+// expire ends what waits past its deadline.
+func (s *Store) expire() {
+	tick := time.NewTicker(base.ExpireInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.waiters.expire(Now())
+		case <-s.expiry:
+			return
+		}
+	}
+}
+
+// Stop ends the loops and waits for them. Requests that wait are ended: writes as ambiguous. The engine stays open.
+func (s *Store) Stop() {
+	s.stopOnce.Do(func() {
+		close(s.expiry)
+		s.snapshots.stop()
+		for _, w := range s.workers {
+			w.box.close()
+			w.syncer.stop()
+			w.applier.stop()
+		}
+		s.wg.Wait()
+		s.waiters.stop()
+		s.cache.close()
+	})
+}
+
+// fatal stops serving after an error of the engine or of an invariant of stored data.
+func (s *Store) fatal(err error) {
+	s.fatalOnce.Do(func() {
+		s.cfg.Logger.Error("the store stops", "error", err)
+		for _, w := range s.workers {
+			w.box.close()
+			w.syncer.stop()
+			w.applier.stop()
+		}
+		s.cfg.OnFatal(err)
+	})
+}
+
+func (s *Store) worker(id base.RangeID) *worker { return s.workers[uint64(id)%uint64(len(s.workers))] }
+
+func (s *Store) admin(id base.RangeID, a raftgroup.Admin) {
+	s.worker(id).box.put(func(ev *raftgroup.Events) { ev.Admin = append(ev.Admin, a) })
+}
+
+// Propose puts an encoded command into a range's log; done is told its outcome. change, if set, makes it the
+// membership change that the command describes. The data belongs to the store from now on.
+func (s *Store) Propose(p raftgroup.Proposal, deadline base.Instant, done Done) {
+	seq := s.nextID.Add(1)
+	if !s.waiters.add(seq, waiter{done: done, deadline: deadline, write: true}) {
+		done(nil, base.ErrStopped)
+		return
+	}
+	p.ID = raftgroup.ProposalID{Node: s.node, Seq: seq}
+	if err := s.worker(p.Range).box.propose(p); err != nil {
+		s.waiters.resolve(seq, nil, err)
+	}
+}
+
+// ReadIndex tells done when the local replica has applied all that a linearizable read begun now must see.
+func (s *Store) ReadIndex(id base.RangeID, deadline base.Instant, done Done) {
+	seq := s.nextID.Add(1)
+	if !s.waiters.add(seq, waiter{done: done, deadline: deadline}) {
+		done(nil, base.ErrStopped)
+		return
+	}
+	full := false
+	ok := s.worker(id).box.put(func(ev *raftgroup.Events) {
+		if full = len(ev.Reads) >= base.MailboxReads; !full {
+			ev.Reads = append(ev.Reads, raftgroup.Read{Range: id, ID: raftgroup.ReadID(seq)})
+		}
+	})
+	switch {
+	case !ok:
+		s.waiters.resolve(seq, nil, base.ErrStopped)
+	case full:
+		s.waiters.resolve(seq, nil, &base.Throttled{What: "reads", RetryAfter: 10 * time.Millisecond})
+	}
+}
+
+// Transfer asks the range's leader, if it is here, to hand leadership to another replica.
+func (s *Store) Transfer(id base.RangeID, to base.ReplicaID) {
+	s.admin(id, raftgroup.Admin{Range: id, Transfer: to})
+}
+
+// Unreachable tells the ranges that share it that a node cannot be reached.
+func (s *Store) Unreachable(node base.NodeID) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for id, r := range s.replicas {
+		for _, rep := range r.view.Load().Descriptor.GetReplicas() {
+			if base.NodeID(rep.NodeId) == node {
+				s.admin(id, raftgroup.Admin{Range: id, Unreachable: base.ReplicaID(rep.ReplicaId)})
+			}
+		}
+	}
+}
+
+// HandleRaft takes a frame of raft messages from another node.
+func (s *Store) HandleRaft(from base.NodeID, frame []byte) error {
+	ms, err := decodeRaftFrame(frame, from, s.node)
+	if err != nil {
+		return err
+	}
+	if len(ms) == 0 {
+		return nil
+	}
+	// One frame comes from one pass of one loop there; here its ranges may lie on several loops.
+	for i, w := range s.workers {
+		var mine []raftgroup.Message
+		for j := range ms {
+			if int(uint64(ms[j].Range)%uint64(len(s.workers))) == i {
+				mine = append(mine, ms[j])
+			}
+		}
+		if len(mine) > 0 {
+			w.box.receive(mine, len(frame))
+		}
+	}
+	return nil
+}
+
+func (s *Store) sendFrame(to base.NodeID, frame []byte) {
+	// What cannot be sent is lost, which Raft expects; the transport counts it and reports the peer as down.
+	_ = s.transport.Send(to, transport.Raft, frame)
+}
+
+// Status returns the replica of a range as its loop sees it now; false if there is none.
+func (s *Store) Status(ctx context.Context, id base.RangeID) (raftgroup.Status, bool, error) {
+	type answer struct {
+		st raftgroup.Status
+		ok bool
+	}
+	ch := make(chan answer, 1)
+	if !s.worker(id).box.ask(func(l *raftgroup.Loop) {
+		st, ok := l.Status(id)
+		ch <- answer{st, ok}
+	}) {
+		return raftgroup.Status{}, false, base.ErrStopped
+	}
+	select {
+	case a := <-ch:
+		return a.st, a.ok, nil
+	case <-ctx.Done():
+		return raftgroup.Status{}, false, ctx.Err()
+	}
+}

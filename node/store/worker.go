@@ -1,0 +1,179 @@
+package store
+
+import (
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// worker owns one loop: it takes what has come, steps the loop once, and sees to the effects. It never waits for the
+// disk, except to install a snapshot.
+type worker struct {
+	s    *Store
+	loop *raftgroup.Loop
+	box  *mailbox
+
+	appender appender
+	syncer   *syncer
+	applier  *applier
+	frames   frameBuilder
+
+	passes, appends, syncs uint64 // plain counters, read by ask
+}
+
+// run is the worker's goroutine.
+func (w *worker) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-w.box.signal:
+		case <-timer.C:
+		}
+		if w.box.isClosed() {
+			return
+		}
+		ev, asks := w.box.take()
+		now := Now()
+		eff := w.loop.Step(now, ev)
+		w.passes++
+		if err := w.carryOut(eff); err != nil {
+			w.s.fatal(err)
+			return
+		}
+		for _, f := range asks {
+			f(w.loop)
+		}
+		if eff.Wake == base.Never {
+			timer.Stop()
+		} else {
+			timer.Reset(max(0, eff.Wake.Sub(Now())))
+		}
+	}
+}
+
+// carryOut does what the loop asked for. Messages go first: a follower's sync is the longer path.
+func (w *worker) carryOut(eff *raftgroup.Effects) error {
+	if len(eff.Messages) > 0 {
+		w.frames.send(w.s, eff.Messages)
+	}
+	if eff.Seq != 0 {
+		if err := w.append(eff.Seq, eff.Appends); err != nil {
+			return err
+		}
+	}
+	if len(eff.Applies) > 0 {
+		w.applier.put(eff.Applies)
+	}
+	if len(eff.ReadsReady) > 0 {
+		w.s.waiters.resolveReads(eff.ReadsReady)
+	}
+	for _, f := range eff.Failed {
+		if f.ID.Node == w.s.node {
+			w.s.waiters.resolve(f.ID.Seq, nil, f.Err)
+		}
+	}
+	for i := range eff.SendSnapshot {
+		w.s.snapshots.send(eff.SendSnapshot[i].Message)
+	}
+	for _, token := range eff.DropStaged {
+		w.s.snapshots.drop(token)
+	}
+	for i := range eff.Changes {
+		w.s.changed(&eff.Changes[i])
+	}
+	return nil
+}
+
+// append commits the pass's appends as one batch and leaves the waiting to the syncer. An install goes between the
+// appends before and after it.
+func (w *worker) append(seq uint64, appends []raftgroup.Append) error {
+	from := 0
+	mustSync := false
+	for i := range appends {
+		if appends[i].Snapshot == nil && appends[i].Destroy == 0 {
+			continue
+		}
+		// The applier may still hold entries of this range: they come before the snapshot or the end.
+		w.applier.drain()
+		if appends[i].Destroy != 0 {
+			w.s.forget(appends[i].Range)
+			continue
+		}
+		if err := w.write(seq, appends[from:i], false, &mustSync); err != nil {
+			return err
+		}
+		if err := w.s.snapshots.install(&appends[i]); err != nil {
+			return err
+		}
+		w.appender.installed(&appends[i])
+		from = i + 1
+	}
+	return w.write(seq, appends[from:], true, &mustSync)
+}
+
+// write commits one batch. last says that seq is durable when it is.
+func (w *worker) write(seq uint64, appends []raftgroup.Append, last bool, mustSync *bool) error {
+	b := w.s.eng.NewBatch()
+	need, err := w.appender.write(b, appends)
+	if err != nil {
+		b.Close()
+		return err
+	}
+	*mustSync = *mustSync || need
+	w.appends += uint64(len(appends))
+	if !*mustSync || !last {
+		defer b.Close()
+		if err := b.CommitNoSync(); err != nil {
+			return err
+		}
+		if last {
+			w.syncer.put(seq, nil)
+		}
+		return nil
+	}
+	w.syncs++
+	wait, err := b.CommitSync()
+	if err != nil {
+		b.Close()
+		return err
+	}
+	w.syncer.put(seq, wait)
+	return nil
+}
+
+// frameBuilder makes one frame for each node of the messages of a pass.
+type frameBuilder struct {
+	order  []base.NodeID
+	frames map[base.NodeID][]byte
+}
+
+// send encodes and sends. What the transport does not take is lost; Raft is told which replicas are out of reach.
+func (f *frameBuilder) send(s *Store, ms []raftgroup.Message) {
+	if f.frames == nil {
+		f.frames = make(map[base.NodeID][]byte)
+	}
+	for i := range ms {
+		m := &ms[i]
+		frame, ok := f.frames[m.ToNode]
+		if !ok {
+			f.order = append(f.order, m.ToNode)
+		}
+		if len(frame) > base.MaxFrameBytes/2 {
+			s.sendFrame(m.ToNode, frame)
+			frame = nil
+		}
+		frame, err := appendRaftMessage(frame, m)
+		if err != nil {
+			s.fatal(err)
+			return
+		}
+		f.frames[m.ToNode] = frame
+	}
+	for _, to := range f.order {
+		s.sendFrame(to, f.frames[to])
+	}
+	f.order = f.order[:0]
+	clear(f.frames)
+}
