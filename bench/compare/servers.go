@@ -3,9 +3,13 @@ package compare
 import (
 	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/cairndb/cairn/bench/closed"
 	"github.com/cairndb/cairn/bench/load"
@@ -20,13 +24,34 @@ type servers struct {
 	config   Config
 	loader   string // the binary of cmd/load
 	clusters [2]*peer.Cluster
+	profiles string           // folder for CPU profiles; empty: none are taken
+	profiled map[profile]bool // what was taken so far
 }
 
-func (s *servers) load(ctx context.Context, cell Cell, side Side, begin, end func() error) (closed.Report, error) {
-	return s.run(ctx, s.clusters[side], []string{
+// profile names one set of profiles: the first block of each row and side is profiled.
+type profile struct {
+	cell Cell
+	side Side
+}
+
+func (s *servers) load(ctx context.Context, cell Cell, side Side, begin, end func() error) (report closed.Report, err error) {
+	args := []string{
 		"-op", cell.Op, "-clients", strconv.Itoa(cell.Clients), "-keys", strconv.Itoa(s.config.Keys),
 		"-warmup", s.config.Warmup.String(), "-length", s.config.Length.String(),
-	}, begin, end)
+	}
+	if what := (profile{cell, side}); s.profiles != "" && !s.profiled[what] {
+		s.profiled[what] = true
+		var profiling errgroup.Group
+		defer func() { err = errors.Join(err, profiling.Wait()) }()
+		start := begin
+		begin = func() error {
+			c := s.clusters[side]
+			file := filepath.Join(s.profiles, fmt.Sprintf("%s-%s-%d", c.Name, cell.Op, cell.Clients))
+			profiling.Go(func() error { return c.Profile(ctx, s.config.Length, file) })
+			return start()
+		}
+	}
+	return s.run(ctx, s.clusters[side], args, begin, end)
 }
 
 // preload stores the first n keys.

@@ -24,6 +24,8 @@ type Suite struct {
 	// Loops are the programs of the two sides that run bare loops, LoopNames what they are called. Empty: left out.
 	Loops     [2]string
 	LoopNames [2]string
+	// Profiles is a folder for CPU profiles of the servers, one set for each row; empty: none are taken.
+	Profiles string
 	// Folder holds the stores and logs; they are left there.
 	Folder string
 	// Deadline is when the run should be over: what is optional and would end later is left out, and said to be.
@@ -122,7 +124,13 @@ func (s *Suite) runServers(ctx context.Context, r *runner, result *Result) (err 
 	if len(s.Config.Ops) == 0 {
 		return nil
 	}
-	subject := &servers{config: s.Config, loader: s.Loader}
+	subject := &servers{config: s.Config, loader: s.Loader, profiles: s.Profiles, profiled: map[profile]bool{}}
+	if s.Profiles != "" {
+		if err := os.MkdirAll(s.Profiles, 0o755); err != nil {
+			return err
+		}
+		result.Notes = append(result.Notes, "CPU profiles were taken in the first block of each row and side, which cost them something; they are in "+s.Profiles+".")
+	}
 	for i, system := range s.Systems {
 		c, err := peer.Start(ctx, s.Names[i], system, filepath.Join(s.Folder, s.Names[i]))
 		if err != nil {

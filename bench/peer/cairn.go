@@ -10,17 +10,29 @@ import (
 )
 
 // Cairn is the product's binary at Path, with its defaults.
-type Cairn struct{ Path string }
+type Cairn struct {
+	Path    string
+	Profile bool // serve profiles
+}
 
 // Binary implements System.
 func (c Cairn) Binary() string { return c.Path }
 
 // Args implements System.
 func (c Cairn) Args(l Layout, i int) []string {
-	return []string{
+	args := []string{
 		"start", "--store", l.Store[i], "--listen", l.Client[i], "--advertise", l.Client[i],
 		"--join", strings.Join(l.Client[:], ","), "--bootstrap-expect", fmt.Sprint(Nodes),
 	}
+	if c.Profile {
+		args = append(args, "--pprof", l.Peer[i]) // all else of a node is on one address
+	}
+	return args
+}
+
+// ProfileURL implements System.
+func (c Cairn) ProfileURL(l Layout, i int) string {
+	return "http://" + l.Peer[i] + "/debug/pprof/profile"
 }
 
 // Ready implements System: a cluster that has just been made serves from one replica for a moment, and would sync less

@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/cairndb/cairn/bench/proc"
 )
 
@@ -44,6 +46,8 @@ type System interface {
 	// Syncs is how often node i has synced anything to disk since its start, by its own counters; ok is false if it
 	// has none.
 	Syncs(ctx context.Context, l Layout, i int) (n float64, ok bool, err error)
+	// ProfileURL is where node i serves Go's CPU profile; it does so only if the system was told to.
+	ProfileURL(l Layout, i int) string
 }
 
 // Cluster is three running processes.
@@ -157,6 +161,16 @@ func (c *Cluster) Syncs(ctx context.Context) (sum float64, ok bool, err error) {
 		sum += n
 	}
 	return sum, true, nil
+}
+
+// Profile takes a CPU profile of each node at once, d long, into the files prefix-n1.pprof and so on.
+func (c *Cluster) Profile(ctx context.Context, d time.Duration, prefix string) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for i := range Nodes {
+		url := c.system.ProfileURL(c.layout, i) + "?seconds=" + strconv.Itoa(max(1, int(d.Seconds())))
+		group.Go(func() error { return download(ctx, url, fmt.Sprintf("%s-n%d.pprof", prefix, i+1)) })
+	}
+	return group.Wait()
 }
 
 // Stop kills the processes and waits for their end. Their stores stay: Start empties them.

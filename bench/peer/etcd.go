@@ -10,7 +10,10 @@ import (
 )
 
 // Etcd is etcd's own server at Path, with its defaults.
-type Etcd struct{ Path string }
+type Etcd struct {
+	Path    string
+	Profile bool // serve profiles
+}
 
 // Binary implements System.
 func (e Etcd) Binary() string { return e.Path }
@@ -26,12 +29,21 @@ func (e Etcd) Args(l Layout, i int) []string {
 		}
 		members += name(m) + "=" + url(l.Peer[m])
 	}
-	return []string{
+	args := []string{
 		"--name", name(i), "--data-dir", l.Store[i],
 		"--listen-client-urls", url(l.Client[i]), "--advertise-client-urls", url(l.Client[i]),
 		"--listen-peer-urls", url(l.Peer[i]), "--initial-advertise-peer-urls", url(l.Peer[i]),
 		"--initial-cluster", members, "--initial-cluster-state", "new",
 	}
+	if e.Profile {
+		args = append(args, "--enable-pprof")
+	}
+	return args
+}
+
+// ProfileURL implements System.
+func (e Etcd) ProfileURL(l Layout, i int) string {
+	return "http://" + l.Client[i] + "/debug/pprof/profile"
 }
 
 // Ready implements System.

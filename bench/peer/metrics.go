@@ -3,9 +3,11 @@ package peer
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -20,19 +22,41 @@ const (
 func scrape(ctx context.Context, url string) (map[string]float64, error) {
 	ctx, cancel := context.WithTimeout(ctx, scrapeTimeout)
 	defer cancel()
+	var values map[string]float64
+	err := get(ctx, url, func(page io.Reader) (err error) {
+		values, err = parse(io.LimitReader(page, scrapeBytes))
+		return err
+	})
+	return values, err
+}
+
+// download writes what is at a URL into a file.
+func download(ctx context.Context, url, path string) error {
+	return get(ctx, url, func(page io.Reader) error {
+		file, err := os.Create(path)
+		if err != nil {
+			return err
+		}
+		_, err = io.Copy(file, page)
+		return errors.Join(err, file.Close())
+	})
+}
+
+// get hands the page at a URL to read.
+func get(ctx context.Context, url string, read func(io.Reader) error) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	defer func() { _ = response.Body.Close() }() // read to its end below
+	defer func() { _ = response.Body.Close() }() // what was wanted of it was read
 	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: %s", url, response.Status)
+		return fmt.Errorf("%s: %s", url, response.Status)
 	}
-	return parse(io.LimitReader(response.Body, scrapeBytes))
+	return read(response.Body)
 }
 
 func parse(page io.Reader) (map[string]float64, error) {

@@ -17,8 +17,7 @@ type process struct {
 	name   string
 	log    string
 	cmd    *exec.Cmd
-	exited chan struct{} // closed when it has ended, after err was set
-	err    error
+	exited chan struct{} // closed when it has ended
 }
 
 // start starts a command with its output in a log file.
@@ -38,7 +37,7 @@ func start(name, log, binary string, args []string) (*process, error) {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
 	go func() {
-		p.err = p.cmd.Wait()
+		_ = p.cmd.Wait() // how it ended is in cmd.ProcessState
 		close(p.exited)
 	}()
 	return p, nil
@@ -51,17 +50,15 @@ func Leashed() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 }
 
-// check says whether the process has ended though nobody asked it to.
+// check fails if the process has ended.
 func (p *process) check() error {
 	select {
 	case <-p.exited:
-		return fmt.Errorf("%s has ended (%w); its output is in %s", p.name, errors.Join(p.err, errEnded), p.log)
+		return fmt.Errorf("%s has ended (%s); its output is in %s", p.name, p.cmd.ProcessState, p.log)
 	default:
 		return nil
 	}
 }
-
-var errEnded = errors.New("nobody asked it to")
 
 func (p *process) usage() (proc.Usage, error) {
 	if err := p.check(); err != nil {

@@ -27,11 +27,11 @@ const budget = 9*time.Minute + 30*time.Second
 
 // options are the command's flags.
 type options struct {
-	quick, selfCheck, stored bool
-	seed                     uint64
-	pairs                    int
-	length                   time.Duration
-	output, parts, save      string
+	quick, selfCheck, stored, profile bool
+	seed                              uint64
+	pairs                             int
+	length                            time.Duration
+	output, parts, save               string
 }
 
 // The parts of a run.
@@ -50,6 +50,7 @@ func main() {
 	flag.DurationVar(&o.length, "length", 0, "of one block; 0: as the kind of run has it")
 	flag.StringVar(&o.parts, "parts", strings.Join([]string{servers, loops, memory}, ","), "what to run, separated by commas")
 	flag.BoolVar(&o.stored, "million", false, "measure the memory of a million stored keys in a quick run too")
+	flag.BoolVar(&o.profile, "profile", false, "take CPU profiles of all servers, one set for each row, into out/profiles")
 	flag.StringVar(&o.output, "o", "text", "text or json")
 	flag.StringVar(&o.save, "save", "", "also write the result as JSON to this `file`")
 	flag.Parse()
@@ -98,16 +99,19 @@ func newSuite(ctx context.Context, o options, say func(string, ...any)) (*compar
 		return nil, err
 	}
 	s := &compare.Suite{Config: o.config(parts), Folder: filepath.Join(out, "run"), Say: say}
+	if o.profile {
+		s.Profiles = filepath.Join(out, "profiles")
+	}
 	b := builder{out: out, say: say}
 	s.Loader = b.build(ctx, "load", ".", "./cmd/load")
-	etcd := b.build(ctx, "etcd", "etcd", "go.etcd.io/etcd/server/v3")
+	etcd := peer.Etcd{Path: b.build(ctx, "etcd", "etcd", "go.etcd.io/etcd/server/v3"), Profile: o.profile}
 	if o.selfCheck {
 		s.Names = [2]string{"etcd-1", "etcd-2"}
-		s.Systems = [2]peer.System{peer.Etcd{Path: etcd}, peer.Etcd{Path: etcd}}
+		s.Systems = [2]peer.System{etcd, etcd}
 		return s, b.err
 	}
 	s.Names = [2]string{"cairn", "etcd"}
-	s.Systems = [2]peer.System{peer.Cairn{Path: b.build(ctx, "cairn", "..", "./cmd/cairn")}, peer.Etcd{Path: etcd}}
+	s.Systems = [2]peer.System{peer.Cairn{Path: b.build(ctx, "cairn", "..", "./cmd/cairn"), Profile: o.profile}, etcd}
 	if slices.Contains(parts, loops) {
 		s.LoopNames = [2]string{"cairn's loops", "dragonboat"}
 		s.Loops = [2]string{b.build(ctx, "loops", "loops", "."), b.build(ctx, "dragonboat", "dragonboat", ".")}
