@@ -6,6 +6,7 @@ import (
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/invariants"
@@ -245,9 +246,14 @@ func (l *Loop) Status(id base.RangeID) (Status, bool) {
 	}
 	for rid, p := range st.Progress {
 		s.Progress = append(s.Progress, Progress{
-			Replica: base.ReplicaID(rid), Match: p.Match, State: p.State.String(), Recent: p.RecentActive || base.ReplicaID(rid) == g.replica,
+			Replica: base.ReplicaID(rid), Match: p.Match, State: stateName(p.State), Recent: p.RecentActive || base.ReplicaID(rid) == g.replica,
 		})
 	}
 	slices.SortFunc(s.Progress, func(a, b Progress) int { return int(int64(a.Replica) - int64(b.Replica)) })
 	return s, true
+}
+
+// stateName is the state's name as Status gives it.
+func stateName(s tracker.StateType) string {
+	return [...]string{tracker.StateProbe: "probe", tracker.StateReplicate: "replicate", tracker.StateSnapshot: "snapshot"}[s]
 }
