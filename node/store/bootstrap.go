@@ -19,15 +19,20 @@ func Bootstrap(eng engine.Engine, id *metapb.StoreIdentity, self *metapb.NodeRec
 		return err
 	}
 	for _, d := range FirstDescriptors(base.NodeID(id.NodeId)) {
-		if err := apply.Bootstrap(b, d); err != nil {
-			return err
-		}
-		err := writeReplica(b, base.RangeID(d.RangeId), base.ReplicaID(d.Replicas[0].ReplicaId), apply.InitialIndex, apply.InitialTerm)
-		if err != nil {
+		if err := CreateReplica(b, d, base.ReplicaID(d.Replicas[0].ReplicaId)); err != nil {
 			return err
 		}
 	}
 	return commitSync(b)
+}
+
+// CreateReplica writes a new range's replica: its replicated state, and a log that begins after it. Every replica that
+// the descriptor lists must be created alike, and the batch be durable before the store runs it.
+func CreateReplica(w engine.Writer, d *metapb.RangeDescriptor, replica base.ReplicaID) error {
+	if err := apply.Bootstrap(w, d); err != nil {
+		return err
+	}
+	return writeReplica(w, base.RangeID(d.RangeId), replica, apply.InitialIndex, apply.InitialTerm)
 }
 
 // FirstDescriptors are the ranges of a new cluster: one for each keyspace, over the whole of it.
