@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/join"
@@ -40,8 +42,12 @@ func (s *Server) admit(method string) error {
 	return join.ErrNotInitialised
 }
 
-// unary is the way of every call in and out: the gate, the time-out, the error table.
+// unary is the way of every call in and out: the count, the gate, the time-out, the error table.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if !s.calls.begin() {
+		return nil, ToStatus(base.ErrStopped)
+	}
+	defer s.calls.end()
 	if err := s.admit(info.FullMethod); err != nil {
 		return nil, ToStatus(err)
 	}
@@ -70,10 +76,18 @@ func timedOut(ctx context.Context, err error) error {
 	return err
 }
 
-// stream is the same for streams, which have no bound.
+// stream is the same for streams, which have no time-out. A range in pieces is a call; all others go on until one
+// side ends them.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	if err := s.admit(info.FullMethod); err != nil {
 		return ToStatus(err)
 	}
+	if info.FullMethod != pb.KV_RangeStream_FullMethodName {
+		return ToStatus(s.runStream(func() error { return handler(srv, ss) }))
+	}
+	if !s.calls.begin() {
+		return ToStatus(base.ErrStopped)
+	}
+	defer s.calls.end()
 	return ToStatus(handler(srv, ss))
 }
