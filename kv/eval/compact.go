@@ -24,6 +24,9 @@ type Progress struct {
 // visible to the reader of the next step. A key's tombstone goes with or after everything older than it, so that the
 // removal can stop after any step, and begin again anywhere, and never bring a deleted key back.
 func CompactStep(r engine.Reader, w engine.Writer, span engine.Span, compacted base.Revision, cursor []byte, budget int) (Progress, error) {
+	if compacted < 1 {
+		return Progress{Done: true}, nil // no version is that old, and below 0 nothing was compacted
+	}
 	c := compaction{w: w, compacted: compacted, budget: max(budget, 1)}
 	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End})
 	if err != nil {
