@@ -34,6 +34,12 @@ race: ## run every test under the race detector (needs a C compiler)
 invariants: ## run every test with the costly invariants checked
 	go test -tags invariants ./...
 
+# -count=1: Go's test cache does not see that the binary, which the tests build, has changed.
+.PHONY: e2e
+e2e: build etcdctl ## run the tests with real processes, and a session of etcdctl
+	go test -count=1 ./node/e2e
+	.ci/session
+
 .PHONY: lint
 lint: ## check the format, vet, staticcheck
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then \

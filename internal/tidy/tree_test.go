@@ -37,7 +37,7 @@ type source struct {
 }
 
 // textName says which files are read as text.
-var textName = regexp.MustCompile(`(\.(go|md|proto|sh|ya?ml|conf|mod)|(^|/)(Makefile|LICENSE|run|\.gitignore|\.editorconfig))$`)
+var textName = regexp.MustCompile(`(\.(go|md|proto|sh|ya?ml|conf|mod)|(^|/)(Makefile|LICENSE|run|session|\.gitignore|\.editorconfig))$`)
 
 // load reads a tree. Folders that hold no sources of ours are left out.
 func load(files fs.FS) (*tree, error) {
