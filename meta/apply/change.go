@@ -22,7 +22,7 @@ func (p *pass) changeReplicas(c *kvpb.ChangeReplicas, change *raftpb.ConfChangeV
 		return refused(err)
 	}
 	if !sameChange(want, change) {
-		return refused(fmt.Errorf("%s: the conf change %v does not lead to the descriptor", p.id, change.GetChanges()))
+		return refused(fmt.Errorf("%s: the conf change %q does not lead to the descriptor", p.id, raftpb.ConfChangesToString(change.Changes)))
 	}
 	p.desc = c.GetDescriptor_()
 	p.out.Applied.Changes = append(p.out.Applied.Changes, change)

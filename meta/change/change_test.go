@@ -16,10 +16,10 @@ import (
 	"github.com/cairndb/cairn/meta/desc/desctest"
 )
 
-// TestStories runs the dialogues in testdata. Verbs: range (a descriptor; down=(…) nodes), down, leader, lag
+// TestStories runs the dialogues in testdata/stories. Verbs: range (a descriptor; down=(…) nodes), down, leader, lag
 // (id= entries=), next and run (goal=(…)), nodes (one a line: id, state, up or down, replicas, locality), seats.
 func TestStories(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{}
 		datadriven.RunTest(t, path, func(t *testing.T, c *datadriven.TestData) string {
 			out, err := s.verb(t, c)

@@ -19,11 +19,11 @@ import (
 	"github.com/cairndb/cairn/meta/route"
 )
 
-// TestStories runs the dialogues in testdata. Verbs: cache (limit=, starts anew), put, drop, find (ks= key=), show;
+// TestStories runs the dialogues in testdata/stories. Verbs: cache (limit=, starts anew), put, drop, find (ks= key=), show;
 // index (what root and meta hold, one descriptor a line), ranges (what there really is), lookup (ks= key=); order
 // (hint= self=), retry (one error a line).
 func TestStories(t *testing.T) {
-	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{c: route.NewCache(100)}
 		datadriven.RunTest(t, path, func(t *testing.T, c *datadriven.TestData) string {
 			out, err := s.verb(t, c)
