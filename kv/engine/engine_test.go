@@ -1,0 +1,234 @@
+package engine_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"pgregory.net/rapid"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/engine/enginetest"
+	"github.com/cairndb/cairn/kv/keys"
+)
+
+func openPebble(t *testing.T) engine.Engine {
+	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestPebble(t *testing.T) { enginetest.Run(t, openPebble) }
+
+func TestMem(t *testing.T) {
+	enginetest.Run(t, func(*testing.T) engine.Engine { return engine.NewMem() })
+}
+
+// The same operations on both engines give the same content.
+func TestTwins(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		p, err := engine.OpenPebble(engine.PebbleConfig{Dir: "store", FS: vfs.NewMem()})
+		if err != nil {
+			rt.Fatal(err)
+		}
+		defer p.Close()
+		m := engine.NewMem()
+		key := rapid.Custom(func(t *rapid.T) []byte {
+			k := rapid.SampledFrom([]string{"a", "a\x00", "ab", "b", "c\x00\x01"}).Draw(t, "key")
+			return keys.Data(nil, base.KeyspaceDefault, []byte(k), base.Revision(rapid.IntRange(1, 4).Draw(t, "rev")))
+		})
+		for range rapid.IntRange(1, 12).Draw(rt, "batches") {
+			a, b := p.NewBatch(), m.NewBatch()
+			for range rapid.IntRange(0, 6).Draw(rt, "writes") {
+				switch x, y := key.Draw(rt, "x"), key.Draw(rt, "y"); rapid.IntRange(0, 3).Draw(rt, "kind") {
+				case 0:
+					err = errors.Join(a.Delete(x), b.Delete(x))
+				case 1:
+					if bytes.Compare(x, y) > 0 {
+						x, y = y, x
+					}
+					err = errors.Join(a.DeleteRange(x, y), b.DeleteRange(x, y))
+				default:
+					err = errors.Join(a.Set(x, y), b.Set(x, y))
+				}
+				if err != nil {
+					rt.Fatal(err)
+				}
+			}
+			if err := errors.Join(a.CommitNoSync(), b.CommitNoSync(), a.Close(), b.Close()); err != nil {
+				rt.Fatal(err)
+			}
+			if rapid.Bool().Draw(rt, "flush") {
+				if err := p.Flush(); err != nil {
+					rt.Fatal(err)
+				}
+			}
+		}
+		if a, b := content(rt, p), content(rt, m); a != b {
+			rt.Fatalf("pebble holds\n%s\nthe twin holds\n%s", a, b)
+		}
+	})
+}
+
+type fataler interface{ Fatal(...any) }
+
+func content(t fataler, r engine.Reader) string {
+	it, err := r.NewIter(engine.IterOptions{Lower: []byte{0}, Upper: []byte{0xFF}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer it.Close()
+	var b strings.Builder
+	for ok := it.First(); ok; ok = it.Next() {
+		v, err := it.Value()
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s = %q\n", keys.Pretty(it.Key()), v)
+	}
+	return b.String()
+}
+
+// crashable is an engine that can be crashed: image opens what a process finds afterwards.
+type crashable struct {
+	eng   engine.Engine
+	image func(seed uint64) engine.Engine
+}
+
+func crashables(t *testing.T) map[string]crashable {
+	fs := vfs.NewCrashableMem()
+	p, err := engine.OpenPebble(engine.PebbleConfig{Dir: "store", FS: fs})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := engine.NewMem()
+	return map[string]crashable{
+		"pebble": {p, func(seed uint64) engine.Engine {
+			clone := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: int(seed * 25), RNG: rand.New(rand.NewPCG(seed, 1))})
+			e, err := engine.OpenPebble(engine.PebbleConfig{Dir: "store", FS: clone})
+			if err != nil {
+				t.Fatalf("the image of a crash does not open: %v", err)
+			}
+			return e
+		}},
+		"mem": {m, func(seed uint64) engine.Engine { return m.Crash(int(seed) * m.Unsynced() / 4) }},
+	}
+}
+
+// A crash keeps everything synced, and a prefix of the batches that were not: never a later one without an earlier one.
+func TestCrashKeepsAPrefix(t *testing.T) {
+	for name, c := range crashables(t) {
+		t.Run(name, func(t *testing.T) {
+			defer c.eng.Close()
+			synced := 0
+			for i := range 60 {
+				b := c.eng.NewBatch()
+				if err := b.Set(fmt.Appendf(nil, "k%03d", i), fmt.Append(nil, i)); err != nil {
+					t.Fatal(err)
+				}
+				if i%7 != 6 {
+					if err := errors.Join(b.CommitNoSync(), b.Close()); err != nil {
+						t.Fatal(err)
+					}
+				} else {
+					wait, err := b.CommitSync()
+					if err == nil {
+						err = wait()
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					synced = i + 1
+				}
+				if i%5 != 0 {
+					continue
+				}
+				for seed := range uint64(5) {
+					img := c.image(seed)
+					n := 0
+					for ; ; n++ {
+						if _, err := img.Get(fmt.Appendf(nil, "k%03d", n)); err != nil {
+							break
+						}
+					}
+					if got := strings.Count(content(t, img), "\n"); got != n {
+						t.Fatalf("after batch %d: %d keys, but only the first %d without a gap", i, got, n)
+					}
+					if n < synced || n > i+1 {
+						t.Fatalf("after batch %d, %d of them synced: a crash left %d", i, synced, n)
+					}
+					img.Close()
+				}
+			}
+		})
+	}
+}
+
+func TestStoreInUse(t *testing.T) {
+	dir := t.TempDir()
+	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	if _, err := engine.OpenPebble(engine.PebbleConfig{Dir: dir}); err == nil || !strings.Contains(err.Error(), "in use") {
+		t.Errorf("a second open: %v", err)
+	}
+}
+
+func BenchmarkNewestVersion(b *testing.B) {
+	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	const n = 100_000
+	batch := e.NewBatch()
+	for i := range n {
+		if err := batch.Set(keys.Data(nil, base.KeyspaceDefault, fmt.Appendf(nil, "key%013d", i), 5), make([]byte, 128)); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := errors.Join(batch.CommitNoSync(), batch.Close(), e.Flush()); err != nil {
+		b.Fatal(err)
+	}
+	span := keys.KeyspaceSpan(base.KeyspaceDefault)
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		it, err := e.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, Prefix: true})
+		if err != nil {
+			b.Fatal(err)
+		}
+		if !it.SeekPrefixGE(keys.Data(nil, base.KeyspaceDefault, fmt.Appendf(nil, "key%013d", i*7919%n), 1<<62)) {
+			b.Fatal("not found")
+		}
+		it.Close()
+	}
+}
+
+func BenchmarkCommit64(b *testing.B) {
+	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		batch := e.NewIndexedBatch()
+		for j := range 64 {
+			if err := batch.Set(keys.Data(nil, base.KeyspaceDefault, fmt.Appendf(nil, "key%013d", i*64+j), 5), make([]byte, 128)); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if err := errors.Join(batch.CommitNoSync(), batch.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,110 @@
+package keys_test
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/keys"
+)
+
+func FuzzDataKey(f *testing.F) {
+	f.Add(uint64(4), []byte("foo"), uint64(17), []byte("foo\x00"), uint64(3))
+	f.Add(uint64(1<<63), []byte{0, 0xFF, 0, 1}, uint64(1), []byte{0}, uint64(2))
+	f.Fuzz(func(t *testing.T, ks uint64, a []byte, ra uint64, b []byte, rb uint64) {
+		ks, ra, rb = ks>>1, ra>>1, rb>>1
+		ka := keys.Data(nil, base.KeyspaceID(ks), a, base.Revision(ra))
+		kb := keys.Data(nil, base.KeyspaceID(ks), b, base.Revision(rb))
+		gotKS, got, rev, ok := keys.DecodeData(nil, ka)
+		if !ok || uint64(gotKS) != ks || !bytes.Equal(got, a) || uint64(rev) != ra {
+			t.Fatalf("%q@%d decodes as %q@%d, %v", a, ra, got, rev, ok)
+		}
+		want := bytes.Compare(a, b)
+		if want == 0 && ra != rb {
+			if want = 1; ra > rb {
+				want = -1 // the newest first
+			}
+		}
+		if got := bytes.Compare(ka, kb); got != want {
+			t.Fatalf("%q@%d and %q@%d compare as %d, want %d", a, ra, b, rb, got, want)
+		}
+		p := keys.DataPrefix(nil, base.KeyspaceID(ks), a)
+		if n := keys.Split(ka); !bytes.Equal(ka[:n], p) || keys.Split(p) != len(p) {
+			t.Fatalf("prefix of %q: %x of %x", a, ka[:n], ka)
+		}
+		s := keys.DataSpan(base.KeyspaceID(ks), a, nil)
+		if bytes.Compare(s.Start, ka) > 0 || bytes.Compare(s.End, ka) <= 0 {
+			t.Fatalf("the span from %q does not hold it", a)
+		}
+		if len(b) > 0 {
+			s = keys.DataSpan(base.KeyspaceID(ks), nil, b)
+			if in := bytes.Compare(ka, s.End) < 0; in != (bytes.Compare(a, b) < 0) {
+				t.Fatalf("the span up to %q holds %q: %v", b, a, in)
+			}
+		}
+	})
+}
+
+// Bytes that are no key never make anything fail.
+func FuzzAnyBytes(f *testing.F) {
+	for _, k := range [][]byte{keys.Data(nil, 4, []byte("a\x00b"), 9), keys.RaftLogEntry(3, 8), keys.RangeApplied(3), {4}, {}} {
+		f.Add(k)
+	}
+	f.Fuzz(func(t *testing.T, k []byte) {
+		if n := keys.Split(k); n < 0 || n > len(k) {
+			t.Fatalf("Split(%x) = %d", k, n)
+		}
+		if keys.Pretty(k) == "" {
+			t.Fatalf("%x prints as nothing", k)
+		}
+		if ks, key, rev, ok := keys.DecodeData(nil, k); ok && !bytes.Equal(keys.Data(nil, ks, key, rev), k) {
+			t.Fatalf("%x decodes, and encodes as something else", k)
+		}
+		if r, i, ok := keys.DecodeRaftLogEntry(k); ok && !bytes.Equal(keys.RaftLogEntry(r, i), k) {
+			t.Fatalf("%x decodes, and encodes as something else", k)
+		}
+	})
+}
+
+func TestPretty(t *testing.T) {
+	all := map[string][]byte{
+		"identity": keys.StoreIdentity(), "incarnation": keys.StoreIncarnation(), "address-book": keys.StoreAddressBook(),
+		"consent": keys.StoreConsent(), "hard-state": keys.RaftHardState(4), "truncated": keys.RaftTruncated(4),
+		"entry": keys.RaftLogEntry(4, 123), "replica": keys.RaftReplicaID(4), "tombstone": keys.RaftTombstone(4),
+		"applied": keys.RangeApplied(4), "counters": keys.RangeCounters(4), "descriptor": keys.RangeDescriptor(4),
+		"data": keys.Data(nil, base.KeyspaceDefault, []byte("a\x00b"), 17), "prefix": keys.DataPrefix(nil, 9, []byte("foo")),
+		"keyspace": keys.KeyspaceSpan(base.KeyspaceMeta).Start, "unknown": {9, 1}, "empty": {},
+	}
+	datadriven.RunTest(t, "testdata/pretty", func(t *testing.T, d *datadriven.TestData) string {
+		k, ok := all[d.CmdArgs[0].Key]
+		if !ok {
+			d.Fatalf(t, "no such key")
+		}
+		return keys.Pretty(k) + "\n"
+	})
+}
+
+// What belongs to one range lies in its spans, and nothing of another range does; the tombstone outlives its replica.
+func TestSpans(t *testing.T) {
+	in := func(s keys.Span, k []byte) bool { return bytes.Compare(k, s.Start) >= 0 && bytes.Compare(k, s.End) < 0 }
+	for _, r := range []base.RangeID{1, 255, 256, 1<<64 - 2} {
+		for _, k := range [][]byte{keys.RaftHardState(r), keys.RaftTruncated(r), keys.RaftLogEntry(r, 1), keys.RaftLogEntry(r, 1<<64-1)} {
+			if !in(keys.UnreplicatedSpan(r), k) || in(keys.UnreplicatedSpan(r+1), k) || in(keys.UnreplicatedSpan(r-1), k) {
+				t.Errorf("%s is not where it belongs", keys.Pretty(k))
+			}
+		}
+		if in(keys.UnreplicatedSpan(r), keys.RaftTombstone(r)) || in(keys.UnreplicatedSpan(r), keys.RaftReplicaID(r)) {
+			t.Errorf("r%d: tombstone or replica id would be deleted with the replica's state", r)
+		}
+		if !in(keys.RaftReplicaIDSpan(), keys.RaftReplicaID(r)) || in(keys.RaftLogSpan(r), keys.RaftHardState(r)) {
+			t.Errorf("r%d: replica id or log span", r)
+		}
+		for _, k := range [][]byte{keys.RangeApplied(r), keys.RangeCounters(r), keys.RangeDescriptor(r)} {
+			if !in(keys.RangeLocalSpan(r), k) || in(keys.RangeLocalSpan(r+1), k) {
+				t.Errorf("%s is not where it belongs", keys.Pretty(k))
+			}
+		}
+	}
+}
