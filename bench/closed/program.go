@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"syscall"
 	"time"
 )
@@ -42,15 +43,36 @@ func Main(start func(context.Context, Program) (Subject, error)) {
 	flag.DurationVar(&p.Warmup, "warmup", time.Second, "under load, before anything is counted")
 	flag.DurationVar(&p.Length, "length", 5*time.Second, "how long to count")
 	flag.Uint64Var(&p.Seed, "seed", 1, "of the entries")
+	profile := flag.String("cpu-profile", "", "write a CPU profile of the whole run to this `file`")
 	flag.Parse()
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	lines := json.NewEncoder(os.Stdout)
-	if err := p.run(ctx, start, func(e Event) error { return lines.Encode(e) }); err != nil {
+	err := profiled(*profile, func() error {
+		return p.run(ctx, start, func(e Event) error { return lines.Encode(e) })
+	})
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", os.Args[0], err)
 		os.Exit(1)
 	}
+}
+
+// profiled runs f, with a CPU profile if there is a file for it.
+func profiled(path string, f func() error) error {
+	if path == "" {
+		return f()
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return errors.Join(err, file.Close())
+	}
+	err = f()
+	pprof.StopCPUProfile()
+	return errors.Join(err, file.Close())
 }
 
 func (p Program) run(ctx context.Context, start func(context.Context, Program) (Subject, error), emit func(Event) error) (err error) {
