@@ -134,9 +134,6 @@ func (r *replica) dump(t fataler) string {
 // compact removes what no read can ask for any more, as the shell does in the background.
 func (r *replica) compact(t fataler) {
 	v, _ := r.at(t)
-	if v.Counters.Compacted < 0 {
-		return
-	}
 	span := keys.DataSpan(base.KeyspaceID(v.Descriptor.KeyspaceId), v.Descriptor.Start, v.Descriptor.End)
 	b := r.eng.NewBatch()
 	defer b.Close()
