@@ -14,12 +14,20 @@ var engineKinds = []struct {
 	name string
 	open func(testing.TB) engine.Engine
 }{
+	{"mem", openMem},
 	{"pebble", openPebble},
+}
+
+func openMem(t testing.TB) engine.Engine {
+	t.Helper()
+	e := engine.NewMem()
+	t.Cleanup(func() { noError(t, e.Close()) })
+	return e
 }
 
 func openPebble(t testing.TB) engine.Engine {
 	t.Helper()
-	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: t.TempDir(), CacheBytes: 8 << 20})
+	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
