@@ -183,6 +183,27 @@ func TestStoreInUse(t *testing.T) {
 	}
 }
 
+// A store that was closed can be opened again by the same process, with what was in it.
+func TestReopen(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 3 {
+		e, err := engine.OpenPebble(engine.PebbleConfig{Dir: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := e.NewBatch()
+		if err := errors.Join(b.Set(fmt.Append(nil, i), nil), b.CommitNoSync(), b.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if n := strings.Count(content(t, e), "\n"); n != i+1 {
+			t.Errorf("%d keys after start %d", n, i+1)
+		}
+		if err := e.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func BenchmarkNewestVersion(b *testing.B) {
 	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: b.TempDir()})
 	if err != nil {

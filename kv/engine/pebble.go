@@ -66,6 +66,7 @@ type Pebble struct {
 	cfg   PebbleConfig
 	db    *pebble.DB
 	cache *pebble.Cache
+	lock  *pebble.Lock
 	syncs atomic.Uint64
 	dead  atomic.Bool // closed, or stopped by a fatal error
 	fatal atomic.Bool
@@ -93,7 +94,7 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	}
 	p.cache = pebble.NewCache(cfg.CacheBytes)
 	opts := p.options()
-	opts.Lock = lock
+	opts.Lock, p.lock = lock, lock
 	if p.db, err = pebble.Open(cfg.Dir, opts); err != nil {
 		p.cache.Unref()
 		return nil, errors.Join(openError(cfg.Dir, err), lock.Close())
@@ -383,5 +384,5 @@ func (p *Pebble) Close() error {
 	}
 	err := p.db.Close()
 	p.cache.Unref()
-	return err
+	return errors.Join(err, p.lock.Close())
 }
