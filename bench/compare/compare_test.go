@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/bench/closed"
+	"github.com/cairndb/cairn/bench/proc"
 )
 
 func TestSpread(t *testing.T) {
@@ -158,13 +159,14 @@ func TestPrint(t *testing.T) {
 		Scaling: []Scaling{{Groups: 48}}, Notes: []string{"a note"},
 	}
 	r.Loops = r.Rows[:1]
+	r.Stored = []Stored{{Side: B, Keys: 1000, Memory: proc.Usage{RSS: 123e6}}}
 	var text bytes.Buffer
 	if err := r.Print(&text); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
 		"seed 42", "put × 1 ", "2.00 [2.00–2.00]", "1/1", "0/1 noisy", "put, 64 clients: etcd: 1 operations failed, the first: refused",
-		"1 of 3 pairs were noisy", "In 1 rows", "48 groups do", "a note",
+		"1 of 3 pairs were noisy", "In 1 rows", "48 groups do", "a note", "cairn after all blocks", "etcd, fresh, 1000 keys          123",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the table does not say %q:\n%s", want, text.String())

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/bench/load"
+	"github.com/cairndb/cairn/bench/proc"
 )
 
 // Print writes a result for people.
@@ -20,8 +21,8 @@ func (r *Result) Print(w io.Writer) error {
 		p.line(fmt.Sprintf("%s against %s: three processes each on loopback, %d B keys, %d B values, %d connections",
 			r.Names[A], r.Names[B], load.KeyBytes, r.Config.ValueBytes, r.Config.Conns))
 		p.rows(r.Names, r.Rows, func(c Cell) string { return fmt.Sprintf("%s × %d", c.Op, c.Clients) })
-		p.memory(r)
 	}
+	p.memory(r)
 	if len(r.Loops) > 0 {
 		p.line("")
 		p.line(fmt.Sprintf("%s against %s: three nodes and %d clients in one process, %d B entries",
@@ -92,13 +93,21 @@ func (p *printer) rows(names [2]string, rows []Row, title func(Cell) string) {
 }
 
 func (p *printer) memory(r *Result) {
-	p.cells("", "idle cores", "… in the other's blocks", "resident MB", "not file-backed", "peak")
-	for side, m := range r.Memory {
-		p.cells(r.Names[side], fmt.Sprintf("%.3f", r.Idle[side]), fmt.Sprintf("≤ %.3f", r.IdleOther[side]),
-			mb(m.RSS), mb(m.Anon), mb(m.Peak))
+	if len(r.Rows)+len(r.Stored) == 0 {
+		return
+	}
+	p.line("")
+	p.cells("", "resident MB", "not file-backed", "peak", "idle cores", "… in the other's blocks")
+	memory := func(title string, m proc.Usage, more ...string) {
+		p.cells(append([]string{title, mb(m.RSS), mb(m.Anon), mb(m.Peak)}, more...)...)
+	}
+	if len(r.Rows) > 0 {
+		for side, m := range r.Memory {
+			memory(r.Names[side]+" after all blocks", m, fmt.Sprintf("%.3f", r.Idle[side]), fmt.Sprintf("≤ %.3f", r.IdleOther[side]))
+		}
 	}
 	for _, s := range r.Stored {
-		p.cells(fmt.Sprintf("%s, fresh, %d keys stored", r.Names[s.Side], s.Keys), "", "", mb(s.Memory.RSS), mb(s.Memory.Anon), mb(s.Memory.Peak))
+		memory(fmt.Sprintf("%s, fresh, %d keys", r.Names[s.Side], s.Keys), s.Memory, "", "")
 	}
 	p.line("")
 }
@@ -122,7 +131,9 @@ func (p *printer) notes(r *Result) {
 			}
 		}
 	}
-	p.line(fmt.Sprintf("%d of %d pairs were noisy: the disk's sync time moved by more than %.0f %% during a block.", leftOut, total, maxProbeMove*100))
+	if total > 0 {
+		p.line(fmt.Sprintf("%d of %d pairs were noisy: the disk's sync time moved by more than %.0f %% during a block.", leftOut, total, maxProbeMove*100))
+	}
 	if noisy > 0 {
 		p.line(fmt.Sprintf("In %d rows every pair was; their figures count all pairs and are marked noisy: do not rest anything on them.", noisy))
 	}

@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -67,11 +68,20 @@ func run(ctx context.Context, o options) error {
 	if o.output != "text" && o.output != "json" {
 		return fmt.Errorf("-o %s: it is text or json", o.output)
 	}
+	out, err := filepath.Abs("out")
+	if err != nil {
+		return err
+	}
+	release, err := claim(out)
+	if err != nil {
+		return err
+	}
+	defer release()
 	began := time.Now()
 	say := func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
 	}
-	suite, err := newSuite(ctx, o, say)
+	suite, err := newSuite(ctx, o, out, say)
 	if err != nil {
 		return err
 	}
@@ -86,17 +96,29 @@ func run(ctx context.Context, o options) error {
 	return show(o, result)
 }
 
+// claim makes the folder and holds it for this run: two at once would overwrite each other's binaries and stores, and
+// measure each other.
+func claim(out string) (release func(), err error) {
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		return nil, err
+	}
+	lock, err := os.Create(filepath.Join(out, "lock"))
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("another run holds %s: wait for its end", out), lock.Close())
+	}
+	return func() { _ = lock.Close() }, nil // closing gives it free, and nothing was written
+}
+
 // newSuite builds what is to be compared.
-func newSuite(ctx context.Context, o options, say func(string, ...any)) (*compare.Suite, error) {
+func newSuite(ctx context.Context, o options, out string, say func(string, ...any)) (*compare.Suite, error) {
 	parts := strings.Split(o.parts, ",")
 	for _, p := range parts {
 		if p != servers && p != loops && p != memory {
 			return nil, fmt.Errorf("-parts: %q is none of %s, %s, %s", p, servers, loops, memory)
 		}
-	}
-	out, err := filepath.Abs("out")
-	if err != nil {
-		return nil, err
 	}
 	s := &compare.Suite{Config: o.config(parts), Folder: filepath.Join(out, "run"), Say: say}
 	if o.profile {
