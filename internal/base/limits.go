@@ -33,9 +33,10 @@ const (
 	MaxInflightBytes    = 16 << 20
 
 	// LogKeepEntries and LogKeepBytes: what is applied stays in the log up to this, so that a follower that was
-	// away for a moment is served from the log and not by a snapshot.
-	LogKeepEntries = 10_000
-	LogKeepBytes   = 16 << 20
+	// away for a moment is served from the log and not by a snapshot. The entries are etcd's default
+	// (SnapshotCatchUpEntries); the bytes are half a memtable, so that most entries die before they reach a table.
+	LogKeepEntries = 5_000
+	LogKeepBytes   = 8 << 20
 
 	// EntryCacheBytes bounds the cache of raft entries of a node.
 	EntryCacheBytes = 16 << 20

@@ -78,6 +78,13 @@ var _ Engine = (*Pebble)(nil)
 // would write tables too small for the levels below.
 const memtableBytes = 16 << 20
 
+// Blocks are small, because most reads are of one key and a block is read and unpacked whole; index blocks are large, so
+// that a table's index has one level up to about 250 MB.
+const (
+	blockBytes      = 8 << 10
+	indexBlockBytes = 256 << 10
+)
+
 // OpenPebble opens the store in a directory, or makes one. It fails if another process has it open.
 func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	cfg.EnsureDefaults()
@@ -117,6 +124,8 @@ func (p *Pebble) options() *pebble.Options {
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+		opts.Levels[i].BlockSize = blockBytes
+		opts.Levels[i].IndexBlockSize = indexBlockBytes
 	}
 	opts.EventListener = &pebble.EventListener{
 		BackgroundError: func(err error) {
