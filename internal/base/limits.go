@@ -38,6 +38,10 @@ const (
 	LogKeepEntries = 5_000
 	LogKeepBytes   = 8 << 20
 
+	// HeadsPerRange is half of the keys of a range whose newest version is remembered without its value, about 120
+	// bytes each: what is written again and again is not looked up in the engine.
+	HeadsPerRange = 16 << 10
+
 	// EntryCacheBytes bounds the cache of raft entries of a node.
 	EntryCacheBytes = 16 << 20
 	// BlockCacheBytes bounds Pebble's block cache of a node.

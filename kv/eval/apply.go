@@ -23,11 +23,16 @@ import (
 type Pass struct {
 	b        engine.Batch
 	find     finder
+	heads    *Heads // nil: every key is looked up in the batch
 	key, val []byte // scratch
 }
 
 // NewPass begins a pass over an indexed batch, which stays the caller's.
 func NewPass(b engine.Batch) *Pass { return &Pass{b: b, find: finder{r: b}} }
+
+// Remember has the pass look into heads before the batch, and keep it up to date. If the batch is not committed
+// afterwards, heads must be dropped.
+func (p *Pass) Remember(heads *Heads) { p.heads = heads }
 
 // Close lets the batch go.
 func (p *Pass) Close() error { return p.find.close() }
@@ -201,6 +206,11 @@ func (w *write) set(prefix []byte, rec *Record) error {
 	}
 	w.subs++
 	w.current = w.next
+	if rec.Tombstone {
+		p.heads.put(prefix, head{})
+	} else {
+		p.heads.put(prefix, head{create: rec.Create, version: rec.Version, lease: rec.Lease})
+	}
 	return w.find.wrote(prefix)
 }
 
@@ -212,7 +222,7 @@ func (w *write) event(key []byte, rec *Record) {
 
 // put is refused only where its value or lease is to be kept and there is none. The lease was checked.
 func (w *write) put(req *pb.PutRequest, respond bool) (*pb.PutResponse, error) {
-	prev, existed, err := w.find.findLive(w.ks, req.GetKey(), newest)
+	prev, existed, err := w.previous(req, respond)
 	if err != nil {
 		return nil, err
 	}
@@ -249,6 +259,27 @@ func (w *write) put(req *pb.PutRequest, respond bool) (*pb.PutResponse, error) {
 	out.header.Revision = int64(w.current)
 	out.resp.Header, out.resp.PrevKv = &out.header, prevKV
 	return &out.resp, nil
+}
+
+// previous is the version that a put replaces, without its value where nobody asks for it. The finder's key is then
+// that of the put.
+func (w *write) previous(req *pb.PutRequest, respond bool) (Record, bool, error) {
+	f := w.find
+	f.key = keys.Data(f.key[:0], w.ks, req.GetKey(), newest)
+	prefix := f.key[:len(f.key)-keys.RevisionLen]
+	if !req.GetIgnoreValue() && !(respond && req.GetPrevKv()) {
+		if h, ok := w.p.heads.get(prefix); ok {
+			return Record{Create: h.create, Version: h.version, Lease: h.lease}, h.version != 0, nil
+		}
+	}
+	rec, existed, err := f.findLive(w.ks, req.GetKey(), newest)
+	switch {
+	case err != nil:
+		return Record{}, false, err
+	case !existed:
+		rec = Record{} // a tombstone's numbers are not the next life's
+	}
+	return rec, existed, nil
 }
 
 // deleteRange writes a tombstone for each key that exists.

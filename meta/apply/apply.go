@@ -35,6 +35,7 @@ type Replica struct {
 	desc     *metapb.RangeDescriptor
 	counters eval.Counters
 	applied  position
+	heads    *eval.Heads // nil until the first command
 }
 
 // position is a place in the log.
@@ -75,7 +76,11 @@ func (r *Replica) Apply(b engine.Batch, entries []*raftpb.Entry, self base.NodeI
 	*out = Result{Applied: raftgroup.Applied{Range: r.id}, Outcomes: out.Outcomes[:0]}
 	before := *r
 	mine := desc.ReplicaOn(r.desc, self)
+	if r.heads == nil {
+		r.heads = eval.NewHeads(base.HeadsPerRange)
+	}
 	p := pass{Replica: r, data: eval.NewPass(b), self: self, out: out}
+	p.data.Remember(r.heads)
 	err := p.entries(entries)
 	if cerr := p.data.Close(); err == nil {
 		err = cerr

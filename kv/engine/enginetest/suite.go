@@ -178,7 +178,9 @@ func testIterators(t *testing.T, e engine.Engine) {
 	}
 }
 
-func data(key string, rev int64) string { return string(keys.Data(nil, ks, []byte(key), base.Revision(rev))) }
+func data(key string, rev int64) string {
+	return string(keys.Data(nil, ks, []byte(key), base.Revision(rev)))
+}
 
 func testPrefix(t *testing.T, e engine.Engine) {
 	write(t, e, true, data("a", 1)+"=a1", data("a", 5)+"=a5", data("a\x00b", 3)+"=ab3", data("b", 2)+"=b2", data("b", 4)+"=b4")
