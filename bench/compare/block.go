@@ -61,13 +61,18 @@ type runner struct {
 	say     func(format string, args ...any)
 }
 
-// pairs runs the planned pairs of blocks of a subject.
-func (r *runner) pairs(ctx context.Context, s subject, planned []pair) ([]Block, error) {
+// pairs runs the planned pairs of blocks of a subject. A pair that would begin after the deadline is left out; of a
+// plan's first round, which has one pair of each cell, none is.
+func (r *runner) pairs(ctx context.Context, s subject, planned []pair, round int, deadline time.Time) ([]Block, error) {
 	if err := r.rest(ctx); err != nil {
 		return nil, err
 	}
 	var blocks []Block
 	for n, p := range planned {
+		if n >= round && time.Now().After(deadline) {
+			r.say("%d pairs are left out: no time is left", len(planned)-n)
+			break
+		}
 		for _, side := range p.order {
 			b, err := r.block(ctx, s, n, p.cell, side)
 			if err != nil {

@@ -166,7 +166,7 @@ func TestPrint(t *testing.T) {
 	}
 	for _, want := range []string{
 		"seed 42", "put × 1 ", "2.00 [2.00–2.00]", "1/1", "0/1 noisy", "put, 64 clients: etcd: 1 operations failed, the first: refused",
-		"1 of 3 pairs were noisy", "In 1 rows", "48 groups do", "a note", "cairn after all blocks", "etcd, fresh, 1000 keys          123",
+		"1 of 3 pairs were noisy", "In 1 rows", "the rate with 48 groups is", "a note", "cairn after all blocks", "etcd, fresh, 1000 keys          123",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the table does not say %q:\n%s", want, text.String())

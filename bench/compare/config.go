@@ -37,7 +37,7 @@ func Full(seed uint64) Config {
 // Quick shows in below 2 minutes whether something broke; the figures are rough.
 func Quick(seed uint64) Config {
 	c := Full(seed)
-	c.Pairs, c.Length, c.Warmup = 2, 2*time.Second, 400*time.Millisecond
+	c.Pairs, c.Length, c.Warmup = 2, 1750*time.Millisecond, 400*time.Millisecond
 	c.LoopPairs, c.LoopLength = 1, 2*time.Second
 	c.Stored = 0
 	return c

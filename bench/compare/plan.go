@@ -28,18 +28,21 @@ type pair struct {
 	order [2]Side
 }
 
-// plan orders the pairs of all cells at random, so that no cell always comes first. Of the pairs of one cell, half
-// (and of an odd number one more or less) begin with A: A B B A.
+// plan orders the pairs of all cells in rounds: each round has one pair of every cell, in a random order, so that no
+// cell always comes first, none waits for the end, and a run that is cut short has something of each. Of the pairs of
+// one cell, half (and of an odd number one more or less) begin with A: A B B A.
 func plan(cells []Cell, pairs int, seed uint64) []pair {
 	random := rand.New(rand.NewPCG(seed, 0))
+	first := make([]Side, len(cells))
+	for i := range first {
+		first[i] = Side(random.IntN(2))
+	}
 	var all []pair
-	for _, cell := range cells {
-		first := Side(random.IntN(2))
-		for i := range pairs {
-			side := (first + Side(i)) % 2
-			all = append(all, pair{cell, [2]Side{side, 1 - side}})
+	for n := range pairs {
+		for _, i := range random.Perm(len(cells)) {
+			side := (first[i] + Side(n)) % 2
+			all = append(all, pair{cells[i], [2]Side{side, 1 - side}})
 		}
 	}
-	random.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 	return all
 }

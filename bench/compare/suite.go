@@ -28,10 +28,13 @@ type Suite struct {
 	Profiles string
 	// Folder holds the stores and logs; they are left there.
 	Folder string
-	// Deadline is when the run should be over: what is optional and would end later is left out, and said to be.
-	Deadline time.Time
+	// Budget is what the run may take: pairs beyond the first of each row are left out when it is used up, and the
+	// memory of stored keys if it would not be done in time.
+	Budget time.Duration
 	// Say tells a person how far the run is.
 	Say func(format string, args ...any)
+
+	deadline time.Time
 }
 
 // Result is what a run found.
@@ -80,6 +83,7 @@ type Scaling struct {
 
 // Run carries the suite out.
 func (s *Suite) Run(ctx context.Context) (_ *Result, err error) {
+	s.deadline = time.Now().Add(s.Budget)
 	if err := os.MkdirAll(s.Folder, 0o755); err != nil {
 		return nil, err
 	}
@@ -151,7 +155,8 @@ func (s *Suite) runServers(ctx context.Context, r *runner, result *Result) (err 
 		return err
 	}
 	cells := s.Config.cells()
-	blocks, err := r.pairs(ctx, subject, plan(cells, s.Config.Pairs, s.Config.Seed))
+	blocks, err := r.pairs(ctx, subject, plan(cells, s.Config.Pairs, s.Config.Seed), len(cells),
+		s.deadline.Add(-s.loopsFor()))
 	if err != nil {
 		return err
 	}
@@ -169,6 +174,16 @@ func (s *Suite) runServers(ctx context.Context, r *runner, result *Result) (err 
 	return nil
 }
 
+// loopsFor is about what the loops' part takes.
+func (s *Suite) loopsFor() time.Duration {
+	if s.Loops == [2]string{} {
+		return 0
+	}
+	const start = time.Second // of three nodes and their groups
+	c := s.Config
+	return time.Duration(2*c.LoopPairs*len(c.Groups)) * (start + c.Warmup + c.LoopLength + c.Rest + c.Probe)
+}
+
 // runLoops compares the bare loops.
 func (s *Suite) runLoops(ctx context.Context, r *runner, result *Result) error {
 	if s.Loops == [2]string{} {
@@ -176,7 +191,7 @@ func (s *Suite) runLoops(ctx context.Context, r *runner, result *Result) error {
 	}
 	cells := s.Config.loopCells()
 	subject := &loops{config: s.Config, binaries: s.Loops, folder: s.Folder}
-	blocks, err := r.pairs(ctx, subject, plan(cells, s.Config.LoopPairs, s.Config.Seed+1))
+	blocks, err := r.pairs(ctx, subject, plan(cells, s.Config.LoopPairs, s.Config.Seed+1), len(cells), s.deadline)
 	if err != nil {
 		return err
 	}
@@ -215,7 +230,7 @@ func (s *Suite) runStored(ctx context.Context, _ *runner, result *Result) error 
 		return nil
 	}
 	for i := range s.Systems {
-		if time.Until(s.Deadline) < storedFor {
+		if time.Until(s.deadline) < storedFor {
 			result.Notes = append(result.Notes, fmt.Sprintf("memory of %s with %d keys: left out, for no time was left", s.Names[i], s.Config.Stored))
 			continue
 		}

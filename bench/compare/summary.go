@@ -35,7 +35,7 @@ type Row struct {
 
 func (c Cell) String() string {
 	if c.Groups > 0 {
-		return fmt.Sprintf("%s, %d clients, %d groups", c.Op, c.Clients, c.Groups)
+		return fmt.Sprintf("%s, %d clients, %s", c.Op, c.Clients, groups(c.Groups))
 	}
 	return fmt.Sprintf("%s, %d clients", c.Op, c.Clients)
 }

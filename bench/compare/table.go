@@ -27,17 +27,16 @@ func (r *Result) Print(w io.Writer) error {
 		p.line("")
 		p.line(fmt.Sprintf("%s against %s: three nodes and %d clients in one process, %d B entries",
 			r.LoopNames[A], r.LoopNames[B], r.Config.LoopClient, r.Config.ValueBytes))
-		p.rows(r.LoopNames, r.Loops, func(c Cell) string { return fmt.Sprintf("%d groups", c.Groups) })
+		p.rows(r.LoopNames, r.Loops, func(c Cell) string { return groups(c.Groups) })
 		for _, s := range r.Scaling {
 			for side, spread := range s.Sides {
-				p.line(fmt.Sprintf("%s: %d groups do %s of what %d does", r.LoopNames[side], s.Groups, ratio(spread), r.Config.Groups[0]))
+				p.line(fmt.Sprintf("%s: the rate with %s is %s of that with %s",
+					r.LoopNames[side], groups(s.Groups), ratio(spread), groups(r.Config.Groups[0])))
 			}
 		}
 	}
+	p.line("")
 	p.notes(r)
-	if err := p.tabs.Flush(); err != nil {
-		return err
-	}
 	return p.err
 }
 
@@ -47,12 +46,18 @@ type printer struct {
 	err  error
 }
 
-// line ends a table: its text stands alone.
+// line is text that stands alone. Lines go through the table's writer, too, which must not take them for rows.
 func (p *printer) line(text string) {
+	p.flush()
+	p.write(text + "\n")
+	p.flush()
+}
+
+// flush ends a table.
+func (p *printer) flush() {
 	if p.err == nil {
 		p.err = p.tabs.Flush()
 	}
-	p.write(text + "\n")
 }
 
 // cells is one row of a table.
@@ -89,7 +94,7 @@ func (p *printer) rows(names [2]string, rows []Row, title func(Cell) string) {
 			both(count(a.WriteBytes.Median), count(b.WriteBytes.Median)),
 			both(fmt.Sprint(a.Errors), fmt.Sprint(b.Errors)))
 	}
-	p.line("")
+	p.flush()
 }
 
 func (p *printer) memory(r *Result) {
@@ -109,7 +114,7 @@ func (p *printer) memory(r *Result) {
 	for _, s := range r.Stored {
 		memory(fmt.Sprintf("%s, fresh, %d keys", r.Names[s.Side], s.Keys), s.Memory, "", "")
 	}
-	p.line("")
+	p.flush()
 }
 
 // notes says what a reader must know before resting anything on the tables.
@@ -140,6 +145,13 @@ func (p *printer) notes(r *Result) {
 	for _, n := range r.Notes {
 		p.line(n)
 	}
+}
+
+func groups(n int) string {
+	if n == 1 {
+		return "1 group"
+	}
+	return fmt.Sprintf("%d groups", n)
 }
 
 func both(a, b string) string { return a + " / " + b }

@@ -23,8 +23,11 @@ import (
 	"github.com/cairndb/cairn/bench/peer"
 )
 
-// budget is what a whole run may take, what it builds included.
-const budget = 9*time.Minute + 30*time.Second
+// What a run may take once everything is built.
+const (
+	fullBudget  = 9 * time.Minute
+	quickBudget = 105 * time.Second
+)
 
 // options are the command's flags.
 type options struct {
@@ -85,7 +88,10 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	suite.Deadline = began.Add(budget)
+	suite.Budget = fullBudget
+	if o.quick && !o.stored {
+		suite.Budget = quickBudget
+	}
 	result, err := suite.Run(ctx)
 	if err != nil {
 		return fmt.Errorf("%w\nthe logs of the servers are below %s", err, suite.Folder)
