@@ -89,6 +89,12 @@ const (
 	PeerKeepAlive        = 10 * time.Second
 	PeerKeepAliveTimeout = 3 * time.Second
 
+	// CompactionStep is how many versions one step of the removal behind a compaction looks at: a batch of at most as
+	// many deletions, written in about a millisecond.
+	CompactionStep = 1000
+	// CompactionVersionsPerSecond bounds that removal on a node, so that it takes a few per cent of a core.
+	CompactionVersionsPerSecond = 200_000
+
 	// MaxFrameBytes bounds one frame between nodes: a pass of a loop cuts its messages into frames below it.
 	MaxFrameBytes = 8 << 20
 	// FrameQueueBytes bounds what waits for one peer in one class; what does not fit is dropped (raft) or

@@ -24,6 +24,7 @@ const (
 	raftReplicaID = 'r'
 	raftTombstone = 't'
 
+	localCompacted = 'c'
 	localHardState = 'h'
 	localTruncated = 'j'
 	localLogEntry  = 'l'
@@ -56,6 +57,9 @@ func RaftHardState(r base.RangeID) []byte { return append(raftKey(raftLocal, r, 
 
 // RaftTruncated is the key of the index and term at which a replica's log was cut.
 func RaftTruncated(r base.RangeID) []byte { return append(raftKey(raftLocal, r, 1), localTruncated) }
+
+// RaftCompacted is the key of the revision up to which a replica has removed what a compaction hid.
+func RaftCompacted(r base.RangeID) []byte { return append(raftKey(raftLocal, r, 1), localCompacted) }
 
 // RaftLogEntry is the key of one entry of a replica's log.
 func RaftLogEntry(r base.RangeID, index uint64) []byte {

@@ -56,6 +56,8 @@ func prettyRaft(k []byte) string {
 		return fmt.Sprintf("/raft/%d", r)
 	case k[1] == raftLocal && len(k) == 11 && k[10] == localHardState:
 		return fmt.Sprintf("/raft/%d/hardstate", r)
+	case k[1] == raftLocal && len(k) == 11 && k[10] == localCompacted:
+		return fmt.Sprintf("/raft/%d/compacted", r)
 	case k[1] == raftLocal && len(k) == 11 && k[10] == localTruncated:
 		return fmt.Sprintf("/raft/%d/truncated", r)
 	case k[1] == raftLocal && len(k) == 11 && k[10] == localLogEntry:

@@ -100,7 +100,9 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	}
 	for i := range queue {
 		if r := a.s.replica(queue[i].Range); r != nil {
-			r.publish()
+			if r.publish() {
+				a.s.compactor.signal()
+			}
 			a.s.cfg.OnApplied(queue[i].Range)
 		}
 	}

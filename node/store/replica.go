@@ -18,9 +18,11 @@ type replica struct {
 	view atomic.Pointer[apply.View] // after some applied index: everything it says is visible in the engine
 }
 
-func (r *replica) publish() {
+// publish shows the state machine's state to readers, and says whether a compaction moved its mark.
+func (r *replica) publish() (compacted bool) {
 	v := r.sm.View()
-	r.view.Store(&v)
+	old := r.view.Swap(&v)
+	return old != nil && old.Counters.Compacted != v.Counters.Compacted
 }
 
 // localRanges lists the ranges that have a replica in the store, in order.

@@ -96,6 +96,7 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 	sn.count(func(c *SnapshotStats) { c.Installed++ })
 	sn.s.cfg.Logger.Info("snapshot installed", "range", ap.Range, "index", ap.Snapshot.GetIndex())
 	sn.s.cfg.OnApplied(ap.Range)
+	sn.s.compactor.signal()
 	view := r.view.Load()
 	sn.s.worker(ap.Range).box.put(func(ev *raftgroup.Events) {
 		ev.Applied = append(ev.Applied, raftgroup.Applied{Range: ap.Range, Index: view.AppliedIndex, Descriptor: view.Descriptor})

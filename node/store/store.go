@@ -86,6 +86,7 @@ type Store struct {
 	waiters   *waiters
 	workers   []*worker
 	snapshots *snapshots
+	compactor *compactor
 	transport transport.Transport
 
 	nextID atomic.Uint64 // incarnation in the upper 24 bits: ids are never used twice
@@ -116,7 +117,7 @@ func New(cfg Config) (*Store, error) {
 		expiry: make(chan struct{}),
 	}
 	s.nextID.Store(uint64(cfg.Incarnation) << 40)
-	s.snapshots = newSnapshots(s)
+	s.snapshots, s.compactor = newSnapshots(s), newCompactor(s)
 	for i := range cfg.Loops {
 		w, err := s.newWorker(i)
 		if err != nil {
@@ -159,6 +160,7 @@ func (s *Store) Start(t transport.Transport) error {
 		s.wg.Go(w.applier.run)
 	}
 	s.wg.Go(s.expire)
+	s.wg.Go(s.compactor.run)
 	for _, id := range ids {
 		alone := s.onlyVoter(id)
 		s.admin(id, raftgroup.Admin{Range: id, Start: true})
@@ -188,6 +190,7 @@ func (s *Store) Stop() {
 	s.stopOnce.Do(func() {
 		close(s.expiry)
 		s.snapshots.stop()
+		s.compactor.cancel()
 		for _, w := range s.workers {
 			w.box.close()
 			w.syncer.stop()

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"context"
+
+	"golang.org/x/time/rate"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/eval"
+	"github.com/cairndb/cairn/kv/keys"
+	"github.com/cairndb/cairn/meta/apply"
+)
+
+// compactor removes, in the background and in small steps, the versions that a compaction hid from every read. Each
+// replica does so on its own: what is removed is nothing that any command or read can see. How far a range has come is
+// kept beside its raft state, so that a restart does not walk through everything again, and an installed snapshot, which
+// may bring such versions, starts it anew.
+type compactor struct {
+	s      *Store
+	wake   chan struct{} // capacity 1
+	rate   *rate.Limiter // versions looked at
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+func newCompactor(s *Store) *compactor {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &compactor{
+		s: s, wake: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
+		rate: rate.NewLimiter(base.CompactionVersionsPerSecond, 2*base.CompactionStep),
+	}
+}
+
+// signal has it look for something to do.
+func (c *compactor) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run is the compactor's goroutine.
+func (c *compactor) run() {
+	c.signal() // a restart may have cut one short
+	for {
+		select {
+		case <-c.wake:
+		case <-c.ctx.Done():
+			return
+		}
+		for _, id := range c.s.Ranges() {
+			if err := c.compact(id); err != nil && c.ctx.Err() == nil {
+				c.s.fatal(err)
+				return
+			}
+		}
+	}
+}
+
+// compact brings one range up to its compaction mark.
+func (c *compactor) compact(id base.RangeID) error {
+	done, err := readUint(c.s.eng, keys.RaftCompacted(id))
+	if err != nil {
+		return err
+	}
+	view := c.s.View(id)
+	if view == nil || view.Counters.Compacted <= base.Revision(done) {
+		return nil
+	}
+	mark := view.Counters.Compacted
+	span := apply.Spans(view.Descriptor)[1]
+	var p eval.Progress
+	for !p.Done {
+		if err := c.rate.WaitN(c.ctx, base.CompactionStep); err != nil {
+			return err
+		}
+		if c.s.View(id) == nil {
+			return nil // the replica left this node
+		}
+		b := c.s.eng.NewBatch()
+		p, err = eval.CompactStep(c.s.eng, b, span, mark, p.Cursor, base.CompactionStep)
+		if err == nil && p.Done {
+			err = b.Set(keys.RaftCompacted(id), uintBytes(nil, uint64(mark)))
+		}
+		if err == nil {
+			err = b.CommitNoSync()
+		}
+		b.Close()
+		if err != nil {
+			return err
+		}
+	}
+	c.s.cfg.Logger.Debug("compacted", "range", id, "revision", mark)
+	return nil
+}
