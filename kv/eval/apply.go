@@ -2,19 +2,16 @@ package eval
 
 import (
 	"bytes"
-	"encoding/binary"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
-	"github.com/cairndb/cairn/kv/keys"
 )
 
 // Pass applies many commands to one indexed batch, and looks keys up with one iterator where it can. All data that
@@ -173,186 +170,4 @@ func Get(r engine.Reader, ks base.KeyspaceID, key []byte) (Record, bool, error) 
 		err = cerr
 	}
 	return rec, ok && err == nil, err
-}
-
-// write is one command that writes. Its view is that before the command until something is written, and then that
-// under its own writes.
-type write struct {
-	view
-	p    *Pass
-	env  *Env
-	next base.Revision // of everything that the command writes
-	subs uint32        // how many changes were made
-}
-
-func (p *Pass) begin(env *Env) *write {
-	return &write{
-		view: view{find: &p.find, ks: env.Keyspace, current: env.Counters.Revision, compacted: env.Counters.Compacted},
-		p:    p, env: env, next: env.nextRevision(),
-	}
-}
-
-// end makes the command's revision the range's, if it wrote anything.
-func (w *write) end() { w.env.Counters.Revision = w.current }
-
-// set writes one version. prefix is that of the engine key.
-func (w *write) set(prefix []byte, rec *Record) error {
-	rec.Mod, rec.Sub = w.next, w.subs
-	p := w.p
-	p.key = binary.BigEndian.AppendUint64(append(p.key[:0], prefix...), ^uint64(w.next))
-	p.val = AppendRecord(p.val[:0], rec)
-	if err := p.b.Set(p.key, p.val); err != nil {
-		return err
-	}
-	w.subs++
-	w.current = w.next
-	if rec.Tombstone {
-		p.heads.put(prefix, head{})
-	} else {
-		p.heads.put(prefix, head{create: rec.Create, version: rec.Version, lease: rec.Lease})
-	}
-	return w.find.wrote(prefix)
-}
-
-func (w *write) event(key []byte, rec *Record) {
-	if w.env.WantEvents {
-		w.env.Events = append(w.env.Events, Event{Key: key, Record: *rec})
-	}
-}
-
-// put is refused only where its value or lease is to be kept and there is none. The lease was checked.
-func (w *write) put(req *pb.PutRequest, respond bool) (*pb.PutResponse, error) {
-	prev, existed, err := w.previous(req, respond)
-	if err != nil {
-		return nil, err
-	}
-	if needsPrevious(req) && !existed {
-		return nil, rpctypes.ErrGRPCKeyNotFound
-	}
-	rec := Record{Create: w.next, Version: prev.Version + 1, Lease: req.GetLease(), Value: req.GetValue()}
-	if existed {
-		rec.Create = prev.Create
-	}
-	if req.GetIgnoreValue() {
-		rec.Value = bytes.Clone(prev.Value)
-	}
-	if req.GetIgnoreLease() {
-		rec.Lease = prev.Lease
-	}
-	var prevKV *mvccpb.KeyValue
-	if respond && req.GetPrevKv() && existed {
-		prev.Value = bytes.Clone(prev.Value)
-		prevKV = prev.KeyValue(req.GetKey())
-	}
-	n := len(w.find.key) - keys.RevisionLen // the finder has just encoded the key
-	if err := w.set(w.find.key[:n], &rec); err != nil {
-		return nil, err
-	}
-	w.event(req.GetKey(), &rec)
-	if !respond {
-		return nil, nil
-	}
-	out := &struct {
-		resp   pb.PutResponse
-		header pb.ResponseHeader
-	}{}
-	out.header.Revision = int64(w.current)
-	out.resp.Header, out.resp.PrevKv = &out.header, prevKV
-	return &out.resp, nil
-}
-
-// previous is the version that a put replaces, without its value where nobody asks for it. The finder's key is then
-// that of the put.
-func (w *write) previous(req *pb.PutRequest, respond bool) (Record, bool, error) {
-	f := w.find
-	f.key = keys.Data(f.key[:0], w.ks, req.GetKey(), newest)
-	prefix := f.key[:len(f.key)-keys.RevisionLen]
-	if !req.GetIgnoreValue() && !(respond && req.GetPrevKv()) {
-		if h, ok := w.p.heads.get(prefix); ok {
-			return Record{Create: h.create, Version: h.version, Lease: h.lease}, h.version != 0, nil
-		}
-	}
-	rec, existed, err := f.findLive(w.ks, req.GetKey(), newest)
-	switch {
-	case err != nil:
-		return Record{}, false, err
-	case !existed:
-		rec = Record{} // a tombstone's numbers are not the next life's
-	}
-	return rec, existed, nil
-}
-
-// deleteRange writes a tombstone for each key that exists.
-func (w *write) deleteRange(req *pb.DeleteRangeRequest, respond bool) (*pb.DeleteRangeResponse, error) {
-	resp := &pb.DeleteRangeResponse{}
-	previous := respond && req.GetPrevKv()
-	var err error
-	if len(req.GetRangeEnd()) == 0 {
-		err = w.deletePoint(req.GetKey(), previous, resp)
-	} else {
-		err = w.deleteSpan(req, previous, resp)
-	}
-	if err != nil || !respond {
-		return nil, err
-	}
-	resp.Header = &pb.ResponseHeader{Revision: int64(w.current)}
-	return resp, nil
-}
-
-func (w *write) deletePoint(key []byte, previous bool, resp *pb.DeleteRangeResponse) error {
-	prev, existed, err := w.find.findLive(w.ks, key, newest)
-	if err != nil || !existed {
-		return err
-	}
-	if previous {
-		prev.Value = bytes.Clone(prev.Value)
-		resp.PrevKvs = []*mvccpb.KeyValue{prev.KeyValue(key)}
-	}
-	tombstone := Record{Tombstone: true}
-	if err := w.set(w.find.key[:len(w.find.key)-keys.RevisionLen], &tombstone); err != nil {
-		return err
-	}
-	w.event(key, &tombstone)
-	resp.Deleted = 1
-	return nil
-}
-
-// deleteSpan writes below its own scan, which does not see it.
-func (w *write) deleteSpan(req *pb.DeleteRangeRequest, previous bool, resp *pb.DeleteRangeResponse) error {
-	s, err := w.scan(req.GetKey(), req.GetRangeEnd(), newest)
-	if err != nil {
-		return err
-	}
-	var found kvList
-	for err == nil && s.next() {
-		err = w.deleteScanned(s, previous, &found)
-		resp.Deleted++
-	}
-	if cerr := s.close(); err == nil {
-		err = cerr
-	}
-	resp.PrevKvs = found.kvs
-	return err
-}
-
-func (w *write) deleteScanned(s *scanner, previous bool, found *kvList) error {
-	if previous {
-		rec, err := s.record()
-		if err != nil {
-			return err
-		}
-		if err := found.append(s, &rec); err != nil {
-			return err
-		}
-	}
-	tombstone := Record{Tombstone: true}
-	if err := w.set(s.key[:len(s.key)-keys.RevisionLen], &tombstone); err != nil {
-		return err
-	}
-	if !w.env.WantEvents {
-		return nil
-	}
-	key, err := s.userKey(nil)
-	w.event(key, &tombstone)
-	return err
 }

@@ -193,6 +193,37 @@ func TestUnreadable(t *testing.T) {
 	}
 }
 
+// TestSmallSteps: a removal comes to its end, however small its steps are.
+func TestSmallSteps(t *testing.T) {
+	const versions = 20
+	for _, kind := range engineKinds {
+		e := kind.open(t)
+		env := newEnv(base.KeyspaceDefault)
+		for range versions {
+			b := e.NewIndexedBatch()
+			_, err := eval.Apply(b, env, command(&pb.PutRequest{Key: []byte("k")}, 0))
+			noError(t, err)
+			noError(t, b.CommitNoSync())
+			noError(t, b.Close())
+		}
+		var p eval.Progress
+		for steps := 0; !p.Done; steps++ {
+			if steps > 2*versions {
+				t.Fatalf("%s: the removal does not come to its end", kind.name)
+			}
+			b := e.NewBatch()
+			var err error
+			p, err = eval.CompactStep(e, b, keys.KeyspaceSpan(env.Keyspace), env.Counters.Revision, p.Cursor, 1)
+			noError(t, err)
+			noError(t, b.CommitNoSync())
+			noError(t, b.Close())
+		}
+		if left := contents(t, e, env.Keyspace); len(left) != 1 {
+			t.Fatalf("%s: %d versions are left", kind.name, len(left))
+		}
+	}
+}
+
 // TestPassPut: what meta/apply writes of its own goes through the same pass, under the same rule of revisions.
 func TestPassPut(t *testing.T) {
 	for _, kind := range engineKinds {
@@ -238,6 +269,9 @@ func TestLongPass(t *testing.T) {
 	env := newEnv(base.KeyspaceDefault)
 	for round := range 2 {
 		for i := range n {
+			if round == 1 {
+				i = n - 1 - i // what was written last is looked up before anything has the iterator opened anew
+			}
 			req := &pb.PutRequest{Key: fmt.Appendf(nil, "k%d", i), PrevKv: true}
 			resp, err := p.Apply(env, command(req, 0))
 			noError(t, err)

@@ -268,8 +268,7 @@ func (t *modelTxn) check(ops []*pb.RequestOp) error {
 			if r.Lease != 0 && !t.m.leases[r.Lease] {
 				return rpctypes.ErrGRPCLeaseNotFound
 			}
-			key := string(r.Key)
-			if (r.IgnoreLease || r.IgnoreValue) && (t.begin[key] == nil || deleted[key] != nil) {
+			if (r.IgnoreLease || r.IgnoreValue) && (t.begin[string(r.Key)] == nil || deleted[string(r.Key)] != nil) {
 				return rpctypes.ErrGRPCKeyNotFound
 			}
 		}

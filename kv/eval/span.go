@@ -17,8 +17,8 @@ func upper(end []byte) []byte {
 	return end
 }
 
-// holds says whether [key, end) is within the range; an empty end means the key alone. A range that ends before it
-// begins holds nothing and is where its key is.
+// holds says whether [key, end) is within the range; an empty end means the key alone. A request whose end is not
+// above its key holds nothing, and belongs where its key is.
 func (e *Env) holds(key, end []byte) bool {
 	if bytes.Compare(key, e.Start) < 0 {
 		return false
@@ -29,7 +29,7 @@ func (e *Env) holds(key, end []byte) bool {
 	if toEnd(end) {
 		return false
 	}
-	return bytes.Compare(key, e.End) < 0 && (len(end) == 0 || bytes.Compare(end, e.End) <= 0 || bytes.Compare(end, key) <= 0)
+	return bytes.Compare(key, e.End) < 0 && bytes.Compare(end, e.End) <= 0
 }
 
 // holdsTxn says so of everything that the transaction may touch, whichever way it goes.
