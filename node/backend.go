@@ -100,6 +100,20 @@ func (n *Node) StoreStats() (total, inUse int64) {
 	return total, min(inUse, total)
 }
 
+// StoreMetrics implements serve.Backend.
+func (n *Node) StoreMetrics() *clusterpb.StoreMetrics {
+	m := n.mustMember()
+	if m == nil {
+		return nil
+	}
+	e, sn := n.eng.Metrics(), m.store.SnapshotStats()
+	return &clusterpb.StoreMetrics{
+		Syncs: e.Syncs, BytesWritten: e.BytesWritten, DiskBytes: e.DiskBytes, MemtableBytes: e.MemtableBytes,
+		BlockCacheBytes: e.BlockCacheBytes, Compactions: e.Compactions, Passes: m.store.Passes(),
+		SnapshotsSent: sn.Sent, SnapshotsFailed: sn.SendFailed, SnapshotsInstalled: sn.Installed, SnapshotsResumed: sn.Resumed,
+	}
+}
+
 // LocalReplicas implements serve.Backend.
 func (n *Node) LocalReplicas(ctx context.Context) ([]*clusterpb.ReplicaStatus, error) {
 	m, err := n.notYet()

@@ -951,6 +951,7 @@ type NodeStatusResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          *metapb.NodeRecord     `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Replicas      []*ReplicaStatus       `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Store         *StoreMetrics          `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -999,6 +1000,138 @@ func (x *NodeStatusResponse) GetReplicas() []*ReplicaStatus {
 	return nil
 }
 
+func (x *NodeStatusResponse) GetStore() *StoreMetrics {
+	if x != nil {
+		return x.Store
+	}
+	return nil
+}
+
+// StoreMetrics are a node's counters since it was started.
+type StoreMetrics struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Syncs              uint64                 `protobuf:"varint,1,opt,name=syncs,proto3" json:"syncs,omitempty"`                                   // of the write-ahead log
+	BytesWritten       uint64                 `protobuf:"varint,2,opt,name=bytes_written,json=bytesWritten,proto3" json:"bytes_written,omitempty"` // to the log and to tables
+	DiskBytes          uint64                 `protobuf:"varint,3,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`          // in use now
+	MemtableBytes      uint64                 `protobuf:"varint,4,opt,name=memtable_bytes,json=memtableBytes,proto3" json:"memtable_bytes,omitempty"`
+	BlockCacheBytes    uint64                 `protobuf:"varint,5,opt,name=block_cache_bytes,json=blockCacheBytes,proto3" json:"block_cache_bytes,omitempty"`
+	Compactions        uint64                 `protobuf:"varint,6,opt,name=compactions,proto3" json:"compactions,omitempty"`
+	Passes             uint64                 `protobuf:"varint,7,opt,name=passes,proto3" json:"passes,omitempty"` // of the loops: each writes at most one batch and syncs at most once
+	SnapshotsSent      uint64                 `protobuf:"varint,8,opt,name=snapshots_sent,json=snapshotsSent,proto3" json:"snapshots_sent,omitempty"`
+	SnapshotsFailed    uint64                 `protobuf:"varint,9,opt,name=snapshots_failed,json=snapshotsFailed,proto3" json:"snapshots_failed,omitempty"`
+	SnapshotsInstalled uint64                 `protobuf:"varint,10,opt,name=snapshots_installed,json=snapshotsInstalled,proto3" json:"snapshots_installed,omitempty"`
+	SnapshotsResumed   uint64                 `protobuf:"varint,11,opt,name=snapshots_resumed,json=snapshotsResumed,proto3" json:"snapshots_resumed,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *StoreMetrics) Reset() {
+	*x = StoreMetrics{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StoreMetrics) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StoreMetrics) ProtoMessage() {}
+
+func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StoreMetrics.ProtoReflect.Descriptor instead.
+func (*StoreMetrics) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *StoreMetrics) GetSyncs() uint64 {
+	if x != nil {
+		return x.Syncs
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetBytesWritten() uint64 {
+	if x != nil {
+		return x.BytesWritten
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetDiskBytes() uint64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetMemtableBytes() uint64 {
+	if x != nil {
+		return x.MemtableBytes
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetBlockCacheBytes() uint64 {
+	if x != nil {
+		return x.BlockCacheBytes
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetCompactions() uint64 {
+	if x != nil {
+		return x.Compactions
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetPasses() uint64 {
+	if x != nil {
+		return x.Passes
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetSnapshotsSent() uint64 {
+	if x != nil {
+		return x.SnapshotsSent
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetSnapshotsFailed() uint64 {
+	if x != nil {
+		return x.SnapshotsFailed
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetSnapshotsInstalled() uint64 {
+	if x != nil {
+		return x.SnapshotsInstalled
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetSnapshotsResumed() uint64 {
+	if x != nil {
+		return x.SnapshotsResumed
+	}
+	return 0
+}
+
 type ReplicaStatus struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
@@ -1018,7 +1151,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1030,7 +1163,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1043,7 +1176,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReplicaStatus) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1135,7 +1268,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1147,7 +1280,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1160,7 +1293,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Progress) GetReplicaId() uint64 {
@@ -1264,10 +1397,25 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\aapplied\x18\x05 \x01(\x04R\aapplied\x12\x1c\n" +
 	"\treachable\x18\x06 \x01(\bR\treachable\"+\n" +
 	"\x11NodeStatusRequest\x12\x16\n" +
-	"\x06ranges\x18\x01 \x01(\bR\x06ranges\"\x80\x01\n" +
+	"\x06ranges\x18\x01 \x01(\bR\x06ranges\"\xb6\x01\n" +
 	"\x12NodeStatusResponse\x12-\n" +
 	"\x04node\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x04node\x12;\n" +
-	"\breplicas\x18\x02 \x03(\v2\x1f.cairn.cluster.v1.ReplicaStatusR\breplicas\"\x87\x03\n" +
+	"\breplicas\x18\x02 \x03(\v2\x1f.cairn.cluster.v1.ReplicaStatusR\breplicas\x124\n" +
+	"\x05store\x18\x03 \x01(\v2\x1e.cairn.cluster.v1.StoreMetricsR\x05store\"\xa5\x03\n" +
+	"\fStoreMetrics\x12\x14\n" +
+	"\x05syncs\x18\x01 \x01(\x04R\x05syncs\x12#\n" +
+	"\rbytes_written\x18\x02 \x01(\x04R\fbytesWritten\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x03 \x01(\x04R\tdiskBytes\x12%\n" +
+	"\x0ememtable_bytes\x18\x04 \x01(\x04R\rmemtableBytes\x12*\n" +
+	"\x11block_cache_bytes\x18\x05 \x01(\x04R\x0fblockCacheBytes\x12 \n" +
+	"\vcompactions\x18\x06 \x01(\x04R\vcompactions\x12\x16\n" +
+	"\x06passes\x18\a \x01(\x04R\x06passes\x12%\n" +
+	"\x0esnapshots_sent\x18\b \x01(\x04R\rsnapshotsSent\x12)\n" +
+	"\x10snapshots_failed\x18\t \x01(\x04R\x0fsnapshotsFailed\x12/\n" +
+	"\x13snapshots_installed\x18\n" +
+	" \x01(\x04R\x12snapshotsInstalled\x12+\n" +
+	"\x11snapshots_resumed\x18\v \x01(\x04R\x10snapshotsResumed\"\x87\x03\n" +
 	"\rReplicaStatus\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
@@ -1314,7 +1462,7 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_api_clusterpb_cluster_proto_rawDescData
 }
 
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(*IdentityRequest)(nil),        // 0: cairn.cluster.v1.IdentityRequest
 	(*IdentityResponse)(nil),       // 1: cairn.cluster.v1.IdentityResponse
@@ -1333,48 +1481,50 @@ var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(*ReplicaEntry)(nil),           // 14: cairn.cluster.v1.ReplicaEntry
 	(*NodeStatusRequest)(nil),      // 15: cairn.cluster.v1.NodeStatusRequest
 	(*NodeStatusResponse)(nil),     // 16: cairn.cluster.v1.NodeStatusResponse
-	(*ReplicaStatus)(nil),          // 17: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 18: cairn.cluster.v1.Progress
-	(*metapb.NodeRecord)(nil),      // 19: cairn.meta.v1.NodeRecord
-	(*metapb.RangeDescriptor)(nil), // 20: cairn.meta.v1.RangeDescriptor
-	(metapb.ReplicaRole)(0),        // 21: cairn.meta.v1.ReplicaRole
+	(*StoreMetrics)(nil),           // 17: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),          // 18: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),               // 19: cairn.cluster.v1.Progress
+	(*metapb.NodeRecord)(nil),      // 20: cairn.meta.v1.NodeRecord
+	(*metapb.RangeDescriptor)(nil), // 21: cairn.meta.v1.RangeDescriptor
+	(metapb.ReplicaRole)(0),        // 22: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
-	19, // 0: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	19, // 1: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	20, // 2: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	19, // 3: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	19, // 4: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	20, // 5: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	20, // 0: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	20, // 1: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	21, // 2: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	20, // 3: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	20, // 4: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	21, // 5: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
 	12, // 6: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
 	13, // 7: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	19, // 8: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	20, // 9: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	20, // 8: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	21, // 9: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	14, // 10: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	21, // 11: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	19, // 12: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	17, // 13: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	20, // 14: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	18, // 15: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	0,  // 16: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	2,  // 17: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	4,  // 18: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	6,  // 19: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	8,  // 20: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	10, // 21: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	15, // 22: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	1,  // 23: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	3,  // 24: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	5,  // 25: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	7,  // 26: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	9,  // 27: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	11, // 28: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	16, // 29: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	23, // [23:30] is the sub-list for method output_type
-	16, // [16:23] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	22, // 11: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	20, // 12: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	18, // 13: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	17, // 14: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	21, // 15: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	19, // 16: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	0,  // 17: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	2,  // 18: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	4,  // 19: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	6,  // 20: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	8,  // 21: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	10, // 22: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	15, // 23: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	1,  // 24: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	3,  // 25: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	5,  // 26: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	7,  // 27: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	9,  // 28: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	11, // 29: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	16, // 30: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	24, // [24:31] is the sub-list for method output_type
+	17, // [17:24] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -1388,7 +1538,7 @@ func file_api_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -82,5 +82,15 @@ func allVoters(status []byte) error {
 	return nil
 }
 
-// Syncs implements System. A node does not show its counters yet; its disk's flushes are counted from outside.
-func (c Cairn) Syncs(context.Context, Layout, int) (float64, bool, error) { return 0, false, nil }
+// Syncs implements System.
+func (c Cairn) Syncs(ctx context.Context, l Layout, i int) (float64, bool, error) {
+	out, err := exec.CommandContext(ctx, c.Path, "debug", "metrics", "-o", "json", "--host", l.Client[i]).Output()
+	if err != nil {
+		return 0, false, fmt.Errorf("cairn debug metrics: %w", err)
+	}
+	var m struct{ Syncs float64 }
+	if err := json.Unmarshal(out, &m); err != nil {
+		return 0, false, fmt.Errorf("cairn debug metrics: %w", err)
+	}
+	return m.Syncs, true, nil
+}

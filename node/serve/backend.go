@@ -34,6 +34,8 @@ type Backend interface {
 	LocalReplicas(ctx context.Context) ([]*clusterpb.ReplicaStatus, error)
 	// StoreStats says how large the store is: bytes on disk, and bytes in use by live data as far as is known.
 	StoreStats() (total, inUse int64)
+	// StoreMetrics are the store's counters; nil before the node is part of a cluster.
+	StoreMetrics() *clusterpb.StoreMetrics
 }
 
 // Identity is who a node is.

@@ -48,7 +48,7 @@ func (s *clusterService) NodeStatus(ctx context.Context, req *clusterpb.NodeStat
 }
 
 func (c *Config) nodeStatus(ctx context.Context, ranges bool) (*clusterpb.NodeStatusResponse, error) {
-	resp := &clusterpb.NodeStatusResponse{Node: c.ownRecord()}
+	resp := &clusterpb.NodeStatusResponse{Node: c.ownRecord(), Store: c.Backend.StoreMetrics()}
 	if !ranges {
 		return resp, nil
 	}

@@ -88,6 +88,10 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 func (b *fakeBackend) Identity() Identity              { return b.id }
 func (b *fakeBackend) RaftTerm(base.KeyspaceID) uint64 { return 7 }
 func (b *fakeBackend) Members() []*metapb.NodeRecord   { return b.members }
+func (b *fakeBackend) StoreMetrics() *clusterpb.StoreMetrics {
+	return &clusterpb.StoreMetrics{Syncs: 7}
+}
+
 func (b *fakeBackend) StoreStats() (total, inUse int64) {
 	return 1000, 100
 }

@@ -256,6 +256,14 @@ func (s *Store) ReadIndex(id base.RangeID, deadline base.Instant, done Done) {
 	}
 }
 
+// Passes is how often the loops were stepped since the start.
+func (s *Store) Passes() (n uint64) {
+	for _, w := range s.workers {
+		n += w.passes.Load()
+	}
+	return n
+}
+
 // Transfer asks the range's leader, if it is here, to hand leadership to another replica.
 func (s *Store) Transfer(id base.RangeID, to base.ReplicaID) {
 	s.admin(id, raftgroup.Admin{Range: id, Transfer: to})

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/cairndb/cairn/internal/base"
@@ -19,7 +20,7 @@ type worker struct {
 	applier  *applier
 	frames   frameBuilder
 
-	passes, appends, syncs uint64 // plain counters, read by ask
+	passes atomic.Uint64
 }
 
 // run is the worker's goroutine.
@@ -37,7 +38,7 @@ func (w *worker) run() {
 		ev, asks := w.box.take()
 		now := Now()
 		eff := w.loop.Step(now, ev)
-		w.passes++
+		w.passes.Add(1)
 		if err := w.carryOut(eff); err != nil {
 			w.s.fatal(err)
 			return
@@ -122,7 +123,6 @@ func (w *worker) write(seq uint64, appends []raftgroup.Append, last bool, mustSy
 		return err
 	}
 	*mustSync = *mustSync || need
-	w.appends += uint64(len(appends))
 	if !*mustSync || !last {
 		defer b.Close()
 		if err := b.CommitNoSync(); err != nil {
@@ -133,7 +133,6 @@ func (w *worker) write(seq uint64, appends []raftgroup.Append, last bool, mustSy
 		}
 		return nil
 	}
-	w.syncs++
 	wait, err := b.CommitSync()
 	if err != nil {
 		b.Close()
