@@ -4,8 +4,8 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// Heads remembers the newest version of keys that were written or looked up lately, without their values: most puts
-// then need no look into the engine. It is what the engine holds under the batches of its passes, so it lives as long as
+// Heads remembers the newest version of keys that were written lately, without their values: a put of such a key needs
+// no look into the engine. It is what the engine holds under the batches of its passes, so it lives as long as
 // the state machine of one range, and is dropped with it when a batch is not committed. Two generations bound it: when
 // the young one is full it becomes the old one, and what is used in the old one comes back.
 type Heads struct {

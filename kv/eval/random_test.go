@@ -39,6 +39,7 @@ type randomRun struct {
 	m        *model
 	now      int64
 	draw     generator
+	heads    *eval.Heads // of the first replica; the other looks everything up
 }
 
 func newRun(t *rapid.T, e, other engine.Engine) *randomRun {
@@ -50,6 +51,7 @@ func newRun(t *rapid.T, e, other engine.Engine) *randomRun {
 	exists := func(id int64) bool { return id == 3 }
 	r.env.LeaseExists, r.oth.LeaseExists = exists, exists
 	r.oth.WantResponse = false
+	r.heads = eval.NewHeads(rapid.IntRange(1, 4).Draw(t, "heads"))
 	return r
 }
 
@@ -82,6 +84,7 @@ func (r *randomRun) all() {
 func (r *randomRun) pass() {
 	b := r.e.NewIndexedBatch()
 	p := eval.NewPass(b)
+	p.Remember(r.heads)
 	for range rapid.IntRange(1, 8).Draw(r.T, "commands") {
 		r.now += int64(rapid.IntRange(0, 3).Draw(r.T, "micros"))
 		r.command(p)
