@@ -1,9 +1,11 @@
 package dispatch
 
 import (
+	"context"
 	"errors"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -20,6 +22,7 @@ func encodeError(err error) *rangepb.Error {
 		stale     *base.StaleGeneration
 		ambiguous *base.Ambiguous
 		throttled *base.Throttled
+		corrupt   *base.Corruption
 	)
 	switch {
 	case errors.As(err, &ambiguous):
@@ -41,12 +44,20 @@ func encodeError(err error) *rangepb.Error {
 	case errors.Is(err, base.ErrStopped):
 		// Nothing was begun: another replica may lead soon.
 		e.Code = rangepb.ErrorCode_ERROR_CODE_NOT_LEADER
+	case errors.As(err, &corrupt):
+		refuse(e, status.Convert(rpctypes.ErrGRPCCorrupt))
+	case errors.Is(err, context.DeadlineExceeded):
+		refuse(e, status.New(codes.DeadlineExceeded, err.Error()))
 	default:
-		e.Code = rangepb.ErrorCode_ERROR_CODE_REFUSED
-		st, _ := status.FromError(err)
-		e.GrpcCode, e.Message = uint32(st.Code()), st.Message()
+		refuse(e, status.Convert(err))
 	}
 	return e
+}
+
+// refuse makes it the request's own answer: the asker's client gets the same status.
+func refuse(e *rangepb.Error, st *status.Status) {
+	e.Code = rangepb.ErrorCode_ERROR_CODE_REFUSED
+	e.GrpcCode, e.Message = uint32(st.Code()), st.Message()
 }
 
 func decodeError(id base.RangeID, e *rangepb.Error) error {
@@ -66,7 +77,10 @@ func decodeError(id base.RangeID, e *rangepb.Error) error {
 	case rangepb.ErrorCode_ERROR_CODE_THROTTLED:
 		return &base.Throttled{What: e.Message, RetryAfter: time.Duration(e.RetryAfterMicros) * time.Microsecond}
 	case rangepb.ErrorCode_ERROR_CODE_REFUSED:
-		return status.Error(codes.Code(e.GrpcCode), e.Message)
+		if code := codes.Code(e.GrpcCode); code != codes.OK {
+			return status.Error(code, e.Message)
+		}
+		return status.Error(codes.Unknown, e.Message) // an error is never a success, whatever it says
 	}
 	return &base.Ambiguous{Cause: errors.New("an answer that this version does not know: " + e.Message)}
 }

@@ -2,11 +2,12 @@ package dispatch
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -45,6 +46,9 @@ func (d *Dispatcher) ask(ctx context.Context, to base.NodeID, id base.RangeID, k
 	case <-ctx.Done():
 		d.take(rid)
 		return &base.Ambiguous{Cause: ctx.Err()}
+	case <-d.ctx.Done():
+		d.take(rid)
+		return &base.Ambiguous{Cause: base.ErrStopped}
 	}
 	if resp.Error != nil {
 		return decodeError(id, resp.Error)
@@ -153,6 +157,10 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 	}
 	switch q.Kind {
 	case rangepb.RequestKind_REQUEST_KIND_PROPOSE:
+		if err := checkCommand(q.Body); err != nil {
+			done(nil, err)
+			return
+		}
 		// Clone: the frame's memory would be kept alive by the log entry.
 		d.cfg.Store.Propose(raftgroup.Proposal{Range: id, Data: slices.Clone(q.Body)}, until, done)
 	case rangepb.RequestKind_REQUEST_KIND_READ:
@@ -160,7 +168,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 	case rangepb.RequestKind_REQUEST_KIND_READ_TXN:
 		d.serveRead(id, until, q, &pb.TxnRequest{}, done)
 	default:
-		done(nil, errors.New("a kind of request that this version does not know"))
+		done(nil, status.Error(codes.Unimplemented, "a kind of request that this version does not know"))
 	}
 }
 
@@ -168,7 +176,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 // is bounded by that of the askers' clients.
 func (d *Dispatcher) serveRead(id base.RangeID, until base.Instant, q *rangepb.Request, req proto.Message, done func(proto.Message, error)) {
 	if err := proto.Unmarshal(q.Body, req); err != nil {
-		done(nil, fmt.Errorf("request cannot be read: %w", err))
+		done(nil, status.Error(codes.InvalidArgument, "the request cannot be read: "+err.Error()))
 		return
 	}
 	d.cfg.Store.ReadIndex(id, until, func(_ proto.Message, err error) {
@@ -176,11 +184,27 @@ func (d *Dispatcher) serveRead(id base.RangeID, until base.Instant, q *rangepb.R
 			done(nil, err)
 			return
 		}
-		d.wg.Go(func() {
+		if !d.begin() {
+			done(nil, base.ErrStopped)
+			return
+		}
+		go func() {
+			defer d.wg.Done()
 			out := emptyAnswer(req)
 			done(out, d.cfg.Store.Read(id, req, out))
-		})
+		}()
 	})
+}
+
+// begin counts a goroutine that Stop is to wait for; false if it no longer waits for any.
+func (d *Dispatcher) begin() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
+		return false
+	}
+	d.wg.Add(1)
+	return true
 }
 
 func emptyAnswer(req proto.Message) proto.Message {

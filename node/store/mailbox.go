@@ -2,7 +2,6 @@ package store
 
 import (
 	"sync"
-	"time"
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/raftgroup"
@@ -47,7 +46,7 @@ func (m *mailbox) propose(p raftgroup.Proposal) error {
 	}
 	if m.bytes > base.MailboxBytes {
 		m.mu.Unlock()
-		return &base.Throttled{What: "proposals", RetryAfter: 10 * time.Millisecond}
+		return &base.Throttled{What: "proposals", RetryAfter: base.ThrottleRetry}
 	}
 	m.bytes += len(p.Data)
 	m.ev.Proposals = append(m.ev.Proposals, p)

@@ -16,6 +16,8 @@ import (
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
 )
@@ -86,8 +88,18 @@ func (s *Store) checkOffer(from base.NodeID, o *rangepb.SnapshotOffer) (raftgrou
 		return m, err
 	}
 	d := o.Range
-	if d == nil || d.RangeId != o.RangeId || d.KeyspaceId == 0 {
-		return m, errors.New("it does not say which range it is")
+	if err := desc.Validate(d); err != nil {
+		return m, fmt.Errorf("its descriptor: %w", err)
+	}
+	if d.RangeId != o.RangeId {
+		return m, fmt.Errorf("its descriptor is that of %s", base.RangeID(d.RangeId))
+	}
+	meta := m.Raft.GetSnapshot().GetMetadata()
+	if err := raftgroup.ConfState(d).Equivalent(meta.GetConfState()); err != nil {
+		return m, fmt.Errorf("its descriptor and its raft message differ: %w", err)
+	}
+	if meta.GetIndex() < apply.InitialIndex || meta.GetTerm() < apply.InitialTerm {
+		return m, fmt.Errorf("index %d of term %d lies before the beginning of any range", meta.GetIndex(), meta.GetTerm())
 	}
 	mine := func(r *metapb.Replica) bool {
 		return r.ReplicaId == o.ToReplica && base.NodeID(r.NodeId) == s.node
@@ -101,7 +113,21 @@ func (s *Store) checkOffer(from base.NodeID, o *rangepb.SnapshotOffer) (raftgrou
 	if len(o.Files) == 0 || len(o.Files) > base.SnapshotMaxFiles {
 		return m, fmt.Errorf("%d files; between 1 and %d are taken", len(o.Files), base.SnapshotMaxFiles)
 	}
-	return m, nil
+	if i := slices.IndexFunc(o.Files, func(f *rangepb.SnapshotFile) bool { return f.GetSize() == 0 }); i >= 0 {
+		return m, fmt.Errorf("file %d is empty", i)
+	}
+	return m, s.checkSpan(d)
+}
+
+// checkSpan refuses a range whose span is, here, another's: taking it in would cut that one's keys out.
+func (s *Store) checkSpan(d *metapb.RangeDescriptor) error {
+	for _, id := range s.Ranges() {
+		v := s.View(id)
+		if v != nil && id != base.RangeID(d.RangeId) && desc.Overlap(v.Descriptor, d) {
+			return fmt.Errorf("%s holds keys of it here", id)
+		}
+	}
+	return nil
 }
 
 // stage finds what an earlier stream of this token left, or begins anew; older remains of the range are deleted.
@@ -191,7 +217,8 @@ func (st *staged) checkChunk(c *rangepb.SnapshotChunk) error {
 		return errors.New("neither a chunk nor the end")
 	case c.File >= uint64(len(st.offer.Files)):
 		return fmt.Errorf("chunk of file %d of %d", c.File, len(st.offer.Files))
-	case c.File == st.file && c.Offset != st.offset, c.File != st.file && (c.Offset != 0 || c.File < st.file):
+	case c.File == st.file && c.Offset != st.offset,
+		c.File != st.file && (c.Offset != 0 || c.File != st.file+1 || st.offset != st.offer.Files[st.file].Size):
 		return fmt.Errorf("chunk at %d/%d where %d/%d is due", c.File, c.Offset, st.file, st.offset)
 	case c.Offset+uint64(len(c.Data)) > st.offer.Files[c.File].Size:
 		return fmt.Errorf("file %d is longer than was offered", c.File)

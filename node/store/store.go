@@ -17,7 +17,7 @@ import (
 )
 
 var (
-	errDeadline  = errors.New("the request's time is over")
+	errDeadline  = fmt.Errorf("the request's time is over: %w", context.DeadlineExceeded)
 	errNoReplica = errors.New("entries to apply for a replica that is not here")
 )
 
@@ -252,7 +252,7 @@ func (s *Store) ReadIndex(id base.RangeID, deadline base.Instant, done Done) {
 	case !ok:
 		s.waiters.resolve(seq, nil, base.ErrStopped)
 	case full:
-		s.waiters.resolve(seq, nil, &base.Throttled{What: "reads", RetryAfter: 10 * time.Millisecond})
+		s.waiters.resolve(seq, nil, &base.Throttled{What: "reads", RetryAfter: base.ThrottleRetry})
 	}
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -99,7 +100,7 @@ func (w *worker) append(seq uint64, appends []raftgroup.Append) error {
 		// The applier may still hold entries of this range: they come before the snapshot or the end.
 		w.applier.drain()
 		if appends[i].Destroy != 0 {
-			w.s.forget(appends[i].Range)
+			w.retire(appends[i].Range)
 			continue
 		}
 		if err := w.write(seq, appends[from:i], false, &mustSync); err != nil {
@@ -112,6 +113,15 @@ func (w *worker) append(seq uint64, appends []raftgroup.Append) error {
 		from = i + 1
 	}
 	return w.write(seq, appends[from:], true, &mustSync)
+}
+
+// retire forgets a replica that is being destroyed. What was reported of it and not taken yet is not for the replica
+// that may have come in its place: its indexes are others, and its removal is not theirs.
+func (w *worker) retire(id base.RangeID) {
+	w.s.forget(id)
+	w.box.put(func(ev *raftgroup.Events) {
+		ev.Applied = slices.DeleteFunc(ev.Applied, func(a raftgroup.Applied) bool { return a.Range == id })
+	})
 }
 
 // write commits one batch. last says that seq is durable when it is.
