@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"sync"
 
 	"golang.org/x/time/rate"
 
@@ -16,7 +17,11 @@ import (
 // kept beside its raft state, so that a restart does not walk through everything again, and an installed snapshot, which
 // may bring such versions, starts it anew.
 type compactor struct {
-	s      *Store
+	s *Store
+	// step is held while a step is read and committed, and while a snapshot is taken in. Between the two a step that
+	// was read before would delete, in what the snapshot brought, a tombstone whose older versions were gone here and
+	// are back: a deleted key would appear again.
+	step   sync.Mutex
 	wake   chan struct{} // capacity 1
 	rate   *rate.Limiter // versions looked at
 	ctx    context.Context
@@ -63,8 +68,12 @@ func (c *compactor) compact(id base.RangeID) error {
 	if err != nil {
 		return err
 	}
-	view := c.s.View(id)
-	if view == nil || view.Counters.Compacted <= base.Revision(done) {
+	r := c.s.replica(id)
+	if r == nil {
+		return nil
+	}
+	view := r.view.Load()
+	if view.Counters.Compacted <= base.Revision(done) {
 		return nil
 	}
 	mark := view.Counters.Compacted
@@ -74,22 +83,30 @@ func (c *compactor) compact(id base.RangeID) error {
 		if err := c.rate.WaitN(c.ctx, base.CompactionStep); err != nil {
 			return err
 		}
-		if c.s.View(id) == nil {
-			return nil // the replica left this node
-		}
-		b := c.s.eng.NewBatch()
-		p, err = eval.CompactStep(c.s.eng, b, span, mark, p.Cursor, base.CompactionStep)
-		if err == nil && p.Done {
-			err = b.Set(keys.RaftCompacted(id), uintBytes(nil, uint64(mark)))
-		}
-		if err == nil {
-			err = b.CommitNoSync()
-		}
-		b.Close()
-		if err != nil {
+		var gone bool
+		if p, gone, err = c.stepOne(id, r, span, mark, p.Cursor); err != nil || gone {
 			return err
 		}
 	}
 	c.s.cfg.Logger.Debug("compacted", "range", id, "revision", mark)
 	return nil
+}
+
+// stepOne carries out one step, unless the replica left this node or was replaced by a snapshot, which begins anew.
+func (c *compactor) stepOne(id base.RangeID, r *replica, span keys.Span, mark base.Revision, cursor []byte) (p eval.Progress, gone bool, err error) {
+	c.step.Lock()
+	defer c.step.Unlock()
+	if c.s.replica(id) != r {
+		return p, true, nil
+	}
+	b := c.s.eng.NewBatch()
+	defer b.Close()
+	p, err = eval.CompactStep(c.s.eng, b, span, mark, cursor, base.CompactionStep)
+	if err == nil && p.Done {
+		err = b.Set(keys.RaftCompacted(id), uintBytes(nil, uint64(mark)))
+	}
+	if err == nil {
+		err = b.CommitNoSync()
+	}
+	return p, false, err
 }

@@ -130,3 +130,30 @@ func TestCompactionRemovesVersions(t *testing.T) {
 		t.Error("a compacted revision was read")
 	}
 }
+
+// A step that was begun for a state which a snapshot has replaced meanwhile writes nothing: it would delete a tombstone
+// that the snapshot brought together with the older versions under it.
+func TestCompactionStopsAtAnInstall(t *testing.T) {
+	eng := founded(t)
+	s := alone(t, eng, 1)
+	defer s.Stop()
+	put(t, s, "key", "old")
+	put(t, s, "key", "new")
+	before := s.replica(base.RangeDefault)
+	if err := s.load(base.RangeDefault); err != nil { // what an install does when its tables are in
+		t.Fatal(err)
+	}
+	span := keys.KeyspaceSpan(base.KeyspaceDefault)
+	if _, gone, err := s.compactor.stepOne(base.RangeDefault, before, span, 3, nil); !gone || err != nil {
+		t.Errorf("a step for a state that was replaced: gone %v, %v", gone, err)
+	}
+	if n := versions(t, eng); n != 2 {
+		t.Errorf("%d versions, want both", n)
+	}
+	if _, gone, err := s.compactor.stepOne(base.RangeDefault, s.replica(base.RangeDefault), span, 3, nil); gone || err != nil {
+		t.Errorf("a step for the present state: gone %v, %v", gone, err)
+	}
+	if n := versions(t, eng); n != 1 {
+		t.Errorf("%d versions, want the newest", n)
+	}
+}

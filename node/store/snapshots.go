@@ -82,13 +82,10 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 		return fmt.Errorf("%s: raft state of a snapshot: %w", ap.Range, err)
 	}
 	excise := keys.DataSpan(base.KeyspaceID(st.desc.KeyspaceId), st.desc.Start, st.desc.End)
-	if err := sn.s.eng.Ingest(append([]string{path}, st.paths...), excise); err != nil {
-		return fmt.Errorf("%s: taking a snapshot in: %w", ap.Range, err)
-	}
-	sn.remove(st.dir)
-	if err := sn.s.load(ap.Range); err != nil {
+	if err := sn.ingest(ap.Range, append([]string{path}, st.paths...), excise); err != nil {
 		return err
 	}
+	sn.remove(st.dir)
 	r := sn.s.replica(ap.Range)
 	if r == nil || r.sm.AppliedIndex() != ap.Snapshot.GetIndex() || r.sm.AppliedTerm() != ap.Snapshot.GetTerm() {
 		return &base.Corruption{Where: ap.Range.String(), Cause: fmt.Errorf("snapshot %x does not hold the state that it names", ap.Token)}
@@ -102,6 +99,16 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 		ev.Applied = append(ev.Applied, raftgroup.Applied{Range: ap.Range, Index: view.AppliedIndex, Descriptor: view.Descriptor})
 	})
 	return nil
+}
+
+// ingest takes the tables in and shows the new state, while no removal behind a compaction is under way.
+func (sn *snapshots) ingest(id base.RangeID, paths []string, excise engine.Span) error {
+	sn.s.compactor.step.Lock()
+	defer sn.s.compactor.step.Unlock()
+	if err := sn.s.eng.Ingest(paths, excise); err != nil {
+		return fmt.Errorf("%s: taking a snapshot in: %w", id, err)
+	}
+	return sn.s.load(id)
 }
 
 // writeRaftTable writes the table that replaces the replica's unreplicated state: an empty log that begins after the
