@@ -248,8 +248,8 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.cancel()
 	stopServer(ctx, n.server)
 	if m != nil {
+		m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 		m.dispatch.Stop()
-		m.store.Stop()
 		m.transport.Close()
 	}
 	n.wg.Wait()

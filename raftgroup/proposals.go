@@ -2,7 +2,6 @@ package raftgroup
 
 import (
 	"slices"
-	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -182,7 +181,7 @@ func (l *Loop) stepEntries(g *group, entries []*raftpb.Entry, ps []Proposal) {
 		}
 		return
 	}
-	var refusal error = &base.Throttled{What: "proposals to " + g.id.String(), RetryAfter: 10 * time.Millisecond}
+	var refusal error = &base.Throttled{What: "proposals to " + g.id.String(), RetryAfter: base.ThrottleRetry}
 	if g.rn.BasicStatus().RaftState != raft.StateLeader {
 		refusal = g.notLeader()
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -16,6 +17,11 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/node"
 )
+
+// gcPercent lets the heap grow to one and a half times what is alive before it is collected. A node lives beside a
+// database and should be small; with Go's default of twice it took 190 MB under load instead of about 110, and a loaded
+// node spends about 1 % of its CPU on collections either way.
+const gcPercent = 50
 
 // startFlags are the flags of start as they were given.
 type startFlags struct {
@@ -50,6 +56,9 @@ and make one by themselves. A node that is part of a cluster needs --join no mor
 			cfg, err := f.config(e)
 			if err != nil {
 				return err
+			}
+			if e.getenv("GOGC") == "" {
+				debug.SetGCPercent(gcPercent)
 			}
 			return runNode(c.Context(), cfg, f.pprof)
 		},

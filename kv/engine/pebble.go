@@ -76,7 +76,7 @@ var _ Engine = (*Pebble)(nil)
 
 // memtableBytes: with two memtables and the cache this bounds what the engine holds of the node's 120 MB. Smaller ones
 // would write tables too small for the levels below.
-const memtableBytes = 16 << 20
+const memtableBytes = 8 << 20
 
 // Blocks are small, because most reads are of one key and a block is read and unpacked whole; index blocks are large, so
 // that a table's index has one level up to about 250 MB.
