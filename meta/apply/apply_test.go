@@ -28,7 +28,7 @@ import (
 // what was compacted in the background, come to the same bytes, the same conf changes and the same outcomes.
 func TestReplicasAgree(t *testing.T) {
 	engines := []engine.Engine{openEngine(t), engine.NewMem()} // one on disk, one that the simulator would use
-	next := base.RangeID(100) // a range and keyspace of its own for each run
+	next := base.RangeID(100)                                  // a range and keyspace of its own for each run
 	rapid.Check(t, func(t *rapid.T) {
 		next++
 		d := desctest.First(next, base.KeyspaceID(next))
