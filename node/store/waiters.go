@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -84,16 +85,19 @@ func (w *waiters) stop() {
 }
 
 func (w *waiters) end(which func(waiter) bool, cause error) {
-	var ended []waiter
+	var ids []uint64
+	ended := make(map[uint64]waiter)
 	w.mu.Lock()
 	for id, x := range w.waiting {
 		if which(x) {
 			delete(w.waiting, id)
-			ended = append(ended, x)
+			ids, ended[id] = append(ids, id), x
 		}
 	}
 	w.mu.Unlock()
-	for _, x := range ended {
+	slices.Sort(ids) // in the order in which they came: the same at every run of the simulator
+	for _, id := range ids {
+		x := ended[id]
 		if x.write {
 			x.done(nil, &base.Ambiguous{Cause: cause})
 		} else {
