@@ -21,6 +21,8 @@ type logView struct {
 	desc      *metapb.RangeDescriptor
 	applied   uint64
 
+	recent recent
+
 	bytes uint64    // of the entries that were appended since the replica was started, less those truncated
 	marks []logMark // where the bytes lie, roughly
 }
@@ -45,6 +47,9 @@ func (l *logView) Entries(lo, hi, maxSize uint64) ([]*raftpb.Entry, error) {
 	}
 	if hi > l.last+1 {
 		return nil, raft.ErrUnavailable
+	}
+	if held := l.recent.slice(lo, hi, maxSize); held != nil {
+		return append([]*raftpb.Entry(nil), held...), nil // Raft may keep it, and the buffer below moves on
 	}
 	return l.store.Entries(l.id, lo, hi, maxSize, l.terms)
 }
@@ -104,6 +109,7 @@ func (l *logView) append(entries []*raftpb.Entry) (oldLast uint64) {
 		}
 	}
 	l.last = entries[len(entries)-1].GetIndex()
+	l.recent.append(entries)
 	return oldLast
 }
 
@@ -129,6 +135,7 @@ func (l *logView) reset(m *raftpb.SnapshotMetadata) {
 	l.truncated = TruncatedState{m.GetIndex(), m.GetTerm()}
 	l.last = m.GetIndex()
 	l.terms, l.marks, l.bytes = Terms{}, nil, 0
+	l.recent.reset()
 }
 
 // dropTo returns up to where the log may be truncated so that at most the given entries and bytes that are applied

@@ -156,6 +156,7 @@ func (l *Loop) appliedTo(a *Applied) {
 	invariants.Check(cs == nil || a.Descriptor != nil && sameConf(cs, ConfState(a.Descriptor)),
 		"%s: raft's configuration is %v, not the descriptor's", g.id, cs)
 	g.applied, g.log.applied = a.Index, a.Index
+	g.log.recent.shrink(a.Index)
 	g.handed = max(g.handed, a.Index)
 	if a.Descriptor != nil {
 		g.log.desc = a.Descriptor

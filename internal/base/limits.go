@@ -38,12 +38,17 @@ const (
 	LogKeepEntries = 5_000
 	LogKeepBytes   = 8 << 20
 
+	// RecentEntriesBytes bounds the applied entries that a range keeps in memory for followers a moment behind: some
+	// hundred entries, a few passes at full load.
+	RecentEntriesBytes = 128 << 10
+
 	// HeadsPerRange is half of the keys of a range whose newest version is remembered without its value, about 120
 	// bytes each: what is written again and again is not looked up in the engine.
 	HeadsPerRange = 16 << 10
 
-	// EntryCacheBytes bounds the cache of raft entries of a node.
-	EntryCacheBytes = 16 << 20
+	// EntryCacheBytes bounds the cache of raft entries that were read for followers that were away: what one of them
+	// is behind after a restart, and the next one is then too.
+	EntryCacheBytes = 8 << 20
 	// BlockCacheBytes bounds Pebble's block cache of a node.
 	BlockCacheBytes = 32 << 20
 

@@ -17,10 +17,9 @@ import (
 // appender turns a pass's Append effects into one batch: HardState, entries, the deletion of a truncated suffix and
 // the replica id of all ranges become durable together.
 type appender struct {
-	eng   engine.Engine
-	cache *entryCache
-	hard  map[base.RangeID]termVote // the last HardState written, to tell a new term or vote from a new commit
-	buf   []byte
+	eng  engine.Engine
+	hard map[base.RangeID]termVote // the last HardState written, to tell a new term or vote from a new commit
+	buf  []byte
 }
 
 type termVote struct{ term, vote uint64 }
@@ -79,7 +78,6 @@ func (a *appender) appendEntries(b engine.Writer, ap *raftgroup.Append) error {
 		if err := a.setProto(b, keys.RaftLogEntry(ap.Range, e.GetIndex()), e); err != nil {
 			return err
 		}
-		a.cache.put(ap.Range, e)
 	}
 	last := ap.Entries[len(ap.Entries)-1].GetIndex()
 	if ap.OldLast > last {

@@ -83,7 +83,12 @@ func (s *logStore) Entries(id base.RangeID, lo, hi, maxBytes uint64, terms raftg
 	for i := lo; i < hi; i++ {
 		e := s.cache.get(id, i, terms.At(i))
 		if e == nil {
-			return s.readEntries(id, i, hi, maxBytes, bytes, out)
+			n := len(out)
+			out, err := s.readEntries(id, i, hi, maxBytes, bytes, out)
+			for _, e := range out[min(n, len(out)):] {
+				s.cache.put(id, e) // another follower that was away will ask for it too
+			}
+			return out, err
 		}
 		if bytes += uint64(proto.Size(e)); bytes > maxBytes && len(out) > 0 {
 			return out, nil
@@ -196,8 +201,10 @@ func getProto(r engine.Reader, key []byte, m proto.Message) (bool, error) {
 	return true, nil
 }
 
-// entryCache keeps raft entries by (range, term, index): what stands there never changes, so nothing can be stale,
-// and a Set that ristretto drops only costs a read. The key is a hash; the value says which entry it is.
+// entryCache keeps raft entries that were read from the engine, by (range, term, index). A loop has the newest entries in
+// memory itself; what is read is sent to followers that were away, often to several. What stands under such a key never
+// changes, so nothing can be stale, and a Set that ristretto drops only costs a read. The key is a hash; the value says
+// which entry it is.
 type entryCache struct {
 	c *ristretto.Cache[uint64, *cachedEntry]
 }

@@ -137,7 +137,7 @@ func (s *Store) newWorker(i int) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{s: s, loop: loop, box: newMailbox()}
-	w.appender = appender{eng: s.eng, cache: s.cache, hard: make(map[base.RangeID]termVote)}
+	w.appender = appender{eng: s.eng, hard: make(map[base.RangeID]termVote)}
 	w.syncer, w.applier = newSyncer(s, w.box), newApplier(s, w.box)
 	return w, nil
 }
