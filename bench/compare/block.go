@@ -25,6 +25,9 @@ type Block struct {
 	FlushesKnown bool   `json:"flushes_known"`
 	// OtherCPU is what the other side used meanwhile, though it had nothing to do.
 	OtherCPU time.Duration `json:"other_cpu_ns"`
+	// Foreign is what everything else on the machine used meanwhile, the host's share included: neither side, nor the
+	// load. Some of it is the kernel's work for them.
+	Foreign time.Duration `json:"foreign_cpu_ns"`
 	// The median of one sync before and after.
 	ProbeBefore time.Duration `json:"probe_before_ns"`
 	ProbeAfter  time.Duration `json:"probe_after_ns"`
@@ -48,6 +51,7 @@ type subject interface {
 	// may be called in them.
 	load(ctx context.Context, cell Cell, side Side, begin, end func() error) (closed.Report, error)
 	usage(Side) (proc.Usage, error)
+	loadUsage() (proc.Usage, error) // the process that makes the load, where that is not one of a side's
 	syncs(context.Context, Side) (n float64, ok bool, err error)
 }
 
@@ -104,6 +108,7 @@ func (r *runner) block(ctx context.Context, s subject, n int, cell Cell, side Si
 		Syncs:      after.syncs - before.syncs, SyncsKnown: after.syncsKnown && before.syncsKnown,
 		Flushes: after.flushes - before.flushes, FlushesKnown: r.hasDisk,
 		OtherCPU:    after.usage[1-side].CPU - before.usage[1-side].CPU,
+		Foreign:     max(0, (after.busy-before.busy)-(after.ours-before.ours)),
 		ProbeBefore: r.probed,
 	}
 	if err := r.rest(ctx); err != nil {
@@ -116,6 +121,7 @@ func (r *runner) block(ctx context.Context, s subject, n int, cell Cell, side Si
 // counters is what everything stood at at one instant.
 type counters struct {
 	usage      [2]proc.Usage
+	ours, busy time.Duration // CPU of both sides and the load; of the whole machine
 	flushes    uint64
 	syncs      float64
 	syncsKnown bool
@@ -128,6 +134,15 @@ func (r *runner) read(ctx context.Context, s subject, side Side) (c counters, er
 		if c.usage[i], err = s.usage(Side(i)); err != nil {
 			return c, err
 		}
+		c.ours += c.usage[i].CPU
+	}
+	load, err := s.loadUsage()
+	if err != nil {
+		return c, err
+	}
+	c.ours += load.CPU
+	if c.busy, err = proc.Busy(); err != nil {
+		return c, err
 	}
 	if r.hasDisk {
 		if c.flushes, err = r.disk.Flushes(); err != nil {

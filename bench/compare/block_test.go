@@ -32,6 +32,8 @@ func (f *fake) usage(side Side) (proc.Usage, error) {
 	return proc.Usage{CPU: time.Duration(n) * time.Second, WriteBytes: uint64(n) * 4096}, nil
 }
 
+func (f *fake) loadUsage() (proc.Usage, error) { return proc.Usage{}, nil }
+
 func (f *fake) syncs(_ context.Context, side Side) (float64, bool, error) {
 	return f.done[side], side == B, nil
 }

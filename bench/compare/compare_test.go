@@ -159,6 +159,8 @@ func TestPrint(t *testing.T) {
 		Scaling: []Scaling{{Groups: 48}}, Notes: []string{"a note"},
 	}
 	r.Loops = r.Rows[:1]
+	r.Machine.Cores, r.Blocks = 2, blocks
+	r.Blocks[1].Foreign = 1500 * time.Millisecond
 	r.Stored = []Stored{{Side: B, Keys: 1000, Memory: proc.Usage{RSS: 123e6}}}
 	var text bytes.Buffer
 	if err := r.Print(&text); err != nil {
@@ -166,7 +168,7 @@ func TestPrint(t *testing.T) {
 	}
 	for _, want := range []string{
 		"seed 42", "put × 1 ", "2.00 [2.00–2.00]", "1/1", "0/1 noisy", "put, 64 clients: etcd: 1 operations failed, the first: refused",
-		"1 of 3 pairs were noisy", "In 1 rows", "the rate with 48 groups is", "a note", "cairn after all blocks", "etcd, fresh, 1000 keys          123",
+		"1 of 3 pairs were noisy", "In 1 rows", "the rate with 48 groups is", "In 1 of 4 blocks other programs used more than 10 % of the CPU, 1.50 cores", "a note", "cairn after all blocks", "etcd, fresh, 1000 keys          123",
 	} {
 		if !strings.Contains(text.String(), want) {
 			t.Errorf("the table does not say %q:\n%s", want, text.String())

@@ -24,6 +24,7 @@ type servers struct {
 	config   Config
 	loader   string // the binary of cmd/load
 	clusters [2]*peer.Cluster
+	running  *child
 	profiles string           // folder for CPU profiles; empty: none are taken
 	profiled map[profile]bool // what was taken so far
 }
@@ -68,11 +69,14 @@ func (s *servers) run(ctx context.Context, c *peer.Cluster, args []string, begin
 	if err != nil {
 		return closed.Report{}, err
 	}
+	s.running = started
 	report, err := started.finish(begin, end)
 	return report, errors.Join(err, c.Check())
 }
 
 func (s *servers) usage(side Side) (proc.Usage, error) { return s.clusters[side].Usage() }
+
+func (s *servers) loadUsage() (proc.Usage, error) { return proc.Of(s.running.cmd.Process.Pid) }
 
 func (s *servers) syncs(ctx context.Context, side Side) (float64, bool, error) {
 	return s.clusters[side].Syncs(ctx)

@@ -139,12 +139,32 @@ func (p *printer) notes(r *Result) {
 	if total > 0 {
 		p.line(fmt.Sprintf("%d of %d pairs were noisy: the disk's sync time moved by more than %.0f %% during a block.", leftOut, total, maxProbeMove*100))
 	}
+	if most, above := foreign(r.Blocks, r.Machine.Cores); above > 0 {
+		p.line(fmt.Sprintf("In %d of %d blocks other programs used more than %.0f %% of the CPU, %.2f cores at the most: with a quiet machine the figures would be others.",
+			above, len(r.Blocks), maxForeign*100, most))
+	}
 	if noisy > 0 {
 		p.line(fmt.Sprintf("In %d rows every pair was; their figures count all pairs and are marked noisy: do not rest anything on them.", noisy))
 	}
 	for _, n := range r.Notes {
 		p.line(n)
 	}
+}
+
+// maxForeign is the share of the machine's CPU above which other programs are spoken of. The kernel's work for the
+// servers (loopback, the disk) is a few hundredths.
+const maxForeign = 0.10
+
+// foreign says how many cores others used in the worst block, and in how many blocks they used too much.
+func foreign(blocks []Block, cores int) (most float64, above int) {
+	for _, b := range blocks {
+		used := b.Foreign.Seconds() / b.Report.Seconds
+		most = max(most, used)
+		if used > maxForeign*float64(cores) {
+			above++
+		}
+	}
+	return most, above
 }
 
 func groups(n int) string {

@@ -15,7 +15,18 @@ func TestUsageOfThisProcess(t *testing.T) {
 	if before.RSS == 0 || before.Anon == 0 || before.Anon > before.RSS || before.Peak < before.RSS {
 		t.Errorf("memory makes no sense: %+v", before)
 	}
+	busyBefore, err := Busy()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for began := time.Now(); time.Since(began) < 5*clockTick; { // some ticks of work
+	}
+	busyAfter, err := Busy()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if used := busyAfter - busyBefore; used <= 0 || used > time.Hour {
+		t.Errorf("the machine used %v meanwhile", used)
 	}
 	after, err := Of(os.Getpid())
 	if err != nil {

@@ -72,6 +72,29 @@ func cpuOf(pid int) (time.Duration, error) {
 	return time.Duration(ticks) * clockTick, nil
 }
 
+// Busy is the CPU that the whole machine has used since its start, and what its host has taken from it: all columns
+// of the first line of /proc/stat but idle and iowait (and guest, which user holds).
+func Busy() (time.Duration, error) {
+	data, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, err
+	}
+	line, _, _ := strings.Cut(string(data), "\n")
+	columns := strings.Fields(line)
+	if len(columns) < 9 || columns[0] != "cpu" {
+		return 0, fmt.Errorf("/proc/stat: not understood: %q", line)
+	}
+	var ticks uint64
+	for _, i := range []int{1, 2, 3, 6, 7, 8} { // user, nice, system, irq, softirq, steal
+		n, err := strconv.ParseUint(columns[i], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("/proc/stat: %w", err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * clockTick, nil
+}
+
 // fields reads the lines "name: number" of a file of /proc/PID; what is not a number is left out.
 func fields(pid int, file string) (map[string]uint64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, file))
