@@ -30,7 +30,7 @@ func alone(t *testing.T, eng engine.Engine, incarnation base.Incarnation) *Store
 	return s
 }
 
-func founded(t *testing.T) *engine.Mem {
+func founded(t testing.TB) *engine.Mem {
 	t.Helper()
 	eng := engine.NewMem()
 	id := &metapb.StoreIdentity{ClusterId: 7, NodeId: 1, StoreUuid: make([]byte, 16), Format: FormatVersion}

@@ -3,13 +3,11 @@ package store
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -17,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/engine/enginetest"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -327,36 +326,33 @@ func firstDifference(a, b string) string {
 	return fmt.Sprintf("%d or %d lines", len(x), len(y))
 }
 
-// crashablePebble is Pebble over files in memory that forget, at a crash, part of what was not synced.
-type crashablePebble struct {
-	fs  *vfs.MemFS
-	rng *rand.Rand
-	eng *engine.Pebble
+// pebbleOn is Pebble over files in memory that forget, at a crash, part of what was not synced.
+type pebbleOn struct {
+	disk *enginetest.Disk
+	eng  *engine.Pebble
 }
 
 func pebbleDisk(seed uint64) func(base.NodeID) simDisk {
-	return func(id base.NodeID) simDisk {
-		return &crashablePebble{fs: vfs.NewCrashableMem(), rng: rand.New(rand.NewPCG(seed, uint64(id)))}
-	}
+	return func(id base.NodeID) simDisk { return &pebbleOn{disk: enginetest.NewDisk(seed*3 + uint64(id))} }
 }
 
-func (d *crashablePebble) open(t testing.TB) engine.Engine {
+func (d *pebbleOn) open(t testing.TB) engine.Engine {
 	if d.eng == nil {
 		var err error
-		d.eng, err = engine.OpenPebble(engine.PebbleConfig{Dir: "store", FS: d.fs, CacheBytes: 1 << 20})
+		d.eng, err = d.disk.Open()
 		must(t, err)
 	}
 	return d.eng
 }
 
-func (d *crashablePebble) crash(t testing.TB, r *base.Rand, all bool) {
-	cfg := vfs.CrashCloneCfg{}
+func (d *pebbleOn) crash(t testing.TB, r *base.Rand, all bool) {
+	percent := 0
 	if all {
 		must(t, commitSync(d.eng.NewBatch())) // the log is with the system, which goes on
 	} else {
-		cfg = vfs.CrashCloneCfg{UnsyncedDataPercent: int(r.Int63n(101)), RNG: d.rng}
+		percent = int(r.Int63n(101))
 	}
-	d.fs = d.fs.CrashClone(cfg)
+	d.disk = d.disk.Crash(percent)
 	must(t, d.eng.Close())
 	d.eng = nil
 }

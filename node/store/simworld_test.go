@@ -79,6 +79,7 @@ type simNode struct {
 	wake                base.Instant
 	sends               []raftgroup.Message
 	ready               []func()
+	watch               func(bool) // around the installation of a snapshot
 }
 
 func (n *simNode) worker() *worker { return n.s.workers[0] }
@@ -207,6 +208,10 @@ func (n *simNode) step() {
 	for i := range eff.Appends {
 		if eff.Appends[i].Snapshot != nil || eff.Appends[i].Destroy != 0 {
 			n.apply() // the worker is going to wait for this
+		}
+		if eff.Appends[i].Snapshot != nil && n.watch != nil {
+			n.watch(true)
+			defer n.watch(false)
 		}
 	}
 	n.wake = eff.Wake
