@@ -19,6 +19,9 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+
+	// What the binary is made of: go test must not show an old result after a change of it.
+	_ "github.com/cairndb/cairn/node"
 )
 
 var binary string
