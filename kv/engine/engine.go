@@ -26,8 +26,8 @@ type Span = keys.Span
 type Reader interface {
 	// Get returns a copy of the value, or ErrNotFound.
 	Get(key []byte) ([]byte, error)
-	// NewIter returns an iterator, not positioned. It sees what the reader holds now, and nothing that is
-	// written later. The caller closes it.
+	// NewIter returns an iterator, not positioned: a seek comes first. It sees what the reader holds now, and
+	// nothing that is written later. The caller closes it; closing it again does nothing.
 	NewIter(IterOptions) (Iterator, error)
 }
 
@@ -37,11 +37,12 @@ type IterOptions struct {
 	// Prefix promises that only SeekPrefixGE is called, so that bloom filters can be used.
 	Prefix bool
 	// MinRevision lets the engine leave out blocks of replicated data in which every revision is below it.
-	// Keys of lower revisions may still be seen. 0: nothing is left out.
+	// Keys of lower revisions may still be seen, even those of them that were deleted. 0: nothing is left out.
 	MinRevision base.Revision
 }
 
-// Iterator walks keys in order. Key and Value are valid until the next move.
+// Iterator walks keys in order. Key and Value are valid until the next move. An iterator that ran off one end of its
+// bounds comes back with a step the other way; after SeekPrefixGE only Next may follow.
 type Iterator interface {
 	SeekGE(key []byte) bool
 	SeekLT(key []byte) bool
@@ -85,7 +86,8 @@ type Batch interface {
 	Close() error
 }
 
-// Snapshot is a view of the engine at one instant.
+// Snapshot is a view of the engine at one instant: nothing that happens later is seen in it, an ingestion neither. It
+// keeps disk space until it is closed; closing it again does nothing.
 type Snapshot interface {
 	Reader
 	Close() error
@@ -101,9 +103,10 @@ type Engine interface {
 	// NewTable starts a table: sorted keys, and deletions of whole spans below them, that can be ingested here
 	// or in another store. Keys come in ascending order.
 	NewTable(w io.WriteCloser) (TableWriter, error)
-	// Ingest takes the tables at the paths in, all or nothing, durably: first everything in excise is gone,
-	// then each table's span deletions, then its keys. The files belong to the engine afterwards. Tables must
-	// not overlap each other.
+	// Ingest takes the tables at the paths in, all or nothing, durably, and so is what was committed before: first
+	// everything in excise is gone, then each table's span deletions, then its keys. The files belong to the
+	// engine afterwards. Tables must not overlap each other; an excision begins and ends between keys, never
+	// between versions of one.
 	Ingest(paths []string, excise Span) error
 
 	// StagingDir is a folder on the engine's file system for tables that are to be ingested. Its contents do
@@ -118,6 +121,8 @@ type Engine interface {
 	Flush() error
 	Size(Span) (uint64, error)
 	Metrics() Metrics
+	// Close ends the engine: every later use answers ErrClosed. Iterators and snapshots are closed before it; while
+	// some are open it may refuse. It may be called again.
 	Close() error
 }
 

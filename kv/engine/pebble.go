@@ -1,35 +1,30 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"log/slog"
-	"path/filepath"
-	"strings"
 	"sync/atomic"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
-	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
-	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/cairndb/cairn/internal/base"
 )
-
-// ErrClosed answers every use of an engine that was closed, or that stopped after a fatal error.
-var ErrClosed = errors.New("the store is closed")
 
 // PebbleConfig is what a Pebble engine is opened with.
 type PebbleConfig struct {
 	Dir        string
 	FS         vfs.FS // default: the disk
 	CacheBytes int64  // of the block cache
-	Logger     *slog.Logger
-	// OnFatal is told of an error of the disk or of stored data in the background. The engine then never returns from
-	// the write that met it, and serves nothing more.
+	// ReadOnly opens a store that is there and changes nothing in it but its lock; every write answers with an error.
+	ReadOnly bool
+	Logger   *slog.Logger
+	// OnFatal is told, once, of an error of the disk or of stored data after which the engine serves nothing more. What
+	// met the error in the background or in a write never returns, so OnFatal must not wait for the engine's users.
 	OnFatal func(error)
 }
 
@@ -64,12 +59,11 @@ func (c *PebbleConfig) Validate() error {
 // Pebble is an Engine on disk. Its methods may be called from any goroutine.
 type Pebble struct {
 	cfg   PebbleConfig
+	life  *lifecycle
 	db    *pebble.DB
 	cache *pebble.Cache
 	lock  *pebble.Lock
 	syncs atomic.Uint64
-	dead  atomic.Bool // closed, or stopped by a fatal error
-	fatal atomic.Bool
 }
 
 var _ Engine = (*Pebble)(nil)
@@ -91,25 +85,67 @@ func OpenPebble(cfg PebbleConfig) (*Pebble, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	p := &Pebble{cfg: cfg}
-	if err := cfg.FS.MkdirAll(cfg.Dir, 0o755); err != nil {
+	p := &Pebble{cfg: cfg, life: newLifecycle()}
+	if err := p.takeDir(); err != nil {
 		return nil, err
 	}
-	lock, err := pebble.LockDirectory(cfg.Dir, cfg.FS)
-	if err != nil {
-		return nil, fmt.Errorf("the store is in use by another process (%w)", err)
-	}
 	p.cache = pebble.NewCache(cfg.CacheBytes)
-	opts := p.options()
-	opts.Lock, p.lock = lock, lock
-	if p.db, err = pebble.Open(cfg.Dir, opts); err != nil {
+	if err := p.openDB(); err != nil {
+		if p.life.cause() != nil {
+			return nil, err // what hangs still holds the cache and the lock
+		}
 		p.cache.Unref()
-		return nil, errors.Join(openError(cfg.Dir, err), lock.Close())
+		return nil, errors.Join(err, p.lock.Close())
+	}
+	if cfg.ReadOnly {
+		return p, nil
 	}
 	if err := errors.Join(cfg.FS.RemoveAll(p.StagingDir()), cfg.FS.MkdirAll(p.StagingDir(), 0o755)); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+// takeDir makes the directory this process's own.
+func (p *Pebble) takeDir() (err error) {
+	if !p.cfg.ReadOnly {
+		if err := p.cfg.FS.MkdirAll(p.cfg.Dir, 0o755); err != nil {
+			return err
+		}
+	} else if _, err := p.cfg.FS.Stat(p.cfg.Dir); err != nil {
+		return fmt.Errorf("there is no store to read: %w", err)
+	}
+	p.lock, err = pebble.LockDirectory(p.cfg.Dir, p.cfg.FS)
+	var path *fs.PathError
+	var errno syscall.Errno
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &path), errors.As(err, &errno) && errno != syscall.EAGAIN && errno != syscall.EACCES:
+		return fmt.Errorf("the store cannot be locked: %w", err)
+	}
+	return fmt.Errorf("the store is in use (%w)", err)
+}
+
+// openDB opens Pebble. A fatal error on the way hangs the goroutine that met it, which therefore is not the caller's.
+func (p *Pebble) openDB() error {
+	opened := make(chan error, 1)
+	go func() {
+		opts := p.options()
+		opts.Lock, opts.ReadOnly, opts.ErrorIfNotExists = p.lock, p.cfg.ReadOnly, p.cfg.ReadOnly
+		db, err := pebble.Open(p.cfg.Dir, opts)
+		p.db = db
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		if err == nil {
+			err = p.life.opened(p.cfg.OnFatal)
+		}
+		return openError(p.cfg.Dir, err)
+	case <-p.life.failed:
+		return openError(p.cfg.Dir, p.life.cause())
+	}
 }
 
 func (p *Pebble) options() *pebble.Options {
@@ -121,259 +157,50 @@ func (p *Pebble) options() *pebble.Options {
 		FormatMajorVersion:      pebble.FormatNewest,
 		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
 		Logger:                  pebbleLogger{p},
+		EventListener:           p.listener(),
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 		opts.Levels[i].BlockSize = blockBytes
 		opts.Levels[i].IndexBlockSize = indexBlockBytes
 	}
-	opts.EventListener = &pebble.EventListener{
-		BackgroundError: func(err error) {
-			p.cfg.Logger.Error("background work of the store failed", "error", err)
-			if pebble.IsCorruptionError(err) {
-				p.fail(err)
-			}
-		},
-	}
 	return opts
 }
 
-func openError(dir string, err error) error {
-	switch {
-	case pebble.IsCorruptionError(err):
-		return &base.Corruption{Where: dir, Cause: err}
-	case strings.Contains(err.Error(), "format major version"):
-		return fmt.Errorf("the store was written by a newer version of cairn: start that one (%w)", err)
-	}
-	return err
-}
-
-// fail stops the engine for good.
-func (p *Pebble) fail(err error) {
-	if p.fatal.Swap(true) {
-		return
-	}
-	p.dead.Store(true)
-	p.cfg.OnFatal(wrap("store", err))
-}
-
-// wrap marks damage as such.
-func wrap(where string, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, pebble.ErrNotFound):
-		return ErrNotFound
-	case pebble.IsCorruptionError(err):
-		return &base.Corruption{Where: where, Cause: err}
-	}
-	return err
-}
-
-// Get implements Reader.
-func (p *Pebble) Get(key []byte) ([]byte, error) {
-	if p.dead.Load() {
-		return nil, ErrClosed
-	}
-	return get(p.db, key)
-}
-
-func get(r pebble.Reader, key []byte) ([]byte, error) {
-	v, closer, err := r.Get(key)
-	if err != nil {
-		return nil, wrap("store", err)
-	}
-	out := append([]byte{}, v...)
-	return out, closer.Close()
-}
-
-// NewIter implements Reader.
-func (p *Pebble) NewIter(o IterOptions) (Iterator, error) {
-	if p.dead.Load() {
-		return nil, ErrClosed
-	}
-	return newIter(p.db, o)
-}
-
-func newIter(r pebble.Reader, o IterOptions) (Iterator, error) {
-	po := pebble.IterOptions{LowerBound: o.Lower, UpperBound: o.Upper, UseL6Filters: o.Prefix}
-	if o.MinRevision > 0 {
-		po.PointKeyFilters = []pebble.BlockPropertyFilter{
-			sstable.NewBlockIntervalFilter(revisionProperty, uint64(o.MinRevision), 1<<64-1, nil),
-		}
-	}
-	it, err := r.NewIter(&po)
-	if err != nil {
-		return nil, wrap("store", err)
-	}
-	return pebbleIter{it}, nil
-}
-
-type pebbleIter struct{ *pebble.Iterator }
-
-// Value implements Iterator.
-func (it pebbleIter) Value() ([]byte, error) {
-	v, err := it.Iterator.ValueAndErr()
-	return v, wrap("store", err)
-}
-
-// Error implements Iterator.
-func (it pebbleIter) Error() error { return wrap("store", it.Iterator.Error()) }
-
-// NewBatch implements Engine.
-func (p *Pebble) NewBatch() Batch { return &pebbleBatch{p: p, b: p.db.NewBatch()} }
-
-// NewIndexedBatch implements Engine.
-func (p *Pebble) NewIndexedBatch() Batch { return &pebbleBatch{p: p, b: p.db.NewIndexedBatch()} }
-
-type pebbleBatch struct {
-	p *Pebble
-	b *pebble.Batch // nil once closed
-}
-
-func (b *pebbleBatch) Get(key []byte) ([]byte, error)          { return get(b.b, key) }
-func (b *pebbleBatch) NewIter(o IterOptions) (Iterator, error) { return newIter(b.b, o) }
-func (b *pebbleBatch) Set(key, value []byte) error             { return b.b.Set(key, value, nil) }
-func (b *pebbleBatch) Delete(key []byte) error                 { return b.b.Delete(key, nil) }
-func (b *pebbleBatch) DeleteRange(start, end []byte) error     { return b.b.DeleteRange(start, end, nil) }
-func (b *pebbleBatch) Len() int                                { return b.b.Len() }
-func (b *pebbleBatch) Empty() bool                             { return b.b.Empty() }
-
-// CommitNoSync implements Batch.
-func (b *pebbleBatch) CommitNoSync() error {
-	if b.p.dead.Load() {
-		return ErrClosed
-	}
-	return wrap("store", b.b.Commit(pebble.NoSync))
-}
-
-// CommitSync implements Batch.
-func (b *pebbleBatch) CommitSync() (func() error, error) {
-	if b.p.dead.Load() {
-		return nil, ErrClosed
-	}
-	if b.b.Empty() {
-		// Something before it may still be on its way: an empty log record is synced behind it.
-		if err := b.b.LogData(nil, nil); err != nil {
-			return nil, err
-		}
-	}
-	if err := b.p.db.ApplyNoSyncWait(b.b, pebble.Sync); err != nil {
-		return nil, wrap("store", err)
-	}
-	return func() error {
-		err := b.b.SyncWait()
-		return wrap("store", errors.Join(err, b.Close()))
-	}, nil
-}
-
-// Close implements Batch.
-func (b *pebbleBatch) Close() error {
-	if b.b == nil {
-		return nil
-	}
-	err := b.b.Close()
-	b.b = nil
-	return err
-}
-
-// NewSnapshot implements Engine.
-func (p *Pebble) NewSnapshot() Snapshot { return pebbleSnapshot{p.db.NewSnapshot()} }
-
-type pebbleSnapshot struct{ s *pebble.Snapshot }
-
-func (s pebbleSnapshot) Get(key []byte) ([]byte, error)          { return get(s.s, key) }
-func (s pebbleSnapshot) NewIter(o IterOptions) (Iterator, error) { return newIter(s.s, o) }
-func (s pebbleSnapshot) Close() error                            { return s.s.Close() }
-
-// NewTable implements Engine.
-func (p *Pebble) NewTable(w io.WriteCloser) (TableWriter, error) {
-	f, ok := w.(*stagedFile)
-	if !ok {
-		return nil, errors.New("a table is written to a file of the engine (CreateFile)")
-	}
-	o := p.options()
-	o.EnsureDefaults()
-	wo := o.MakeWriterOptions(6, p.db.TableFormat())
-	return &pebbleTable{w: sstable.NewWriter(objstorageprovider.NewFileWritable(f.File), wo)}, nil
-}
-
-type pebbleTable struct{ w *sstable.Writer }
-
-func (t *pebbleTable) DeleteRange(start, end []byte) error { return t.w.DeleteRange(start, end) }
-func (t *pebbleTable) Set(key, value []byte) error         { return t.w.Set(key, value) }
-func (t *pebbleTable) Size() uint64                        { return t.w.Raw().EstimatedSize() }
-func (t *pebbleTable) Close() error                        { return t.w.Close() }
-
-// Ingest implements Engine.
-func (p *Pebble) Ingest(paths []string, excise Span) error {
-	if p.dead.Load() {
-		return ErrClosed
-	}
-	_, err := p.db.IngestAndExcise(context.Background(), paths, nil, nil, pebble.KeyRange{Start: excise.Start, End: excise.End})
-	return wrap("ingested table", err)
-}
-
-// StagingDir implements Engine.
-func (p *Pebble) StagingDir() string { return filepath.Join(p.cfg.Dir, "staging") }
-
-type stagedFile struct{ vfs.File }
-
-// Size implements File.
-func (f *stagedFile) Size() (int64, error) {
-	st, err := f.Stat()
-	if err != nil {
-		return 0, err
-	}
-	return st.Size(), nil
-}
-
-// CreateFile implements Engine.
-func (p *Pebble) CreateFile(path string) (File, error) {
-	if err := p.cfg.FS.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, err
-	}
-	f, err := p.cfg.FS.Create(path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return nil, err
-	}
-	return &stagedFile{f}, nil
-}
-
-// OpenFile implements Engine.
-func (p *Pebble) OpenFile(path string) (File, error) {
-	f, err := p.cfg.FS.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return nil, err
-	}
-	return &stagedFile{f}, nil
-}
-
-// RemoveAll implements Engine.
-func (p *Pebble) RemoveAll(path string) error { return p.cfg.FS.RemoveAll(path) }
-
-// Flush implements Engine.
+// Flush implements Engine. It ends if the engine fails meanwhile.
 func (p *Pebble) Flush() error {
-	if p.dead.Load() {
-		return ErrClosed
+	if err := p.life.enter(); err != nil {
+		return err
 	}
-	return wrap("store", p.db.Flush())
+	defer p.life.leave()
+	flushed, err := p.db.AsyncFlush()
+	if err != nil {
+		return wrap("store", err)
+	}
+	select {
+	case <-flushed:
+		return nil
+	case <-p.life.failed:
+		return p.life.cause()
+	}
 }
 
 // Size implements Engine.
 func (p *Pebble) Size(s Span) (uint64, error) {
-	if p.dead.Load() {
-		return 0, ErrClosed
+	if err := p.life.enter(); err != nil {
+		return 0, err
 	}
+	defer p.life.leave()
 	n, err := p.db.EstimateDiskUsage(s.Start, s.End)
 	return n, wrap("store", err)
 }
 
 // Metrics implements Engine.
 func (p *Pebble) Metrics() Metrics {
-	if p.dead.Load() {
+	if p.life.enter() != nil {
 		return Metrics{}
 	}
+	defer p.life.leave()
 	m := p.db.Metrics()
 	total := m.Total()
 	return Metrics{
@@ -386,12 +213,15 @@ func (p *Pebble) Metrics() Metrics {
 	}
 }
 
-// Close implements Engine. After a fatal error nothing is closed: background work may hang, and the process is to end.
+// Close implements Engine. It waits for calls that are under way. Pebble frees its memory by hand, so while iterators or
+// snapshots are open nothing is closed and the error says so; Close may then be called again. After a fatal error nothing
+// is closed either: background work may hang, and the process is to end.
 func (p *Pebble) Close() error {
-	if p.dead.Swap(true) {
-		return nil
+	closes, err := p.life.end()
+	if !closes {
+		return err
 	}
-	err := p.db.Close()
+	err = p.db.Close()
 	p.cache.Unref()
-	return errors.Join(err, p.lock.Close())
+	return errors.Join(wrap("store", err), p.lock.Close())
 }

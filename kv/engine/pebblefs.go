@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"strings"
 	"sync/atomic"
 
@@ -51,21 +50,4 @@ func (f *countedFile) Sync() error {
 func (f *countedFile) SyncData() error {
 	f.syncs.Add(1)
 	return f.File.SyncData()
-}
-
-// pebbleLogger gives Pebble's words to the node's log. Pebble's Fatalf must not return: the goroutine that met the
-// error stays where it is, and the node is told to end.
-type pebbleLogger struct{ p *Pebble }
-
-func (l pebbleLogger) Infof(format string, args ...any) {
-	l.p.cfg.Logger.Debug("pebble: " + fmt.Sprintf(format, args...))
-}
-
-func (l pebbleLogger) Errorf(format string, args ...any) {
-	l.p.cfg.Logger.Error("pebble: " + fmt.Sprintf(format, args...))
-}
-
-func (l pebbleLogger) Fatalf(format string, args ...any) {
-	l.p.fail(fmt.Errorf(format, args...))
-	select {}
 }

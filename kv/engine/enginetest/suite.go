@@ -4,16 +4,11 @@ package enginetest
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
-	"github.com/cairndb/cairn/kv/keys"
 )
-
-const ks = base.KeyspaceDefault
 
 // all is every key.
 var all = engine.Span{Start: []byte{0}, End: []byte{0xFF}}
@@ -26,13 +21,21 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
 	}{
 		{"get, set, delete", testBasics},
 		{"an indexed batch reads its own writes", testIndexedBatch},
+		{"a batch that is not indexed cannot be read", testPlainBatch},
 		{"iterators in both directions within bounds", testIterators},
+		{"an iterator that ran off an end comes back", testTurns},
 		{"prefix seeks and next prefix", testPrefix},
 		{"the filter by revision hides nothing newer", testMinRevision},
 		{"a snapshot and an iterator see one instant", testSnapshot},
 		{"tables replace spans as one", testTables},
+		{"an excision without tables", testExciseOnly},
+		{"an ingestion does not reach views from before it", testIngestUnderViews},
 		{"an ingestion that fails changes nothing", testBadTable},
+		{"tables that overlap are refused", testOverlap},
+		{"a table out of order is refused", testDisorder},
+		{"staged files", testFiles},
 		{"a closed engine answers with an error", testClosed},
+		{"what is closed twice is closed once", testCloseTwice},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			e := open(t)
@@ -132,6 +135,17 @@ func testBasics(t *testing.T, e engine.Engine) {
 	must(t, wait())
 }
 
+func testPlainBatch(t *testing.T, e engine.Engine) {
+	b := e.NewBatch()
+	defer b.Close()
+	defer func() {
+		if recover() == nil {
+			t.Error("it was read")
+		}
+	}()
+	_, _ = b.Get([]byte("a"))
+}
+
 func testIndexedBatch(t *testing.T, e engine.Engine) {
 	write(t, e, true, "a=1", "b=2", "c=3", "d=4")
 	b := e.NewIndexedBatch()
@@ -147,181 +161,67 @@ func testIndexedBatch(t *testing.T, e engine.Engine) {
 	if !it.First() || string(it.Key()) != "a" {
 		t.Error("an iterator sees what was written after it was made")
 	}
+	write(t, e, true, "a=7", "g=8") // a reader of the batch sees what the engine holds now
+	wantDump(t, b, "d=4 e=5 f=6 g=8")
+	if v, err := b.Get([]byte("e")); err != nil || string(v) != "5" {
+		t.Errorf("the batch's own write: %q, %v", v, err)
+	}
+	if _, err := b.Get([]byte("a")); !errors.Is(err, engine.ErrNotFound) {
+		t.Errorf("a key in a span that the batch deletes: %v", err)
+	}
+	fill(t, b, "a=9", "-[e,f)")
+	wantDump(t, b, "a=9 d=4 f=6 g=8")
 	must(t, b.CommitNoSync())
-	wantDump(t, e, "d=4 e=5 f=6")
-}
-
-func testIterators(t *testing.T, e engine.Engine) {
-	write(t, e, true, "a=1", "b=2", "c=3", "d=4", "e=5")
-	it, err := e.NewIter(engine.IterOptions{Lower: []byte("b"), Upper: []byte("e")})
-	must(t, err)
-	defer it.Close()
-	var seen []string
-	for ok := it.Last(); ok; ok = it.Prev() {
-		seen = append(seen, string(it.Key()))
-	}
-	if got := strings.Join(seen, ""); got != "dcb" {
-		t.Errorf("backwards: %s", got)
-	}
-	for _, c := range []struct{ move, at, want string }{
-		{"ge", "a", "b"}, {"ge", "bb", "c"}, {"ge", "e", ""}, {"lt", "z", "d"}, {"lt", "c", "b"}, {"lt", "b", ""},
-	} {
-		ok := false
-		if c.move == "ge" {
-			ok = it.SeekGE([]byte(c.at))
-		} else {
-			ok = it.SeekLT([]byte(c.at))
-		}
-		if ok != (c.want != "") || ok != it.Valid() || ok && string(it.Key()) != c.want {
-			t.Errorf("seek %s %s: %v, want %q", c.move, c.at, ok, c.want)
-		}
-	}
-}
-
-func data(key string, rev int64) string {
-	return string(keys.Data(nil, ks, []byte(key), base.Revision(rev)))
-}
-
-func testPrefix(t *testing.T, e engine.Engine) {
-	write(t, e, true, data("a", 1)+"=a1", data("a", 5)+"=a5", data("a\x00b", 3)+"=ab3", data("b", 2)+"=b2", data("b", 4)+"=b4")
-	must(t, e.Flush())
-	span := keys.KeyspaceSpan(ks)
-	it, err := e.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, Prefix: true})
-	must(t, err)
-	defer it.Close()
-	for _, c := range []struct {
-		key  string
-		rev  int64
-		want string
-	}{{"a", 9, "a5"}, {"a", 4, "a1"}, {"a", 0, ""}, {"a\x00b", 9, "ab3"}, {"b", 3, "b2"}, {"absent", 9, ""}} {
-		got := ""
-		if it.SeekPrefixGE([]byte(data(c.key, c.rev))) {
-			v, err := it.Value()
-			must(t, err)
-			got = string(v)
-		}
-		if got != c.want {
-			t.Errorf("%q at %d: %q, want %q", c.key, c.rev, got, c.want)
-		}
-		must(t, it.Error())
-	}
-	walk, err := e.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End})
-	must(t, err)
-	defer walk.Close()
-	var seen []string
-	for ok := walk.First(); ok; ok = walk.NextPrefix() {
-		v, err := walk.Value()
-		must(t, err)
-		seen = append(seen, string(v))
-	}
-	if got := strings.Join(seen, " "); got != "a5 ab3 b4" {
-		t.Errorf("newest of each key: %s", got)
-	}
-}
-
-func testMinRevision(t *testing.T, e engine.Engine) {
-	for rev := int64(1); rev <= 2000; rev++ {
-		b := e.NewBatch()
-		must(t, b.Set([]byte(data(fmt.Sprintf("key%05d", rev), rev)), []byte(strings.Repeat("v", 100))))
-		must(t, b.CommitNoSync())
-		must(t, b.Close())
-	}
-	must(t, e.Flush())
-	span := keys.KeyspaceSpan(ks)
-	it, err := e.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, MinRevision: 1900})
-	must(t, err)
-	defer it.Close()
-	newer := 0
-	for ok := it.First(); ok; ok = it.Next() {
-		if rev, ok := keys.DataRevision(it.Key()); ok && rev >= 1900 {
-			newer++
-		}
-	}
-	must(t, it.Error())
-	if newer != 101 {
-		t.Errorf("%d revisions from 1900 on, want 101", newer)
-	}
-}
-
-func testSnapshot(t *testing.T, e engine.Engine) {
-	write(t, e, true, "a=1", "b=2")
-	s := e.NewSnapshot()
-	it, err := e.NewIter(engine.IterOptions{Lower: all.Start, Upper: all.End})
-	must(t, err)
-	write(t, e, true, "a=9", "-b", "c=3")
-	wantDump(t, s, "a=1 b=2")
-	if !it.First() || !it.Next() || string(it.Key()) != "b" {
-		t.Error("an iterator does not see the instant at which it was made")
-	}
-	must(t, it.Close())
-	must(t, s.Close())
-	wantDump(t, e, "a=9 c=3")
-}
-
-// table writes a table that deletes spans and sets keys.
-func table(t *testing.T, e engine.Engine, name string, ops ...string) string {
-	t.Helper()
-	path := filepath.Join(e.StagingDir(), "test", name)
-	f, err := e.CreateFile(path)
-	must(t, err)
-	tw, err := e.NewTable(f)
-	must(t, err)
-	for _, o := range ops {
-		if strings.HasPrefix(o, "-[") {
-			start, end, _ := strings.Cut(strings.TrimSuffix(o[2:], ")"), ",")
-			must(t, tw.DeleteRange([]byte(start), []byte(end)))
-			continue
-		}
-		k, v, _ := strings.Cut(o, "=")
-		must(t, tw.Set([]byte(k), []byte(v)))
-	}
-	must(t, tw.Close())
-	return path
-}
-
-func testTables(t *testing.T, e engine.Engine) {
-	write(t, e, true, "a1=old", "a2=old", "b1=old", "b2=old", "c1=old", "d1=old", "z=old")
-	write(t, e, false, "a3=old") // not synced, not flushed
-	local := table(t, e, "0", "-[a,b)", "a2=new", "a9=new")
-	one, two := table(t, e, "1", "b5=new"), table(t, e, "2", "c2=new", "c3=new")
-	must(t, e.Ingest([]string{local, one, two}, engine.Span{Start: []byte("b"), End: []byte("d")}))
-	wantDump(t, e, "a2=new a9=new b5=new c2=new c3=new d1=old z=old")
-	write(t, e, true, "a2=newer")
-	wantDump(t, e, "a2=newer a9=new b5=new c2=new c3=new d1=old z=old")
-	must(t, e.RemoveAll(filepath.Join(e.StagingDir(), "test")))
-}
-
-func testBadTable(t *testing.T, e engine.Engine) {
-	write(t, e, true, "a=1", "b=2")
-	good := table(t, e, "0", "b=new")
-	bad := filepath.Join(e.StagingDir(), "test", "bad")
-	f, err := e.CreateFile(bad)
-	must(t, err)
-	_, err = f.Write([]byte("this is no table of any engine"))
-	must(t, err)
-	must(t, f.Close())
-	if err := e.Ingest([]string{good, bad}, engine.Span{Start: []byte("a"), End: []byte("z")}); err == nil {
-		t.Error("a file that is no table was taken in")
-	}
-	if err := e.Ingest([]string{good, filepath.Join(e.StagingDir(), "test", "absent")}, engine.Span{Start: []byte("a"), End: []byte("z")}); err == nil {
-		t.Error("a file that is not there was taken in")
-	}
-	wantDump(t, e, "a=1 b=2")
+	wantDump(t, e, "a=9 d=4 f=6 g=8")
 }
 
 func testClosed(t *testing.T, e engine.Engine) {
 	write(t, e, true, "a=1")
-	b := e.NewBatch()
+	b, x := e.NewBatch(), e.NewIndexedBatch()
 	fill(t, b, "b=2")
+	fill(t, x, "b=2")
+	path := table(t, e, "0", "b=3")
 	must(t, e.Close())
-	if _, err := e.Get([]byte("a")); err == nil {
-		t.Error("Get")
+	for what, call := range map[string]func() error{
+		"Get":          func() error { _, err := e.Get([]byte("a")); return err },
+		"NewIter":      func() error { _, err := e.NewIter(engine.IterOptions{Lower: all.Start, Upper: all.End}); return err },
+		"CommitNoSync": b.CommitNoSync,
+		"CommitSync":   func() error { _, err := x.CommitSync(); return err },
+		"batch Get":    func() error { _, err := x.Get([]byte("b")); return err },
+		"batch NewIter": func() error {
+			_, err := x.NewIter(engine.IterOptions{Lower: all.Start, Upper: all.End})
+			return err
+		},
+		"new batch":    func() error { return e.NewBatch().CommitNoSync() },
+		"snapshot Get": func() error { _, err := e.NewSnapshot().Get([]byte("a")); return err },
+		"Ingest":       func() error { return e.Ingest([]string{path}, engine.Span{Start: []byte("b"), End: []byte("c")}) },
+		"CreateFile":   func() error { _, err := e.CreateFile(path); return err },
+		"OpenFile":     func() error { _, err := e.OpenFile(path); return err },
+		"Flush":        e.Flush,
+		"Size":         func() error { _, err := e.Size(all); return err },
+	} {
+		if err := call(); !errors.Is(err, engine.ErrClosed) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
-	if _, err := e.NewIter(engine.IterOptions{Lower: all.Start, Upper: all.End}); err == nil {
-		t.Error("NewIter")
-	}
-	if err := b.CommitNoSync(); err == nil {
-		t.Error("CommitNoSync")
-	}
+	must(t, b.Close())
+	must(t, x.Close())
+	must(t, e.NewSnapshot().Close())
 	must(t, e.Close())
+	_ = e.Metrics() // answers, whatever
+}
+
+func testCloseTwice(t *testing.T, e engine.Engine) {
+	write(t, e, true, "a=1")
+	s, b := e.NewSnapshot(), e.NewIndexedBatch()
+	it, err := s.NewIter(engine.IterOptions{Lower: all.Start, Upper: all.End})
+	must(t, err)
+	for range 2 {
+		must(t, it.Close())
+		must(t, s.Close())
+		must(t, b.Close())
+	}
+	if _, err := s.Get([]byte("a")); !errors.Is(err, engine.ErrClosed) {
+		t.Errorf("a closed snapshot: %v", err)
+	}
 }
