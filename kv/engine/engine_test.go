@@ -171,18 +171,6 @@ func TestCrashKeepsAPrefix(t *testing.T) {
 	}
 }
 
-func TestStoreInUse(t *testing.T) {
-	dir := t.TempDir()
-	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	if _, err := engine.OpenPebble(engine.PebbleConfig{Dir: dir}); err == nil || !strings.Contains(err.Error(), "in use") {
-		t.Errorf("a second open: %v", err)
-	}
-}
-
 // A store that was closed can be opened again by the same process, with what was in it.
 func TestReopen(t *testing.T) {
 	dir := t.TempDir()
