@@ -73,6 +73,9 @@ func decodeRaftFrame(frame []byte, from, to base.NodeID) ([]raftgroup.Message, e
 			FromReplica: base.ReplicaID(m.FromReplica), ToReplica: base.ReplicaID(m.ToReplica),
 			TooOld: base.ReplicaID(m.TooOldNextReplicaId),
 		}
+		if g.Range == 0 || g.FromReplica == 0 || g.ToReplica == 0 {
+			return nil, fmt.Errorf("a message from %s names no range or no replica", from)
+		}
 		if g.TooOld == 0 {
 			g.Raft = &raftpb.Message{}
 			if err := proto.Unmarshal(m.Raft, g.Raft); err != nil {
@@ -87,23 +90,35 @@ func decodeRaftFrame(frame []byte, from, to base.NodeID) ([]raftgroup.Message, e
 	return out, nil
 }
 
-// checkRaftMessage refuses what no peer of ours sends: messages that Raft keeps for its own storage threads, or
-// that speak for another replica than the envelope's.
+// checkRaftMessage refuses what no peer of ours sends: messages that Raft keeps for its own storage threads, that speak
+// for another replica than the envelope's, or whose entries no log could hold. Raft panics at some of them.
 func checkRaftMessage(m *raftgroup.Message) error {
 	switch m.Raft.GetType() {
-	case raftpb.MsgHup, raftpb.MsgBeat, raftpb.MsgProp, raftpb.MsgUnreachable, raftpb.MsgSnapStatus, raftpb.MsgCheckQuorum,
-		raftpb.MsgStorageAppend, raftpb.MsgStorageAppendResp, raftpb.MsgStorageApply, raftpb.MsgStorageApplyResp,
-		raftpb.MsgForgetLeader, raftpb.MsgTransferLeader:
+	case raftpb.MsgApp, raftpb.MsgAppResp, raftpb.MsgVote, raftpb.MsgVoteResp, raftpb.MsgPreVote, raftpb.MsgPreVoteResp,
+		raftpb.MsgSnap, raftpb.MsgHeartbeat, raftpb.MsgHeartbeatResp, raftpb.MsgReadIndex, raftpb.MsgReadIndexResp, raftpb.MsgTimeoutNow:
+	default:
 		return fmt.Errorf("%s: a %s message cannot come from another node (%s)", m.Range, m.Raft.GetType(), m.FromNode)
 	}
-	if m.Raft.GetFrom() != uint64(m.FromReplica) || m.Raft.GetTo() != uint64(m.ToReplica) {
-		return fmt.Errorf("%s: message from %s: envelope and content name different replicas", m.Range, m.FromNode)
+	if m.Raft.GetFrom() != uint64(m.FromReplica) || m.Raft.GetTo() != uint64(m.ToReplica) || m.FromReplica == m.ToReplica {
+		return fmt.Errorf("%s: message from %s: envelope and content do not name the same two replicas", m.Range, m.FromNode)
 	}
-	prev := m.Raft.GetIndex()
-	for i, e := range m.Raft.GetEntries() {
-		if m.Raft.GetType() == raftpb.MsgApp && e.GetIndex() != prev+uint64(i)+1 {
-			return fmt.Errorf("%s: message from %s: entries are not consecutive", m.Range, m.FromNode)
+	if m.Raft.GetTerm() == 0 && m.Raft.GetType() != raftpb.MsgReadIndex {
+		return fmt.Errorf("%s: message from %s: without a term Raft takes it for one of its own", m.Range, m.FromNode)
+	}
+	if m.Raft.GetType() == raftpb.MsgApp {
+		return checkEntries(m)
+	}
+	return nil
+}
+
+func checkEntries(m *raftgroup.Message) error {
+	index, term := m.Raft.GetIndex(), m.Raft.GetLogTerm()
+	for _, e := range m.Raft.GetEntries() {
+		if index+1 == 0 || e.GetIndex() != index+1 || e.GetTerm() < term || e.GetTerm() > m.Raft.GetTerm() {
+			return fmt.Errorf("%s: message from %s: entry %d of term %d cannot follow %d of term %d at term %d",
+				m.Range, m.FromNode, e.GetIndex(), e.GetTerm(), index, term, m.Raft.GetTerm())
 		}
+		index, term = e.GetIndex(), e.GetTerm()
 	}
 	return nil
 }
