@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -44,6 +45,7 @@ type nodes struct {
 	network *network
 	engines []engine.Engine
 	stores  []*store.Store
+	leaders []atomic.Uint64 // of each group, the node where clients propose
 	changed chan struct{} // has an element if some replica's role changed since it was taken
 	fatal   chan error    // the first error that stopped a store
 }
@@ -67,10 +69,12 @@ func start(ctx context.Context, p closed.Program, puts bool) (_ closed.Subject, 
 			return nil, err
 		}
 	}
+	n.leaders = make([]atomic.Uint64, p.Groups)
 	for g := range p.Groups {
 		if err := n.placeLeader(ctx, g); err != nil {
 			return nil, err
 		}
+		n.leaders[g].Store(uint64(g%closed.Nodes + 1))
 	}
 	return n, nil
 }
@@ -165,24 +169,36 @@ func (n *nodes) placeLeader(ctx context.Context, group int) error {
 	}
 }
 
-// Propose implements closed.Subject.
+// Propose implements closed.Subject. Who is told that the leader is elsewhere goes there, as the peer's client does.
 func (n *nodes) Propose(ctx context.Context, group int, entry []byte) error {
 	data, err := n.command(entry)
 	if err != nil {
 		return err
 	}
+	for range base.RetryHints {
+		err = n.proposeAt(ctx, base.NodeID(n.leaders[group].Load()), rangeOf(group), data)
+		var elsewhere *base.NotLeader
+		if !errors.As(err, &elsewhere) || elsewhere.HintNode == 0 {
+			return err
+		}
+		n.leaders[group].Store(uint64(elsewhere.HintNode))
+	}
+	return err
+}
+
+func (n *nodes) proposeAt(ctx context.Context, node base.NodeID, id base.RangeID, data []byte) error {
 	limit, ok := ctx.Deadline()
 	if !ok {
 		return errors.New("a proposal without a deadline")
 	}
 	ended := make(chan error, 1)
-	n.stores[group%closed.Nodes].Propose(raftgroup.Proposal{Range: rangeOf(group), Data: data},
+	n.stores[node-1].Propose(raftgroup.Proposal{Range: id, Data: data},
 		store.Now().Add(time.Until(limit)), func(_ proto.Message, err error) { ended <- err })
 	select {
 	case err := <-ended:
 		return err
 	case err := <-n.fatal:
-		n.stopped(0, err) // for the next that asks
+		n.stopped(node, err) // for the next that asks
 		return err
 	}
 }
