@@ -46,8 +46,8 @@ type nodes struct {
 	engines []engine.Engine
 	stores  []*store.Store
 	leaders []atomic.Uint64 // of each group, the node where clients propose
-	changed chan struct{} // has an element if some replica's role changed since it was taken
-	fatal   chan error    // the first error that stopped a store
+	changed chan struct{}   // has an element if some replica's role changed since it was taken
+	fatal   chan error      // the first error that stopped a store
 }
 
 // start makes the ranges on every node, starts all, and waits until each range is led by the node that should lead it.
@@ -105,7 +105,7 @@ func (n *nodes) open(id base.NodeID, folder string, p closed.Program) error {
 	}
 	s, err := store.New(store.Config{
 		Engine: eng, Node: id, Incarnation: incarnation, Seed: p.Seed + uint64(id),
-		OnFatal:  func(err error) { n.stopped(id, err) },
+		OnFatal:  func(err error) { n.stopped(fmt.Errorf("node %d: %w", id, err)) },
 		OnChange: func(raftgroup.StateChange) { n.signal() },
 	})
 	if err != nil {
@@ -135,9 +135,9 @@ func (n *nodes) signal() {
 	}
 }
 
-func (n *nodes) stopped(id base.NodeID, err error) {
+func (n *nodes) stopped(err error) {
 	select {
-	case n.fatal <- fmt.Errorf("node %d: %w", id, err):
+	case n.fatal <- err:
 	default: // the first is enough
 	}
 }
@@ -198,7 +198,7 @@ func (n *nodes) proposeAt(ctx context.Context, node base.NodeID, id base.RangeID
 	case err := <-ended:
 		return err
 	case err := <-n.fatal:
-		n.stopped(node, err) // for the next that asks
+		n.stopped(err) // for the next that asks
 		return err
 	}
 }
