@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -193,7 +194,7 @@ func (n *Node) Announce(ctx context.Context, req *clusterpb.AnnounceRequest) (*c
 
 // askRoot asks the other nodes for the root range's descriptor.
 func (n *Node) askRoot(ctx context.Context) (*metapb.RangeDescriptor, error) {
-	var last error
+	last := errors.New("no other node is known")
 	for _, r := range n.book.all() {
 		if r.NodeId == n.storeIdentity().NodeId {
 			continue

@@ -199,6 +199,9 @@ func (n *Node) run(out *join.Outcome) error {
 	if err := m.store.Start(t); err != nil {
 		return err
 	}
+	for _, r := range m.store.Ranges() {
+		m.dispatch.Learn(m.store.View(r).Descriptor)
+	}
 	m.reconciler.Start()
 	n.server.SetServing(true)
 	close(n.ready)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/cairndb/cairn/internal/base"
 )
@@ -33,6 +34,8 @@ func wrap(where string, err error) error {
 		return err
 	case pebble.IsCorruptionError(err):
 		return &base.Corruption{Where: where, Cause: err}
+	case vfs.IsNoSpaceError(err):
+		return fmt.Errorf("the disk is full: make room and start the node again; what was acknowledged is kept (%w)", err)
 	}
 	return err
 }
