@@ -46,13 +46,15 @@ type IterOptions struct {
 type Iterator interface {
 	SeekGE(key []byte) bool
 	SeekLT(key []byte) bool
-	// SeekPrefixGE positions at the first key ≥ key that has key's prefix (keys.Split), or is not valid.
+	// SeekPrefixGE positions at the first key ≥ key that has key's prefix (keys.Split), or is not valid. It is an
+	// error if the key lies outside of the bounds and neither of them has its prefix.
 	SeekPrefixGE(key []byte) bool
 	First() bool
 	Last() bool
 	Next() bool
 	Prev() bool
-	// NextPrefix moves to the first key whose prefix differs from the present one.
+	// NextPrefix moves to the first key whose prefix differs from the present one. It is an error if the upper bound
+	// lies between versions of a key.
 	NextPrefix() bool
 	Valid() bool
 	Key() []byte

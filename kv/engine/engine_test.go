@@ -1,7 +1,6 @@
 package engine_test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -9,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"pgregory.net/rapid"
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
@@ -29,71 +27,6 @@ func TestPebble(t *testing.T) { enginetest.Run(t, openPebble) }
 
 func TestMem(t *testing.T) {
 	enginetest.Run(t, func(*testing.T) engine.Engine { return engine.NewMem() })
-}
-
-// The same operations on both engines give the same content.
-func TestTwins(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		p, err := engine.OpenPebble(engine.PebbleConfig{Dir: "store", FS: vfs.NewMem()})
-		if err != nil {
-			rt.Fatal(err)
-		}
-		defer p.Close()
-		m := engine.NewMem()
-		key := rapid.Custom(func(t *rapid.T) []byte {
-			k := rapid.SampledFrom([]string{"a", "a\x00", "ab", "b", "c\x00\x01"}).Draw(t, "key")
-			return keys.Data(nil, base.KeyspaceDefault, []byte(k), base.Revision(rapid.IntRange(1, 4).Draw(t, "rev")))
-		})
-		for range rapid.IntRange(1, 12).Draw(rt, "batches") {
-			a, b := p.NewBatch(), m.NewBatch()
-			for range rapid.IntRange(0, 6).Draw(rt, "writes") {
-				switch x, y := key.Draw(rt, "x"), key.Draw(rt, "y"); rapid.IntRange(0, 3).Draw(rt, "kind") {
-				case 0:
-					err = errors.Join(a.Delete(x), b.Delete(x))
-				case 1:
-					if bytes.Compare(x, y) > 0 {
-						x, y = y, x
-					}
-					err = errors.Join(a.DeleteRange(x, y), b.DeleteRange(x, y))
-				default:
-					err = errors.Join(a.Set(x, y), b.Set(x, y))
-				}
-				if err != nil {
-					rt.Fatal(err)
-				}
-			}
-			if err := errors.Join(a.CommitNoSync(), b.CommitNoSync(), a.Close(), b.Close()); err != nil {
-				rt.Fatal(err)
-			}
-			if rapid.Bool().Draw(rt, "flush") {
-				if err := p.Flush(); err != nil {
-					rt.Fatal(err)
-				}
-			}
-		}
-		if a, b := content(rt, p), content(rt, m); a != b {
-			rt.Fatalf("pebble holds\n%s\nthe twin holds\n%s", a, b)
-		}
-	})
-}
-
-type fataler interface{ Fatal(...any) }
-
-func content(t fataler, r engine.Reader) string {
-	it, err := r.NewIter(engine.IterOptions{Lower: []byte{0}, Upper: []byte{0xFF}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer it.Close()
-	var b strings.Builder
-	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.Value()
-		if err != nil {
-			t.Fatal(err)
-		}
-		fmt.Fprintf(&b, "%s = %q\n", keys.Pretty(it.Key()), v)
-	}
-	return b.String()
 }
 
 // crashable is an engine that can be crashed: image opens what a process finds afterwards.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"errors"
 
 	"github.com/tidwall/btree"
 
@@ -14,7 +15,13 @@ type memIter struct {
 	o      IterOptions
 	prefix []byte // of SeekPrefixGE; nil: none
 	at     memPosition
+	err    error
 }
+
+var (
+	errOutside = errors.New("SeekPrefixGE to a prefix outside of the iterator's bounds")
+	errUpper   = errors.New("NextPrefix of an iterator whose upper bound lies between versions of a key")
+)
 
 type memPosition uint8
 
@@ -62,6 +69,11 @@ func (i *memIter) SeekGE(key []byte) bool {
 
 func (i *memIter) SeekPrefixGE(key []byte) bool {
 	i.prefix = append([]byte{}, key[:keys.Split(key)]...)
+	has := func(bound []byte) bool { return bytes.Equal(bound[:keys.Split(bound)], i.prefix) }
+	if bytes.Compare(key, i.o.Lower) < 0 && !has(i.o.Lower) || bytes.Compare(key, i.o.Upper) > 0 && !has(i.o.Upper) {
+		i.err, i.at = errOutside, afterAll
+		return false
+	}
 	return i.seekGE(key)
 }
 
@@ -100,7 +112,11 @@ func (i *memIter) Prev() bool {
 }
 
 func (i *memIter) NextPrefix() bool {
-	if i.at != onKey {
+	switch {
+	case keys.Split(i.o.Upper) != len(i.o.Upper):
+		i.err, i.at = errUpper, afterAll
+		return false
+	case i.at != onKey:
 		return i.Next()
 	}
 	k := i.it.Item().key
@@ -110,7 +126,7 @@ func (i *memIter) NextPrefix() bool {
 func (i *memIter) Valid() bool            { return i.at == onKey }
 func (i *memIter) Key() []byte            { return i.it.Item().key }
 func (i *memIter) Value() ([]byte, error) { return i.it.Item().value, nil }
-func (i *memIter) Error() error           { return nil }
+func (i *memIter) Error() error           { return i.err }
 
 // Close implements Iterator. An iterator that is closed holds no key.
 func (i *memIter) Close() error {
