@@ -130,3 +130,30 @@ func checkOp(op *pb.RequestOp, most int) error {
 	}
 	return rpctypes.ErrGRPCKeyNotFound // an operation of no kind; etcd's answer
 }
+
+// FirstKey is the first key that a transaction names, to find its range by: all of its keys must lie in one range, which
+// is checked when it is evaluated. Nil for one that names none.
+func FirstKey(txn *pb.TxnRequest) []byte {
+	for _, c := range txn.GetCompare() {
+		return c.GetKey()
+	}
+	for _, ops := range [][]*pb.RequestOp{txn.GetSuccess(), txn.GetFailure()} {
+		for _, op := range ops {
+			var key []byte
+			switch r := op.GetRequest().(type) {
+			case *pb.RequestOp_RequestRange:
+				key = r.RequestRange.GetKey()
+			case *pb.RequestOp_RequestPut:
+				key = r.RequestPut.GetKey()
+			case *pb.RequestOp_RequestDeleteRange:
+				key = r.RequestDeleteRange.GetKey()
+			case *pb.RequestOp_RequestTxn:
+				key = FirstKey(r.RequestTxn)
+			}
+			if key != nil {
+				return key
+			}
+		}
+	}
+	return nil
+}

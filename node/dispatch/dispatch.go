@@ -16,6 +16,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -61,10 +62,13 @@ type remote struct {
 // New makes a dispatcher.
 func New(cfg Config) *Dispatcher {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Dispatcher{
+	d := &Dispatcher{
 		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
 		changed: make(chan struct{}), ctx: ctx, cancel: cancel,
 	}
+	// An answer to a request of an earlier process of this node, late, must not be taken for one of this process.
+	d.nextID.Store(uint64(cfg.Store.Incarnation()) << 40)
+	return d
 }
 
 // Stop ends what waits and the senders.
@@ -144,7 +148,7 @@ func (d *Dispatcher) Range(ctx context.Context, ks base.KeyspaceID, req *pb.Rang
 // ReadTxn evaluates a transaction that does not write.
 func (d *Dispatcher) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error) {
 	out := &pb.TxnResponse{}
-	return out, d.read(ctx, ks, routingKey(req), req, out)
+	return out, d.read(ctx, ks, eval.FirstKey(req), req, out)
 }
 
 // read serves a linearizable read here, if a replica is here, or asks a node that has one.
@@ -231,30 +235,6 @@ func emptyResponse(cmd *kvpb.Command) func() proto.Message {
 		return func() proto.Message { return &pb.CompactionResponse{} }
 	case *kvpb.Command_PublishDescriptor:
 		return func() proto.Message { return &kvpb.PublishDescriptorResponse{} }
-	}
-	return nil
-}
-
-// routingKey is the first key that a transaction names: all of them must lie in one range, which checks it.
-func routingKey(txn *pb.TxnRequest) []byte {
-	for _, c := range txn.Compare {
-		return c.Key
-	}
-	for _, ops := range [][]*pb.RequestOp{txn.Success, txn.Failure} {
-		for _, op := range ops {
-			switch {
-			case op.GetRequestRange() != nil:
-				return op.GetRequestRange().Key
-			case op.GetRequestPut() != nil:
-				return op.GetRequestPut().Key
-			case op.GetRequestDeleteRange() != nil:
-				return op.GetRequestDeleteRange().Key
-			case op.GetRequestTxn() != nil:
-				if key := routingKey(op.GetRequestTxn()); key != nil {
-					return key
-				}
-			}
-		}
 	}
 	return nil
 }

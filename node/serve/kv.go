@@ -88,7 +88,7 @@ func (s *kvService) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 	if err != nil {
 		return nil, err
 	}
-	return propose[*pb.TxnResponse](ctx, s.cfg, txnKey(req), &kvpb.Command{Body: &kvpb.Command_Txn{Txn: body}})
+	return propose[*pb.TxnResponse](ctx, s.cfg, eval.FirstKey(req), &kvpb.Command{Body: &kvpb.Command_Txn{Txn: body}})
 }
 
 // Compact forgets the versions before a revision.
@@ -123,26 +123,4 @@ func propose[R proto.Message](ctx context.Context, c *Config, key []byte, cmd *k
 		return none, fmt.Errorf("serve: a command that is answered with a %T was answered with a %T", none, msg)
 	}
 	return resp, nil
-}
-
-// txnKey is a key that the transaction touches, to find its range by.
-func txnKey(req *pb.TxnRequest) []byte {
-	for _, c := range req.Compare {
-		return c.Key
-	}
-	for _, ops := range [][]*pb.RequestOp{req.Success, req.Failure} {
-		for _, op := range ops {
-			switch r := op.Request.(type) {
-			case *pb.RequestOp_RequestRange:
-				return r.RequestRange.GetKey()
-			case *pb.RequestOp_RequestPut:
-				return r.RequestPut.GetKey()
-			case *pb.RequestOp_RequestDeleteRange:
-				return r.RequestDeleteRange.GetKey()
-			case *pb.RequestOp_RequestTxn:
-				return txnKey(r.RequestTxn)
-			}
-		}
-	}
-	return nil
 }
