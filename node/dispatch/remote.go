@@ -68,6 +68,18 @@ func (d *Dispatcher) take(rid uint64) *remote {
 	return r
 }
 
+// takeOf removes a request that waits for one node's answer: nobody answers for another.
+func (d *Dispatcher) takeOf(node base.NodeID, rid uint64) *remote {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.pending[rid]
+	if r == nil || r.to != node {
+		return nil
+	}
+	delete(d.pending, rid)
+	return r
+}
+
 func (d *Dispatcher) outbox(to base.NodeID) (*outbox, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,7 +129,7 @@ func (d *Dispatcher) HandleControl(from base.NodeID, raw []byte) error {
 		return fmt.Errorf("control frame from %s: %w", from, err)
 	}
 	for _, resp := range f.GetResponses().GetResponses() {
-		if r := d.take(resp.Id); r != nil {
+		if r := d.takeOf(from, resp.Id); r != nil {
 			r.ch <- resp
 		}
 	}

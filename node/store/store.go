@@ -128,6 +128,9 @@ func New(cfg Config) (*Store, error) {
 	return s, nil
 }
 
+// Incarnation counts this start of the node.
+func (s *Store) Incarnation() base.Incarnation { return s.cfg.Incarnation }
+
 func (s *Store) newWorker(i int) (*worker, error) {
 	loop, err := raftgroup.NewLoop(raftgroup.Config{
 		Node: s.node, Incarnation: s.cfg.Incarnation, Seed: s.cfg.Seed + uint64(i),
