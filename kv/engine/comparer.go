@@ -26,7 +26,7 @@ var comparer = func() *pebble.Comparer {
 // begins with it and is a prefix itself; any other is followed by itself and a zero byte.
 func immediateSuccessor(dst, a []byte) []byte {
 	dst = append(dst, a...)
-	if n := len(a); n > 0 && keys.Split(append(a[:n:n], 0xFF)) == n {
+	if keys.EndsAtPrefix(a) {
 		dst[len(dst)-1]++
 		return dst
 	}

@@ -9,10 +9,8 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
-	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/engine/enginetest"
-	"github.com/cairndb/cairn/kv/keys"
 )
 
 func openPebble(t *testing.T) engine.Engine {
@@ -121,56 +119,6 @@ func TestReopen(t *testing.T) {
 		}
 		if err := e.Close(); err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-func BenchmarkNewestVersion(b *testing.B) {
-	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer e.Close()
-	const n = 100_000
-	batch := e.NewBatch()
-	for i := range n {
-		if err := batch.Set(keys.Data(nil, base.KeyspaceDefault, fmt.Appendf(nil, "key%013d", i), 5), make([]byte, 128)); err != nil {
-			b.Fatal(err)
-		}
-	}
-	if err := errors.Join(batch.CommitNoSync(), batch.Close(), e.Flush()); err != nil {
-		b.Fatal(err)
-	}
-	span := keys.KeyspaceSpan(base.KeyspaceDefault)
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		it, err := e.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, Prefix: true})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if !it.SeekPrefixGE(keys.Data(nil, base.KeyspaceDefault, fmt.Appendf(nil, "key%013d", i*7919%n), 1<<62)) {
-			b.Fatal("not found")
-		}
-		it.Close()
-	}
-}
-
-func BenchmarkCommit64(b *testing.B) {
-	e, err := engine.OpenPebble(engine.PebbleConfig{Dir: b.TempDir()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer e.Close()
-	b.ReportAllocs()
-	for i := 0; b.Loop(); i++ {
-		batch := e.NewIndexedBatch()
-		for j := range 64 {
-			if err := batch.Set(keys.Data(nil, base.KeyspaceDefault, fmt.Appendf(nil, "key%013d", i*64+j), 5), make([]byte, 128)); err != nil {
-				b.Fatal(err)
-			}
-		}
-		if err := errors.Join(batch.CommitNoSync(), batch.Close()); err != nil {
-			b.Fatal(err)
 		}
 	}
 }

@@ -100,17 +100,28 @@ func appendUnescaped(dst, b []byte) ([]byte, bool) {
 // Split returns the length of a key's prefix: through the terminator of the user's key for replicated data, the
 // whole key otherwise. It never fails: bytes that are no key have no suffix.
 func Split(k []byte) int {
+	n, _ := split(k)
+	return n
+}
+
+// EndsAtPrefix says whether k is a prefix that versions share, as DataPrefix makes them: what follows it is a suffix.
+func EndsAtPrefix(k []byte) bool {
+	n, terminated := split(k)
+	return terminated && n == len(k)
+}
+
+func split(k []byte) (n int, terminated bool) {
 	if len(k) < dataHeader || k[0] != prefixData {
-		return len(k)
+		return len(k), false
 	}
 	for at := dataHeader; ; {
 		i := bytes.IndexByte(k[at:], escape)
 		if i < 0 || at+i+1 >= len(k) {
-			return len(k)
+			return len(k), false
 		}
 		at += i + 2
 		if k[at-1] == terminator {
-			return at
+			return at, true
 		}
 	}
 }

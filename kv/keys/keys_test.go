@@ -2,6 +2,7 @@ package keys_test
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/datadriven"
@@ -49,15 +50,20 @@ func FuzzDataKey(f *testing.F) {
 
 // Bytes that are no key never make anything fail.
 func FuzzAnyBytes(f *testing.F) {
-	for _, k := range [][]byte{keys.Data(nil, 4, []byte("a\x00b"), 9), keys.RaftLogEntry(3, 8), keys.RangeApplied(3), {4}, {}} {
+	for _, k := range named() {
 		f.Add(k)
 	}
+	f.Add([]byte{4})
+	f.Add([]byte("\x04\x00\x00\x00\x00\x00\x00\x00\x04a\x00\x00\x01\x00\x01b")) // an escape that nothing writes
 	f.Fuzz(func(t *testing.T, k []byte) {
 		if n := keys.Split(k); n < 0 || n > len(k) {
 			t.Fatalf("Split(%x) = %d", k, n)
 		}
-		if keys.Pretty(k) == "" {
-			t.Fatalf("%x prints as nothing", k)
+		if back, err := keys.Parse(keys.Pretty(k)); err != nil || !bytes.Equal(back, k) {
+			t.Fatalf("%x prints as %s, which is read as %x, %v", k, keys.Pretty(k), back, err)
+		}
+		if p := k[:keys.Split(k)]; keys.Split(p) != len(p) || keys.EndsAtPrefix(p) != (keys.Split(append(p[:len(p):len(p)], 7)) == len(p)) {
+			t.Fatalf("%x: prefix %x", k, p)
 		}
 		if ks, key, rev, ok := keys.DecodeData(nil, k); ok && !bytes.Equal(keys.Data(nil, ks, key, rev), k) {
 			t.Fatalf("%x decodes, and encodes as something else", k)
@@ -68,21 +74,59 @@ func FuzzAnyBytes(f *testing.F) {
 	})
 }
 
-func TestPretty(t *testing.T) {
-	all := map[string][]byte{
+// named is one key of each kind.
+func named() map[string][]byte {
+	return map[string][]byte{
 		"identity": keys.StoreIdentity(), "incarnation": keys.StoreIncarnation(), "address-book": keys.StoreAddressBook(),
 		"consent": keys.StoreConsent(), "hard-state": keys.RaftHardState(4), "truncated": keys.RaftTruncated(4),
-		"entry": keys.RaftLogEntry(4, 123), "replica": keys.RaftReplicaID(4), "tombstone": keys.RaftTombstone(4),
+		"compacted": keys.RaftCompacted(4), "entry": keys.RaftLogEntry(4, 123), "log": keys.RaftLogSpan(4).Start,
+		"replica": keys.RaftReplicaID(4), "tombstone": keys.RaftTombstone(4), "raft": keys.UnreplicatedSpan(4).Start,
 		"applied": keys.RangeApplied(4), "counters": keys.RangeCounters(4), "descriptor": keys.RangeDescriptor(4),
+		"range": keys.RangeLocalSpan(4).Start, "range-end": keys.RangeLocalSpan(4).End,
 		"data": keys.Data(nil, base.KeyspaceDefault, []byte("a\x00b"), 17), "prefix": keys.DataPrefix(nil, 9, []byte("foo")),
-		"keyspace": keys.KeyspaceSpan(base.KeyspaceMeta).Start, "unknown": {9, 1}, "empty": {},
+		"binary":   keys.Data(nil, base.KeyspaceSys, []byte("\xff\"/@\n"), 0),
+		"keyspace": keys.KeyspaceSpan(base.KeyspaceMeta).Start, "keyspace-end": keys.KeyspaceSpan(base.KeyspaceMeta).End,
+		"no-revision": append(keys.DataPrefix(nil, 4, []byte("a")), make([]byte, 8)...), "unknown": {9, 1}, "empty": {},
 	}
+}
+
+func TestPretty(t *testing.T) {
+	all := named()
+	asked := map[string]bool{}
 	datadriven.RunTest(t, "testdata/pretty", func(t *testing.T, d *datadriven.TestData) string {
+		if d.Cmd == "parse" {
+			k, err := keys.Parse(d.Input)
+			if err != nil {
+				return "error\n"
+			}
+			return fmt.Sprintf("%x\n", k)
+		}
+		asked[d.CmdArgs[0].Key] = true
 		k, ok := all[d.CmdArgs[0].Key]
 		if !ok {
 			d.Fatalf(t, "no such key")
 		}
 		return keys.Pretty(k) + "\n"
+	})
+	for name := range all {
+		if !asked[name] {
+			t.Errorf("testdata/pretty does not ask for %s", name)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	for _, k := range named() {
+		f.Add(keys.Pretty(k))
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		k, err := keys.Parse(s)
+		if err != nil {
+			return
+		}
+		if back, err := keys.Parse(keys.Pretty(k)); err != nil || !bytes.Equal(back, k) {
+			t.Fatalf("%s is read as %x, which prints as %s", s, k, keys.Pretty(k))
+		}
 	})
 }
 
@@ -90,7 +134,7 @@ func TestPretty(t *testing.T) {
 func TestSpans(t *testing.T) {
 	in := func(s keys.Span, k []byte) bool { return bytes.Compare(k, s.Start) >= 0 && bytes.Compare(k, s.End) < 0 }
 	for _, r := range []base.RangeID{1, 255, 256, 1<<64 - 2} {
-		for _, k := range [][]byte{keys.RaftHardState(r), keys.RaftTruncated(r), keys.RaftLogEntry(r, 1), keys.RaftLogEntry(r, 1<<64-1)} {
+		for _, k := range [][]byte{keys.RaftHardState(r), keys.RaftTruncated(r), keys.RaftCompacted(r), keys.RaftLogEntry(r, 1), keys.RaftLogEntry(r, 1<<64-1)} {
 			if !in(keys.UnreplicatedSpan(r), k) || in(keys.UnreplicatedSpan(r+1), k) || in(keys.UnreplicatedSpan(r-1), k) {
 				t.Errorf("%s is not where it belongs", keys.Pretty(k))
 			}

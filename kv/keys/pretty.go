@@ -7,7 +7,8 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// Pretty writes a key for people: /data/default/"foo"@17, /raft/4/log/123. Bytes that are no key are written in hex.
+// Pretty writes a key for people: /data/default/"foo"@17, /raft/4/log/123. Bytes that are no key are
+// written in hex. Parse reads all of it back.
 func Pretty(k []byte) string {
 	if len(k) == 0 {
 		return "(empty)"
@@ -30,11 +31,22 @@ func Pretty(k []byte) string {
 }
 
 func prettyStore(k []byte) string {
-	names := map[byte]string{
-		storeIdentity: "identity", storeIncarnation: "incarnation", storeAddressBook: "addressbook", storeConsent: "consent",
+	if len(k) == 2 && storeName(k[1]) != "" {
+		return "/store/" + storeName(k[1])
 	}
-	if len(k) == 2 && names[k[1]] != "" {
-		return "/store/" + names[k[1]]
+	return ""
+}
+
+func storeName(b byte) string {
+	switch b {
+	case storeIdentity:
+		return "identity"
+	case storeIncarnation:
+		return "incarnation"
+	case storeAddressBook:
+		return "addressbook"
+	case storeConsent:
+		return "consent"
 	}
 	return ""
 }
@@ -54,25 +66,44 @@ func prettyRaft(k []byte) string {
 		return fmt.Sprintf("/raft/%d/tombstone", r)
 	case k[1] == raftLocal && len(k) == 10:
 		return fmt.Sprintf("/raft/%d", r)
-	case k[1] == raftLocal && len(k) == 11 && k[10] == localHardState:
-		return fmt.Sprintf("/raft/%d/hardstate", r)
-	case k[1] == raftLocal && len(k) == 11 && k[10] == localCompacted:
-		return fmt.Sprintf("/raft/%d/compacted", r)
-	case k[1] == raftLocal && len(k) == 11 && k[10] == localTruncated:
-		return fmt.Sprintf("/raft/%d/truncated", r)
-	case k[1] == raftLocal && len(k) == 11 && k[10] == localLogEntry:
-		return fmt.Sprintf("/raft/%d/log", r)
+	case k[1] == raftLocal && len(k) == 11 && localName(k[10]) != "":
+		return fmt.Sprintf("/raft/%d/%s", r, localName(k[10]))
+	}
+	return ""
+}
+
+func localName(b byte) string {
+	switch b {
+	case localCompacted:
+		return "compacted"
+	case localHardState:
+		return "hardstate"
+	case localTruncated:
+		return "truncated"
+	case localLogEntry:
+		return "log"
 	}
 	return ""
 }
 
 func prettyRange(k []byte) string {
-	names := map[byte]string{rangeApplied: "applied", rangeCounters: "counters", rangeDescriptor: "descriptor"}
-	if len(k) == 10 && names[k[9]] != "" {
-		return fmt.Sprintf("/range/%d/%s", binary.BigEndian.Uint64(k[1:]), names[k[9]])
-	}
-	if len(k) == 9 {
+	switch {
+	case len(k) == 9:
 		return fmt.Sprintf("/range/%d", binary.BigEndian.Uint64(k[1:]))
+	case len(k) == 10 && rangeName(k[9]) != "":
+		return fmt.Sprintf("/range/%d/%s", binary.BigEndian.Uint64(k[1:]), rangeName(k[9]))
+	}
+	return ""
+}
+
+func rangeName(b byte) string {
+	switch b {
+	case rangeApplied:
+		return "applied"
+	case rangeCounters:
+		return "counters"
+	case rangeDescriptor:
+		return "descriptor"
 	}
 	return ""
 }
@@ -88,8 +119,8 @@ func prettyData(k []byte) string {
 	if len(k) == dataHeader {
 		return fmt.Sprintf("/data/%s", ks)
 	}
-	if n := Split(k); n == len(k) && n >= dataHeader+2 && k[n-2] == escape && k[n-1] == terminator {
-		if key, ok := appendUnescaped(nil, k[dataHeader:n-2]); ok {
+	if EndsAtPrefix(k) {
+		if key, ok := appendUnescaped(nil, k[dataHeader:len(k)-2]); ok {
 			return fmt.Sprintf("/data/%s/%q", ks, key)
 		}
 	}
