@@ -22,14 +22,20 @@ func openError(dir string, err error) error {
 	return wrap(dir, err)
 }
 
-// wrap marks damage as such.
+// wrap marks damage as such, and says what an operator can do about a full disk. It costs nothing where nothing failed.
 func wrap(where string, err error) error {
-	var damage *base.Corruption
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, pebble.ErrNotFound):
 		return ErrNotFound
+	}
+	return translate(where, err)
+}
+
+func translate(where string, err error) error {
+	var damage *base.Corruption
+	switch {
 	case errors.As(err, &damage):
 		return err
 	case pebble.IsCorruptionError(err):
