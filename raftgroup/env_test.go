@@ -26,6 +26,7 @@ type world struct {
 	trace  bytes.Buffer
 	seq    uint64
 	config func(*Config)
+	cut    map[[2]base.NodeID]bool // links, from and to, on which everything is lost
 }
 
 // disk is what a node's store holds. What was written and not synced is lost at a crash.
@@ -335,7 +336,7 @@ func (w *world) sendSnapshots(n *testNode) {
 	for _, s := range n.snapshots {
 		r := n.disk.written[s.Message.Range]
 		to := w.nodes[s.Message.ToNode]
-		ok := r != nil && to != nil && !to.stopped
+		ok := r != nil && to != nil && !to.stopped && !w.cut[[2]base.NodeID{n.id, to.id}]
 		if ok {
 			m := s.Message
 			m.Raft = proto.CloneOf(m.Raft)
@@ -398,7 +399,7 @@ func (w *world) settle() bool {
 	wire := w.wire
 	w.wire = nil
 	for i := range wire {
-		if to := w.nodes[wire[i].ToNode]; to != nil && !to.stopped {
+		if to := w.nodes[wire[i].ToNode]; to != nil && !to.stopped && !w.cut[[2]base.NodeID{wire[i].FromNode, to.id}] {
 			to.ev.Messages = append(to.ev.Messages, copyMessage(wire[i]))
 		}
 	}
