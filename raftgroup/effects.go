@@ -109,9 +109,10 @@ type SnapshotSent struct {
 //  1. Write Appends, in order, as one atomic batch; start the sync; hand the step's Seq back in Durable when it is
 //     on disk. Batches become durable in the order of their Seq. The batch must be readable through the LogStore
 //     before the next Step. Nothing may be done about an Append with Snapshot or Destroy before it is durable.
+//     Before an Append with Snapshot or Destroy is written, the range's Applies under way are finished. After an install
+//     the driver reports Applied, with the snapshot's index and the new descriptor, before the Durable of the batch that
+//     it was in. After a Destroy it reports nothing more of the old replica: a new one may have taken its place.
 //  2. Send Messages at any time after the call; they do not speak of anything that is not durable yet.
-//     After an install the driver reports Applied, with the snapshot's index and the new descriptor, before the Durable
-//     of the batch that it was in.
 //  3. Apply Applies in order through the StateMachine, and hand back an Applied for each.
 //  4. Answer ReadsReady and Failed to their waiters.
 //  5. Start SendSnapshots; report each one's end with Admin.Sent.

@@ -228,6 +228,9 @@ func (w *world) write(n *testNode, a *Append) {
 		delete(n.disk.written, id)
 		delete(n.disk.synced, id)
 		n.disk.tombstones[id] = a.Destroy
+		// What is under way for the old replica is not reported to a new one.
+		n.applies = slices.DeleteFunc(n.applies, func(x Apply) bool { return x.Range == id })
+		n.ev.Applied = slices.DeleteFunc(n.ev.Applied, func(x Applied) bool { return x.Range == id })
 		return
 	}
 	r := n.disk.written[id]
@@ -236,6 +239,7 @@ func (w *world) write(n *testNode, a *Append) {
 		n.disk.written[id] = r
 	}
 	if a.Snapshot != nil {
+		w.apply(n) // what is under way comes before the snapshot
 		st := n.staged[a.Token]
 		delete(n.staged, a.Token)
 		*r = diskReplica{id: a.ReplicaID, hard: a.HardState, applied: st.applied, term: st.term, desc: st.desc, commands: st.commands,
