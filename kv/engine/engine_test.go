@@ -3,11 +3,8 @@ package engine_test
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strings"
 	"testing"
-
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/engine/enginetest"
@@ -27,78 +24,56 @@ func TestMem(t *testing.T) {
 	enginetest.Run(t, func(*testing.T) engine.Engine { return engine.NewMem() })
 }
 
-// crashable is an engine that can be crashed: image opens what a process finds afterwards.
-type crashable struct {
-	eng   engine.Engine
-	image func(seed uint64) engine.Engine
-}
-
-func crashables(t *testing.T) map[string]crashable {
-	fs := vfs.NewCrashableMem()
-	p, err := engine.OpenPebble(engine.PebbleConfig{Dir: "store", FS: fs})
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := engine.NewMem()
-	return map[string]crashable{
-		"pebble": {p, func(seed uint64) engine.Engine {
-			clone := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: int(seed * 25), RNG: rand.New(rand.NewPCG(seed, 1))})
-			e, err := engine.OpenPebble(engine.PebbleConfig{Dir: "store", FS: clone})
-			if err != nil {
-				t.Fatalf("the image of a crash does not open: %v", err)
-			}
-			return e
-		}},
-		"mem": {m, func(seed uint64) engine.Engine { return m.Crash(int(seed) * m.Unsynced() / 4) }},
-	}
-}
-
-// A crash keeps everything synced, and a prefix of the batches that were not: never a later one without an earlier one.
-func TestCrashKeepsAPrefix(t *testing.T) {
-	for name, c := range crashables(t) {
-		t.Run(name, func(t *testing.T) {
-			defer c.eng.Close()
-			synced := 0
-			for i := range 60 {
-				b := c.eng.NewBatch()
-				if err := b.Set(fmt.Appendf(nil, "k%03d", i), fmt.Append(nil, i)); err != nil {
+// Pebble is crashed before each operation on the disk that writes, and what was not synced is lost, wholly or in part.
+func TestPebbleCrash(t *testing.T) {
+	for _, percent := range []int{0, 50} {
+		t.Run(fmt.Sprintf("unsynced=%d%%", percent), func(t *testing.T) {
+			enginetest.RunCrash(t, func(t *testing.T, crash func(func() enginetest.Image)) enginetest.CrashStore {
+				disk := enginetest.NewDisk(1)
+				p, err := disk.Open()
+				if err != nil {
 					t.Fatal(err)
 				}
-				if i%7 != 6 {
-					if err := errors.Join(b.CommitNoSync(), b.Close()); err != nil {
-						t.Fatal(err)
-					}
-				} else {
-					wait, err := b.CommitSync()
-					if err == nil {
-						err = wait()
-					}
-					if err != nil {
-						t.Fatal(err)
-					}
-					synced = i + 1
-				}
-				if i%5 != 0 {
-					continue
-				}
-				for seed := range uint64(5) {
-					img := c.image(seed)
-					n := 0
-					for ; ; n++ {
-						if _, err := img.Get(fmt.Appendf(nil, "k%03d", n)); err != nil {
-							break
-						}
-					}
-					if got := strings.Count(content(t, img), "\n"); got != n {
-						t.Fatalf("after batch %d: %d keys, but only the first %d without a gap", i, got, n)
-					}
-					if n < synced || n > i+1 {
-						t.Fatalf("after batch %d, %d of them synced: a crash left %d", i, synced, n)
-					}
-					img.Close()
-				}
-			}
+				disk.Watch(func() {
+					crash(func() enginetest.Image {
+						image := disk.Crash(percent)
+						return func() (engine.Engine, error) { return image.Open() }
+					})
+				})
+				return enginetest.CrashStore{Engine: p}
+			})
 		})
+	}
+}
+
+// The twin is crashed after each step, with every number of its unsynced batches kept.
+func TestMemCrash(t *testing.T) {
+	enginetest.RunCrash(t, func(_ *testing.T, crash func(func() enginetest.Image)) enginetest.CrashStore {
+		m := engine.NewMem()
+		return enginetest.CrashStore{Engine: m, Between: func() {
+			for keep := range m.Unsynced() + 1 {
+				crash(func() enginetest.Image {
+					image := m.Crash(keep)
+					return func() (engine.Engine, error) { return image, nil }
+				})
+			}
+		}}
+	})
+}
+
+// A disk that syncs when it likes: what it synced is kept, whatever is lost.
+func TestMemSyncTo(t *testing.T) {
+	m := engine.NewMem()
+	for _, k := range []string{"a", "b", "c"} {
+		set(t, m, k)
+	}
+	m.SyncTo(2)
+	if m.Unsynced() != 1 || strings.Count(content(t, m.Crash(0)), "\n") != 2 {
+		t.Errorf("%d batches unsynced; a crash leaves %s", m.Unsynced(), content(t, m.Crash(0)))
+	}
+	m.SyncTo(9) // more than there are: all
+	if m.Unsynced() != 0 || strings.Count(content(t, m.Crash(0)), "\n") != 3 {
+		t.Errorf("%d batches unsynced; a crash leaves %s", m.Unsynced(), content(t, m.Crash(0)))
 	}
 }
 
