@@ -35,6 +35,7 @@ type group struct {
 	electAt   base.Instant // everybody else
 	readsAt   base.Instant // the oldest read's time is over
 	lastHeard base.Instant // of the leader
+	votedAt   base.Instant // when this replica last granted a vote: the candidate has as long to be heard of
 
 	dirty     bool // in Loop.dirty: to be asked for its Ready
 	destroyed bool
@@ -56,7 +57,7 @@ type pendingApply struct {
 func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*group, error) {
 	g := &group{
 		id: id, replica: replica, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
-		tickAt: base.Never, readsAt: base.Never, lastHeard: l.now,
+		tickAt: base.Never, readsAt: base.Never, lastHeard: l.now, votedAt: l.now.Add(-l.cfg.electionTimeout()),
 		unwritten: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
 	}
 	hard := ld.HardState
@@ -159,17 +160,19 @@ func (l *Loop) collect(g *group) {
 	l.tell(g)
 }
 
-// emitAppend turns Raft's order to its append thread into an Append effect, and keeps the answers that wait for it.
+// emitAppend turns Raft's order to its append thread into Append effects, and keeps the answers that wait for them.
 func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
 	a := Append{Range: g.id}
-	hard := &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-	if !raft.IsEmptyHardState(hard) {
+	if hard := (&raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}); !raft.IsEmptyHardState(hard) {
 		a.HardState = hard
 	}
-	switch snap := m.GetSnapshot(); {
-	case !raft.IsEmptySnap(snap):
-		l.emitInstall(g, snap, &a)
-	case len(m.GetEntries()) > 0:
+	installed := false
+	if snap := m.GetSnapshot(); !raft.IsEmptySnap(snap) {
+		// Entries that follow it may be here already: an Append of their own, for the snapshot replaces the log.
+		a.HardState = l.emitInstall(g, snap, a.HardState)
+		installed = true
+	}
+	if len(m.GetEntries()) > 0 {
 		a.Entries = m.GetEntries()
 		a.OldLast = g.log.append(a.Entries)
 		g.proposals.indexed(a.Entries)
@@ -177,13 +180,23 @@ func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
 	if g.unwritten {
 		a.ReplicaID, g.unwritten = g.replica, false
 	}
-	if a.Entries == nil && a.HardState == nil && a.Snapshot == nil && a.ReplicaID == 0 && !l.waits(g) {
-		// Nothing to write and nothing under way: the answers wait for nothing.
-		l.answer(g, m.GetResponses())
+	if a.Entries != nil || a.HardState != nil || a.ReplicaID != 0 {
+		l.eff.Appends = append(l.eff.Appends, a)
+	} else if !installed {
+		l.answerLater(g, m.GetResponses())
 		return
 	}
-	l.eff.Appends = append(l.eff.Appends, a)
 	l.batch.waiting = append(l.batch.waiting, answers{g, m.GetResponses()})
+}
+
+// answerLater keeps answers for which nothing must be written until what the group has under way is durable: they may
+// speak of it. If nothing is, they wait for nothing.
+func (l *Loop) answerLater(g *group, ms []*raftpb.Message) {
+	if b := l.newest(g); b != nil {
+		b.waiting = append(b.waiting, answers{g, ms})
+		return
+	}
+	l.answer(g, ms)
 }
 
 // emitApply turns Raft's order to its apply thread into an Apply effect.
@@ -202,6 +215,9 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 	to := base.ReplicaID(m.GetTo())
 	out := Message{
 		Range: g.id, FromNode: l.cfg.Node, ToNode: g.nodeOf(to), FromReplica: g.replica, ToReplica: to, Raft: m,
+	}
+	if m.GetType() == raftpb.MsgVoteResp && !m.GetReject() {
+		g.votedAt = l.now
 	}
 	if out.ToNode == 0 {
 		return // nobody knows where it is; Raft sends again
@@ -255,7 +271,7 @@ func (l *Loop) tell(g *group) {
 		return
 	}
 	g.told = now
-	now.Reason = g.logger.last
+	now.Reason, g.logger.last = g.logger.last, ""
 	l.eff.Changes = append(l.eff.Changes, now)
 }
 
@@ -272,7 +288,8 @@ func (g *group) roleNow() Role {
 	return Follower
 }
 
-// reasons is Raft's logger: it keeps the last thing that Raft said, which is why something changed. The core logs nothing.
+// reasons is Raft's logger: it keeps the last thing that Raft said since observers were told of a change, which is why
+// the next one comes. The core logs nothing.
 type reasons struct{ last string }
 
 func (r *reasons) Debug(...any)                {}

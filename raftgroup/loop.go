@@ -113,21 +113,21 @@ func (l *Loop) touch(g *group) {
 	}
 }
 
-// waits says whether a batch with appends of the group is being made or under way.
-func (l *Loop) waits(g *group) bool {
-	for i := range l.batch.waiting {
-		if l.batch.waiting[i].g == g {
-			return true
+// newest returns the newest batch with appends of the group that is being made or under way, nil if there is none.
+func (l *Loop) newest(g *group) *batch {
+	if l.batch.has(g) {
+		return &l.batch
+	}
+	for i := len(l.flying) - 1; i >= 0; i-- {
+		if l.flying[i].has(g) {
+			return &l.flying[i]
 		}
 	}
-	for i := range l.flying {
-		for j := range l.flying[i].waiting {
-			if l.flying[i].waiting[j].g == g {
-				return true
-			}
-		}
-	}
-	return false
+	return nil
+}
+
+func (b *batch) has(g *group) bool {
+	return slices.ContainsFunc(b.waiting, func(a answers) bool { return a.g == g })
 }
 
 // durable delivers what waited for the batches up to those given.

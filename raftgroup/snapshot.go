@@ -24,19 +24,26 @@ func (l *Loop) received(r *ReceivedSnapshot) {
 }
 
 // emitInstall makes the Append that installs the staged snapshot. It replaces all unreplicated state of the replica, so
-// that the HardState and the ReplicaID are always in it.
-func (l *Loop) emitInstall(g *group, snap *raftpb.Snapshot, a *Append) {
+// that a HardState and the ReplicaID are always in it. It returns the HardState that is still to be written, with the
+// entries behind the snapshot: what commits them must not be durable before they are.
+func (l *Loop) emitInstall(g *group, snap *raftpb.Snapshot, hard *raftpb.HardState) (rest *raftpb.HardState) {
 	meta := snap.GetMetadata()
 	invariants.Check(g.staged != nil && g.staged.Message.Raft.GetSnapshot().GetMetadata().GetIndex() == meta.GetIndex(),
 		"%s: raft installs a snapshot at %d that was not received", g.id, meta.GetIndex())
-	a.Snapshot, a.Token = meta, g.staged.Token
-	a.ReplicaID, g.unwritten = g.replica, false
-	if a.HardState == nil {
-		a.HardState = g.log.hard
+	if hard == nil {
+		hard = g.log.hard
 	}
-	g.staged = nil
+	if hard.GetCommit() > meta.GetIndex() {
+		rest = hard
+		hard = &raftpb.HardState{Term: hard.Term, Vote: hard.Vote, Commit: new(meta.GetIndex())}
+	}
+	l.eff.Appends = append(l.eff.Appends, Append{
+		Range: g.id, ReplicaID: g.replica, Snapshot: meta, Token: g.staged.Token, HardState: hard,
+	})
+	g.unwritten, g.staged = false, nil
 	g.log.reset(meta)
 	l.eff.Failed = g.proposals.end(errReplaced, l.eff.Failed)
+	return rest
 }
 
 // dropStaged drops the data of a snapshot that Raft did not take.

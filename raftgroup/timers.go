@@ -108,11 +108,16 @@ func (l *Loop) fire() {
 	}
 }
 
-// electionDue campaigns, unless a leader was heard since the timer was set: then the timer goes on from there.
+// electionDue campaigns, unless a leader was heard or a vote granted since the timer was set: then the timer goes on from
+// there.
 func (l *Loop) electionDue(g *group) {
 	t := l.cfg.electionTimeout()
-	if g.lead != 0 && l.now.Sub(g.lastHeard) < t {
-		g.electAt = g.lastHeard.Add(t + time.Duration(l.rand.Int63n(int64(t))))
+	since := g.votedAt
+	if g.lead != 0 {
+		since = max(since, g.lastHeard)
+	}
+	if l.now.Sub(since) < t {
+		g.electAt = since.Add(t + time.Duration(l.rand.Int63n(int64(t))))
 		return
 	}
 	l.campaign(g)
