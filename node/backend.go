@@ -25,7 +25,7 @@ var _ serve.Backend = (*Node)(nil)
 
 // notYet answers what needs a cluster before there is one.
 func (n *Node) notYet() (*member, error) {
-	if m := n.mustMember(); m != nil {
+	if m := n.current(); m != nil {
 		return m, nil
 	}
 	return nil, join.ErrNotInitialised
@@ -83,7 +83,7 @@ func (n *Node) record() *metapb.NodeRecord {
 
 // RaftTerm implements serve.Backend.
 func (n *Node) RaftTerm(ks base.KeyspaceID) uint64 {
-	if m := n.mustMember(); m != nil {
+	if m := n.current(); m != nil {
 		return m.dispatch.Term(ks)
 	}
 	return 0
@@ -103,7 +103,7 @@ func (n *Node) StoreStats() (total, inUse int64) {
 
 // StoreMetrics implements serve.Backend.
 func (n *Node) StoreMetrics() *clusterpb.StoreMetrics {
-	m := n.mustMember()
+	m := n.current()
 	if m == nil {
 		return nil
 	}

@@ -210,7 +210,7 @@ func (n *Node) run(out *join.Outcome) error {
 
 // announce tells the cluster of this start. Until it succeeds the node works on what others know of it.
 func (n *Node) announce() error {
-	m := n.mustMember()
+	m := n.current()
 	resp, err := n.entry.AnnounceSelf(n.ctx, n.book.all(), m.registrar.Announce)
 	if err != nil {
 		return err
@@ -235,8 +235,8 @@ func (n *Node) fail(err error) {
 	n.once.Do(func() { n.fatal <- err })
 }
 
-// Stop hands leadership over, lets requests end, and closes the store. It takes at most Config.StopTimeout, or until
-// ctx ends; what is still under way then is cut off, safely.
+// Stop hands leadership over, lets requests end, and closes the store. That takes at most Config.StopTimeout, or until
+// ctx ends; what is still under way then is cut off, safely. Ending the node's parts is given that long once more.
 func (n *Node) Stop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.StopTimeout)
 	defer cancel()
@@ -250,13 +250,26 @@ func (n *Node) Stop(ctx context.Context) error {
 	}
 	n.cancel()
 	stopServer(ctx, n.server)
-	if m != nil {
-		m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
-		m.dispatch.Stop()
-		m.transport.Close()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		n.wg.Wait()
+		if m := n.current(); m != nil { // it may have become one a moment ago
+			m.reconciler.Stop()
+			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
+			m.dispatch.Stop()
+			m.transport.Close()
+		}
+	}()
+	limit := time.NewTimer(n.cfg.StopTimeout)
+	defer limit.Stop()
+	select {
+	case <-ended:
+		return n.eng.Close()
+	case <-limit.C:
+		// After an error of the disk a write may never return. What is synced is safe; the process is to end.
+		return fmt.Errorf("the node's parts did not end within %s", n.cfg.StopTimeout)
 	}
-	n.wg.Wait()
-	return n.eng.Close()
 }
 
 // stopServer lets requests end while ctx lasts.
@@ -290,7 +303,8 @@ func (m *member) handOver(ctx context.Context) {
 	}
 }
 
-func (n *Node) mustMember() *member {
+// current is what the node runs as a member; nil before it is one.
+func (n *Node) current() *member {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	return n.member

@@ -111,7 +111,10 @@ func (d *Dispatcher) descriptor(ctx context.Context, ks base.KeyspaceID, key []b
 func (d *Dispatcher) askRoot(ctx context.Context) ([]*metapb.RangeDescriptor, error) {
 	desc, err := d.cfg.Root(ctx)
 	if err != nil {
-		return nil, err
+		if d.cfg.Logger != nil {
+			d.cfg.Logger.Debug("the root range was not found; it is asked for again", "error", err)
+		}
+		return nil, &route.NoRange{Keyspace: base.KeyspaceRoot, Asked: 1} // nobody was there to ask: worth another try
 	}
 	return []*metapb.RangeDescriptor{desc}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/transport"
 )
@@ -25,6 +26,7 @@ func ToStatus(err error) error {
 		ambiguous *base.Ambiguous
 		notLeader *base.NotLeader
 		moved     *base.RangeMoved
+		noRange   *route.NoRange
 		stale     *base.StaleGeneration
 		throttled *base.Throttled
 		corrupt   *base.Corruption
@@ -47,6 +49,8 @@ func ToStatus(err error) error {
 		return rpctypes.ErrGRPCLeaderChanged
 	case errors.As(err, &moved):
 		return rpctypes.ErrGRPCUnhealthy // the index has not caught up within the request's time
+	case errors.As(err, &noRange):
+		return rpctypes.ErrGRPCUnhealthy // no node that could be asked knew where the keys are
 	case errors.As(err, &stale):
 		return status.Error(codes.Aborted, err.Error())
 	case errors.As(err, &throttled):

@@ -13,6 +13,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/transport"
 )
@@ -28,6 +29,7 @@ func TestErrorTable(t *testing.T) {
 		{"no leader", &base.NotLeader{Range: 4}, codes.Unavailable, "etcdserver: no leader"},
 		{"another leader", &base.NotLeader{Range: 4, HintNode: 2}, codes.Unavailable, "etcdserver: leader changed"},
 		{"not here", &base.RangeMoved{Range: 4}, codes.Unavailable, "etcdserver: unhealthy cluster"},
+		{"nobody knows where", &route.NoRange{Keyspace: 1}, codes.Unavailable, "etcdserver: unhealthy cluster"},
 		{"stale", &base.StaleGeneration{Range: 4}, codes.Aborted, "r4: the descriptor changed, it is now at generation 0"},
 		{"not known", &base.Ambiguous{Cause: errors.New("x")}, codes.Unavailable, "etcdserver: request timed out"},
 		{"not known, late", &base.Ambiguous{Cause: context.DeadlineExceeded}, codes.Unavailable, "etcdserver: request timed out"},
