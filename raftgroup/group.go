@@ -41,7 +41,9 @@ type group struct {
 	destroyed bool
 	unwritten bool // the ReplicaID is not in the store yet
 
-	nodes     map[base.ReplicaID]base.NodeID // where replicas that the descriptor does not list spoke from
+	nodes     map[base.ReplicaID]base.NodeID  // where replicas that the descriptor does not list spoke from
+	spoke     map[base.ReplicaID]base.Instant // when each last spoke to this leader
+	sending   []base.ReplicaID                // to whom a snapshot is under way
 	proposals proposals
 	reads     reads
 	staged    *ReceivedSnapshot // stepped in this pass
@@ -57,6 +59,7 @@ type pendingApply struct {
 func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*group, error) {
 	g := &group{
 		id: id, replica: replica, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
+		spoke:  make(map[base.ReplicaID]base.Instant),
 		tickAt: base.Never, readsAt: base.Never, lastHeard: l.now, votedAt: l.now.Add(-l.cfg.electionTimeout()),
 		unwritten: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
 	}
@@ -119,6 +122,19 @@ func (g *group) notLeader() error {
 		e.HintNode, e.HintReplica = g.nodeOf(g.lead), g.lead
 	}
 	return e
+}
+
+// inTouch says whether a leader heard of a replica within the time of an election. Raft's RecentActive says less: it is
+// forgotten for all at each check of the quorum.
+func (l *Loop) inTouch(g *group, id base.ReplicaID) bool {
+	at, ok := g.spoke[id]
+	return id == g.replica || ok && l.now.Sub(at) < l.cfg.electionTimeout()
+}
+
+// soleVoter says whether this replica alone decides.
+func (g *group) soleVoter() bool {
+	cs := ConfState(g.log.desc)
+	return len(cs.Voters) == 1 && len(cs.VotersOutgoing) == 0 && cs.Voters[0] == uint64(g.replica)
 }
 
 // ownTermApplied says whether a leader has applied an entry of its own term: before that it does not know what the
@@ -219,12 +235,12 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 	if m.GetType() == raftpb.MsgVoteResp && !m.GetReject() {
 		g.votedAt = l.now
 	}
+	if m.GetType() == raftpb.MsgSnap {
+		l.emitSnapshot(g, out)
+		return
+	}
 	if out.ToNode == 0 {
 		return // nobody knows where it is; Raft sends again
-	}
-	if m.GetType() == raftpb.MsgSnap {
-		l.eff.SendSnapshot = append(l.eff.SendSnapshot, SendSnapshot{out})
-		return
 	}
 	l.eff.Messages = append(l.eff.Messages, out)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/cairndb/cairn/api/metapb"
@@ -64,8 +65,10 @@ func (l *Loop) receive(m *Message) {
 	l.hear(g, m)
 	switch m.Raft.GetType() {
 	case raftpb.MsgReadIndex:
-		if !g.ownTermApplied() {
-			return // what was committed before this leader's term is not known yet; the asker asks again
+		if g.soleVoter() && !g.ownTermApplied() {
+			// What was committed before this leader's term is not known yet. Raft waits for that, but not where one voter
+			// is all; the asker asks again.
+			return
 		}
 	case raftpb.MsgTransferLeader:
 		return // leadership is handed over by the leader's own node
@@ -139,6 +142,9 @@ func fromLeader(m *raftpb.Message) bool {
 func (l *Loop) hear(g *group, m *Message) {
 	if g.nodeOf(m.FromReplica) != m.FromNode {
 		g.nodes[m.FromReplica] = m.FromNode
+	}
+	if g.role == raft.StateLeader {
+		g.spoke[m.FromReplica] = l.now
 	}
 	switch {
 	case fromLeader(m.Raft):

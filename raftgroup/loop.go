@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -155,12 +156,15 @@ func (l *Loop) appliedTo(a *Applied) {
 	}
 	invariants.Check(cs == nil || a.Descriptor != nil && sameConf(cs, ConfState(a.Descriptor)),
 		"%s: raft's configuration is %v, not the descriptor's", g.id, cs)
+	invariants.Check(a.Index <= g.handed || a.Index == g.log.truncated.Index,
+		"%s: applied %d, handed out %d", g.id, a.Index, g.handed)
 	g.applied, g.log.applied = a.Index, a.Index
 	g.log.recent.shrink(a.Index)
 	g.handed = max(g.handed, a.Index)
 	if a.Descriptor != nil {
 		g.log.desc = a.Descriptor
 		clear(g.nodes)
+		maps.DeleteFunc(g.spoke, func(id base.ReplicaID, _ base.Instant) bool { return removed(a.Descriptor, id) })
 		if g.electAt == base.Never && g.role != raft.StateLeader {
 			l.restartElection(g)
 		}
@@ -195,11 +199,7 @@ func (l *Loop) admin(a *Admin) {
 	}
 	switch {
 	case a.Sent != nil:
-		status := raft.SnapshotFailure
-		if a.Sent.OK {
-			status = raft.SnapshotFinish
-		}
-		g.rn.ReportSnapshot(uint64(a.Sent.To), status)
+		l.snapshotSent(g, a.Sent)
 	case a.Unreachable != 0:
 		g.rn.ReportUnreachable(uint64(a.Unreachable))
 	case a.Transfer != 0:
@@ -247,7 +247,7 @@ func (l *Loop) Status(id base.RangeID) (Status, bool) {
 	}
 	for rid, p := range st.Progress {
 		s.Progress = append(s.Progress, Progress{
-			Replica: base.ReplicaID(rid), Match: p.Match, State: stateName(p.State), Recent: p.RecentActive || base.ReplicaID(rid) == g.replica,
+			Replica: base.ReplicaID(rid), Match: p.Match, State: stateName(p.State), Recent: l.inTouch(g, base.ReplicaID(rid)),
 		})
 	}
 	slices.SortFunc(s.Progress, func(a, b Progress) int { return int(int64(a.Replica) - int64(b.Replica)) })

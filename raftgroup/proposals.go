@@ -15,7 +15,7 @@ import (
 type proposals struct {
 	fresh    []Proposal // of this step, not given to Raft yet
 	unplaced []ProposalID
-	placed   []placed
+	placed   []placed     // ordered by index
 	refused  []ProposalID // Raft put something else in their place
 	change   uint64       // index of the newest membership change that may not be applied yet
 }
@@ -41,12 +41,21 @@ func (p *proposals) indexed(entries []*raftpb.Entry) {
 		}
 		p.refused = append(p.refused, p.unplaced[:at]...)
 		p.unplaced = p.unplaced[at:]
-		p.placed = append(p.placed, placed{e.GetIndex(), e.GetTerm(), id})
+		p.place(placed{e.GetIndex(), e.GetTerm(), id})
 		if e.GetType() != raftpb.EntryNormal {
 			p.change = e.GetIndex()
 		}
 		p.unplaced = p.unplaced[1:]
 	}
+}
+
+// place puts a proposal at its index. Those of an earlier leadership may lie behind it: the log was cut there since.
+func (p *proposals) place(x placed) {
+	n := len(p.placed)
+	for n > 0 && p.placed[n-1].index > x.index {
+		n--
+	}
+	p.placed = slices.Insert(p.placed, n, x)
 }
 
 // resolved takes note that the log is committed up to last: the proposals up to there end here. One in whose place

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"encoding/binary"
+	"time"
 
 	"go.etcd.io/raft/v3"
 
@@ -116,10 +117,20 @@ func (l *Loop) failRounds(g *group) {
 	l.endReads(g, func(r *round) bool { return r.index == 0 }, g.lead == 0)
 }
 
-// expireReads ends what was asked longer ago than an election takes: the answer was lost, or the leader is.
+// patience is how long a question may take. One without an answer is given up after an election's time: the answer was
+// lost, or the leader is. One whose answer is not applied yet is kept for as long as anybody waits, so that the reads of
+// a replica that lags for long are bounded too.
+func (l *Loop) patience(r *round) time.Duration {
+	if r.index == 0 {
+		return l.cfg.electionTimeout()
+	}
+	return base.RequestTimeout
+}
+
+// expireReads ends what was asked too long ago.
 func (l *Loop) expireReads(g *group) {
-	limit := l.now.Add(-l.cfg.electionTimeout())
-	l.endReads(g, func(r *round) bool { return r.index == 0 && r.at <= limit }, g.reads.since <= limit)
+	which := func(r *round) bool { return l.now.Sub(r.at) >= l.patience(r) }
+	l.endReads(g, which, l.now.Sub(g.reads.since) >= l.cfg.electionTimeout())
 	l.retimeReads(g)
 }
 
@@ -144,21 +155,20 @@ func (l *Loop) endReads(g *group, which func(*round) bool, waiting bool) {
 	}
 }
 
-// retimeReads sets the deadline of the oldest read that waits for an answer.
+// retimeReads sets the deadline of the read that is given up first.
 func (l *Loop) retimeReads(g *group) {
 	at := base.Never
 	for i := range g.reads.rounds {
-		if r := &g.reads.rounds[i]; r.index == 0 {
-			at = min(at, r.at)
-		}
+		r := &g.reads.rounds[i]
+		at = min(at, r.at.Add(l.patience(r)))
 	}
 	if len(g.reads.waiting) > 0 {
-		at = min(at, g.reads.since)
+		at = min(at, g.reads.since.Add(l.cfg.electionTimeout()))
 	}
 	if at != base.Never {
 		// Deadlines are rounded up to a tick, so that a steady stream of reads does not move the heap each time.
 		tick := base.Instant(l.cfg.TickInterval)
-		at = (at.Add(l.cfg.electionTimeout())/tick + 1) * tick
+		at = (at/tick + 1) * tick
 	}
 	if at != g.readsAt {
 		g.readsAt = at

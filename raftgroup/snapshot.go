@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"slices"
+
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
@@ -46,6 +48,30 @@ func (l *Loop) emitInstall(g *group, snap *raftpb.Snapshot, hard *raftpb.HardSta
 	return rest
 }
 
+// emitSnapshot has the range's state sent, once at a time to each replica: a leader that lost its place and won it again
+// does not remember what is under way.
+func (l *Loop) emitSnapshot(g *group, m Message) {
+	if m.ToNode == 0 {
+		g.rn.ReportSnapshot(uint64(m.ToReplica), raft.SnapshotFailure)
+		return
+	}
+	if slices.Contains(g.sending, m.ToReplica) {
+		return // the end of the one under way is reported for both
+	}
+	g.sending = append(g.sending, m.ToReplica)
+	l.eff.SendSnapshot = append(l.eff.SendSnapshot, SendSnapshot{m})
+}
+
+// snapshotSent tells Raft how a SendSnapshot ended.
+func (l *Loop) snapshotSent(g *group, s *SnapshotSent) {
+	g.sending = slices.DeleteFunc(g.sending, func(id base.ReplicaID) bool { return id == s.To })
+	status := raft.SnapshotFailure
+	if s.OK {
+		status = raft.SnapshotFinish
+	}
+	g.rn.ReportSnapshot(uint64(s.To), status)
+}
+
 // dropStaged drops the data of a snapshot that Raft did not take.
 func (l *Loop) dropStaged(g *group) {
 	if g.staged != nil {
@@ -67,7 +93,7 @@ func (l *Loop) truncate(g *group) {
 	if g.role == raft.StateLeader {
 		floor := g.log.dropTo(4*l.cfg.LogKeepEntries, 4*l.cfg.LogKeepBytes)
 		g.rn.WithProgress(func(id uint64, _ raft.ProgressType, p tracker.Progress) {
-			if base.ReplicaID(id) == g.replica || !p.RecentActive {
+			if base.ReplicaID(id) == g.replica || !l.inTouch(g, base.ReplicaID(id)) {
 				return
 			}
 			has := p.Match
