@@ -160,7 +160,6 @@ func dial(address string) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(base.MaxFrameBytes+base.RequestOverheadBytes),
 			grpc.MaxCallSendMsgSize(base.MaxFrameBytes+base.RequestOverheadBytes)),
 		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(4<<20),
-		grpc.WithSharedWriteBuffer(true),
 	)
 }
 
