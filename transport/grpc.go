@@ -148,18 +148,29 @@ func (t *GRPC) Frames(s grpc.ClientStreamingServer[transportpb.Frame, transportp
 		return err
 	}
 	defer leave()
-	if len(first.Payload) > 0 {
-		t.cfg.Handler.HandleFrame(from, class, first.Payload)
+	// A stream that was replaced, or whose node stops, ends at once, also while nothing comes on it. Returning ends the
+	// stream, and with it the receiving goroutine.
+	ended := make(chan error, 1)
+	t.wg.Go(func() { ended <- t.receive(s, from, class, first.Payload) })
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+		return status.Error(codes.Aborted, "the stream was replaced, or the node stops")
 	}
+}
+
+// receive hands frames to the handler until the stream ends.
+func (t *GRPC) receive(s grpc.ClientStreamingServer[transportpb.Frame, transportpb.FramesDone], from base.NodeID, class Class, payload []byte) error {
 	for {
+		if len(payload) > 0 {
+			t.cfg.Handler.HandleFrame(from, class, payload)
+		}
 		f, err := s.Recv()
 		if err != nil {
 			return err
 		}
-		if ctx.Err() != nil {
-			return status.Error(codes.Aborted, "the stream was replaced, or the node stops")
-		}
-		t.cfg.Handler.HandleFrame(from, class, f.Payload)
+		payload = f.Payload
 	}
 }
 
@@ -214,6 +225,7 @@ func (t *GRPC) enter(ctx context.Context, h *transportpb.Hello) (context.Context
 	number := in.next
 	in.next++
 	in.cancels[number] = cancel
+	t.wg.Add(1) // under the lock, after closed was seen to be false: Close waits for this stream
 	t.cfg.Handler.PeerAddress(from, inc, h.FromAddress)
 	return ctx, from, func() {
 		stop()
@@ -221,6 +233,7 @@ func (t *GRPC) enter(ctx context.Context, h *transportpb.Hello) (context.Context
 		t.mu.Lock()
 		delete(in.cancels, number)
 		t.mu.Unlock()
+		t.wg.Done()
 	}, nil
 }
 
