@@ -152,7 +152,7 @@ func TestOneSnapshotUnderWay(t *testing.T) {
 
 // keeping is a leader that keeps 4 applied entries, with its log at the given index, committed by replica 2.
 func keeping(t *testing.T, last uint64) (*lone, *TruncatedState) {
-	l := newLone(t, func(c *Config) { c.LogKeepEntries, c.LogKeepBytes = 4, 1 << 30 })
+	l := newLone(t, func(c *Config) { c.LogKeepEntries, c.LogKeepBytes = 4, 1<<30 })
 	l.lead()
 	for i := uint64(12); i <= last; i++ {
 		l.propose(i)
