@@ -28,6 +28,7 @@ import (
 //	transfer node=1 to=2              node 1 is to hand leadership to replica 2
 //	change node=1 learner=4           a step of membership: learner=NODE, promote=REPLICA, swap=IN,OUT, leave, remove=REPLICA
 //	campaign node=1                   an election now
+//	say from=1 to=3 node=3            a late heartbeat of replica 1 to replica 3 arrives at node 3
 //	state                             every replica as it is
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -46,7 +47,7 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) string {
 	verbs := map[string]func(*testing.T, *datadriven.TestData){
 		"cluster": s.cluster, "run": s.run, "propose": s.propose, "read": s.read, "crash": s.crash, "start": s.start,
 		"hold": s.hold, "release": s.release, "cut": s.cut, "heal": s.heal, "transfer": s.transfer, "change": s.change,
-		"campaign": s.campaign,
+		"campaign": s.campaign, "say": s.say,
 	}
 	if d.Cmd == "state" {
 		return s.state()
@@ -181,6 +182,14 @@ func (s *story) transfer(t *testing.T, d *datadriven.TestData) {
 func (s *story) campaign(t *testing.T, d *datadriven.TestData) {
 	n := s.node(t, d)
 	n.ev.Admin = append(n.ev.Admin, Admin{Range: testRange, Campaign: true})
+}
+
+func (s *story) say(t *testing.T, d *datadriven.TestData) {
+	n, from, to := s.node(t, d), arg(t, d, "from", uint64(0)), arg(t, d, "to", uint64(0))
+	n.ev.Messages = append(n.ev.Messages, Message{
+		Range: testRange, FromNode: base.NodeID(from), ToNode: n.id, FromReplica: base.ReplicaID(from), ToReplica: base.ReplicaID(to),
+		Raft: &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), From: new(from), To: new(to), Term: new(uint64(6)), Commit: new(uint64(0))},
+	})
 }
 
 // change proposes one step from the descriptor that the proposer has applied. Which steps are legal is meta/desc's to
