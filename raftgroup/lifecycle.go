@@ -16,13 +16,19 @@ var (
 	errReplaced  = errors.New("the replica's state was replaced by a snapshot")
 )
 
-// load brings a replica that the store holds into the loop; nil if it holds none.
+// load brings a replica that the store holds into the loop; nil if it holds none. One that stopped between the applying of
+// its own removal and its end is ended now: nobody speaks to it any more, and it asks nobody.
 func (l *Loop) load(id base.RangeID) *group {
 	ld := l.mustLoad(id)
 	if ld.ReplicaID == 0 {
 		return nil
 	}
-	return l.add(id, ld.ReplicaID, &ld)
+	g := l.add(id, ld.ReplicaID, &ld)
+	if removed(ld.Descriptor, g.replica) {
+		l.destroy(g, base.ReplicaID(ld.Descriptor.NextReplicaId), "removed from the range before it was stopped")
+		return nil
+	}
+	return g
 }
 
 func (l *Loop) mustLoad(id base.RangeID) Loaded {

@@ -150,25 +150,14 @@ func (l *Loop) appliedTo(a *Applied) {
 	if g == nil || a.Index < g.applied {
 		return // it was destroyed or replaced meanwhile
 	}
-	var cs *raftpb.ConfState
-	for _, cc := range a.Changes {
-		cs = g.rn.ApplyConfChange(cc)
-	}
-	invariants.Check(cs == nil || a.Descriptor != nil && sameConf(cs, ConfState(a.Descriptor)),
-		"%s: raft's configuration is %v, not the descriptor's", g.id, cs)
 	invariants.Check(a.Index <= g.handed || a.Index == g.log.truncated.Index,
 		"%s: applied %d, handed out %d", g.id, a.Index, g.handed)
+	if a.Index >= g.log.truncated.Index {
+		l.reconfigure(g, a)
+	} // else a snapshot came while this was applied: Raft has its configuration already, to which these changes led
 	g.applied, g.log.applied = a.Index, a.Index
 	g.log.recent.shrink(a.Index)
 	g.handed = max(g.handed, a.Index)
-	if a.Descriptor != nil {
-		g.log.desc = a.Descriptor
-		clear(g.nodes)
-		maps.DeleteFunc(g.spoke, func(id base.ReplicaID, _ base.Instant) bool { return removed(a.Descriptor, id) })
-		if g.electAt == base.Never && g.role != raft.StateLeader {
-			l.restartElection(g)
-		}
-	}
 	n := 0
 	for ; n < len(g.applying) && g.applying[n].index <= a.Index; n++ {
 		for _, m := range g.applying[n].resp {
@@ -182,6 +171,25 @@ func (l *Loop) appliedTo(a *Applied) {
 		return
 	}
 	l.touch(g)
+}
+
+// reconfigure takes in the conf changes that took effect, and the descriptor that they led to.
+func (l *Loop) reconfigure(g *group, a *Applied) {
+	var cs *raftpb.ConfState
+	for _, cc := range a.Changes {
+		cs = g.rn.ApplyConfChange(cc)
+	}
+	invariants.Check(cs == nil || a.Descriptor != nil && sameConf(cs, ConfState(a.Descriptor)),
+		"%s: raft's configuration is %v, not the descriptor's", g.id, cs)
+	if a.Descriptor == nil {
+		return
+	}
+	g.log.desc = a.Descriptor
+	clear(g.nodes)
+	maps.DeleteFunc(g.spoke, func(id base.ReplicaID, _ base.Instant) bool { return removed(a.Descriptor, id) })
+	if g.electAt == base.Never && g.role != raft.StateLeader {
+		l.restartElection(g)
+	}
 }
 
 // admin carries out one request of the replica's own node.

@@ -59,6 +59,34 @@ func TestRuleEntriesBehindASnapshotAreWritten(t *testing.T) {
 	}
 }
 
+// Entries may be on their way through the state machine when a snapshot is taken in, a membership change among them. Raft
+// has the snapshot's configuration by then. Broken, the change is made to it a second time: Raft panics, or counts
+// another majority than its peers.
+func TestRuleChangesBeforeASnapshotAreInIt(t *testing.T) {
+	l := newLone(t, nil)
+	next, cc := l.addLearner(4)
+	m := msgApp(6, 5, 10, 11, 11)
+	m.Entries[0].Type = raftpb.EntryConfChangeV2.Enum()
+	l.step(Events{Messages: []Message{message(2, m)}})
+	if eff := l.step(l.durable()); len(eff.Applies) != 1 {
+		t.Fatalf("to apply: %v", eff.Applies)
+	}
+	a := l.snapshot(6, 100)
+	over := descriptor(testRange, 1, 2, 3) // the learner has come and gone
+	over.Generation, over.NextReplicaId = 3, 5
+	l.n.staged["s"].desc = over
+	l.step(Events{Admin: []Admin{a}})
+	l.step(Events{Applied: []Applied{
+		{Range: testRange, Index: 11, Descriptor: next, Changes: []*raftpb.ConfChangeV2{cc}},
+		{Range: testRange, Index: 100, Descriptor: over},
+	}})
+	l.step(l.durable())
+	st, _ := l.n.loop.Status(testRange)
+	if cs := l.n.loop.groups[testRange].rn.Status().Config; st.Applied != 100 || st.Descriptor != over || len(cs.Learners) > 0 {
+		t.Fatalf("%+v, configuration %s", st, cs)
+	}
+}
+
 // What Raft does not install is dropped: a snapshot behind what is committed here, one of an old leader, a second one in
 // the same step, one for a replica that is dead.
 func TestUnwantedSnapshotsAreDropped(t *testing.T) {
