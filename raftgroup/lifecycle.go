@@ -25,7 +25,7 @@ func (l *Loop) load(id base.RangeID) *group {
 	}
 	g := l.add(id, ld.ReplicaID, &ld)
 	if removed(ld.Descriptor, g.replica) {
-		l.destroy(g, base.ReplicaID(ld.Descriptor.NextReplicaId), "removed from the range before it was stopped")
+		l.destroy(g, deadBelow(ld.Descriptor, l.cfg.Node), "removed from the range before it was stopped")
 		return nil
 	}
 	return g
@@ -103,7 +103,7 @@ func (l *Loop) resolve(g *group, m *Message) *group {
 	if removed(g.log.desc, m.FromReplica) {
 		l.eff.Messages = append(l.eff.Messages, Message{
 			Range: m.Range, FromNode: l.cfg.Node, ToNode: m.FromNode, FromReplica: g.replica, ToReplica: m.FromReplica,
-			TooOld: base.ReplicaID(g.log.desc.NextReplicaId),
+			TooOld: deadBelow(g.log.desc, m.FromNode),
 		})
 		return nil
 	}
@@ -121,6 +121,17 @@ func removed(d *metapb.RangeDescriptor, id base.ReplicaID) bool {
 		}
 	}
 	return true
+}
+
+// deadBelow returns the id below which the range's replicas on a node are dead: that of its present replica there, which
+// may have come after one that does not know of its end yet; or the next that the range will have anywhere.
+func deadBelow(d *metapb.RangeDescriptor, node base.NodeID) base.ReplicaID {
+	for _, r := range d.Replicas {
+		if base.NodeID(r.NodeId) == node {
+			return base.ReplicaID(r.ReplicaId)
+		}
+	}
+	return base.ReplicaID(d.NextReplicaId)
 }
 
 // create makes an empty replica for a leader that speaks to it, unless the tombstone says that it is dead.

@@ -167,7 +167,7 @@ func (l *Loop) appliedTo(a *Applied) {
 	g.applying = slices.Delete(g.applying, 0, n)
 	l.finishReads(g)
 	if a.Removed {
-		l.destroy(g, base.ReplicaID(g.log.desc.GetNextReplicaId()), "removed from the range")
+		l.destroy(g, deadBelow(g.log.desc, l.cfg.Node), "removed from the range")
 		return
 	}
 	l.touch(g)

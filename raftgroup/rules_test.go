@@ -150,6 +150,35 @@ func TestRuleOnlyTheRemovedAreTold(t *testing.T) {
 	}
 }
 
+// A tombstone spares the replica that has taken a removed one's place on the same node. Broken, that replica is listed,
+// counted in majorities, and can never be made.
+func TestRuleTombstoneSparesTheSuccessor(t *testing.T) {
+	d := descriptor(testRange, 1, 2, 3)
+	d.Replicas[2].ReplicaId, d.NextReplicaId = 5, 7 // replica 3 was on node 3, which has replica 5 now; 6 came and went
+	l := newLone(t, nil)
+	l.n.disk.written[testRange].desc = d
+	l.restart()
+	eff := l.step(Events{Messages: []Message{message(3, msgVote(6, 9, 99))}})
+	if len(eff.Messages) != 1 || eff.Messages[0].TooOld != 5 {
+		t.Errorf("replica 3 is told %+v, want 5", eff.Messages)
+	}
+	from := message(3, msgVote(6, 9, 99))
+	from.FromNode = 4 // it had moved
+	if eff = l.step(Events{Messages: []Message{from}}); len(eff.Messages) != 1 || eff.Messages[0].TooOld != 7 {
+		t.Errorf("a replica on a node without one is told %+v, want 7", eff.Messages)
+	}
+	// The same where a replica applies its own end.
+	l = newLone(t, nil)
+	d = descriptor(testRange, 1, 2, 3)
+	d.Replicas[0].ReplicaId, d.NextReplicaId = 4, 6
+	l.step(Events{Messages: []Message{message(2, msgApp(6, 5, 10, 11, 11))}})
+	l.step(l.durable())
+	eff = l.step(Events{Applied: []Applied{{Range: testRange, Index: 11, Descriptor: d, Removed: true}}})
+	if a := eff.Appends; len(a) != 1 || a[0].Destroy != 4 {
+		t.Errorf("its tombstone: %+v, want 4", a)
+	}
+}
+
 // Who is told that it is too old destroys itself, if the word is for it. Broken, a replica ends because of a message for
 // one that was here before it.
 func TestRuleTooOldIsForOneReplica(t *testing.T) {
