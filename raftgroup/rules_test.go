@@ -284,10 +284,37 @@ func TestRuleUnlistedNeverCampaigns(t *testing.T) {
 		for range 20 {
 			l.w.now = l.w.now.Add(time.Second)
 			eff := l.step(Events{Admin: []Admin{{Range: testRange, Campaign: true}}})
-			if len(eff.Appends)+len(eff.Messages) > 0 || eff.Wake != base.Never {
-				t.Fatalf("%v: it writes %+v and says %v, and wakes at %d", d, eff.Appends, said(eff), eff.Wake)
+			for _, m := range eff.Messages {
+				if m.Raft.GetType() != raftpb.MsgHeartbeatResp || m.Raft.GetTerm() != 5 {
+					t.Fatalf("%v: it says %v", d, m.Raft)
+				}
+			}
+			if len(eff.Appends) > 0 {
+				t.Fatalf("%v: it writes %+v", d, eff.Appends)
 			}
 		}
+	}
+}
+
+// A learner that was removed and did not hear of it asks, when it hears of no leader, and is told. Broken, it stays for
+// ever. While it hears a leader it is silent.
+func TestRuleARemovedLearnerFindsOut(t *testing.T) {
+	l := newLone(t, nil)
+	l.n.disk.written[testRange].desc.Replicas[0].Role = metapb.ReplicaRole_REPLICA_ROLE_LEARNER
+	l.restart()
+	for range 50 {
+		l.w.now = l.w.now.Add(base.TickInterval)
+		eff := l.step(Events{Messages: []Message{message(2, msgHeartbeat(6))}})
+		if got := said(eff); !slices.Equal(got, []string{"MsgHeartbeatResp to 2"}) {
+			t.Fatalf("while a leader speaks: %v", got)
+		}
+	}
+	eff := &Effects{}
+	for end := l.w.now.Add(3 * time.Second); len(eff.Messages) == 0 && l.w.now < end; l.w.now = l.w.now.Add(base.TickInterval) {
+		eff = l.step(Events{})
+	}
+	if got := said(eff); !slices.Equal(got, []string{"MsgHeartbeatResp to 2", "MsgHeartbeatResp to 3"}) {
+		t.Fatalf("when nobody speaks: %v", got)
 	}
 }
 

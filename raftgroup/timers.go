@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/cairndb/cairn/internal/base"
 )
@@ -79,12 +80,15 @@ func (l *Loop) retime(g *group) {
 	}
 }
 
-// restartElection draws the time at which a replica that is not the leader campaigns, if it hears of no leader.
+// restartElection draws the time at which a replica that is not the leader campaigns, if it hears of no leader. A learner
+// asks then whether it is still one.
 func (l *Loop) restartElection(g *group) {
 	g.electAt = base.Never
-	if g.voter() {
-		t := l.cfg.electionTimeout()
+	switch t := l.cfg.electionTimeout(); {
+	case g.voter():
 		g.electAt = l.now.Add(t + time.Duration(l.rand.Int63n(int64(t))))
+	case g.log.desc != nil:
+		g.electAt = l.now.Add(2 * t)
 	}
 	l.retime(g)
 }
@@ -120,8 +124,28 @@ func (l *Loop) electionDue(g *group) {
 		g.electAt = since.Add(t + time.Duration(l.rand.Int63n(int64(t))))
 		return
 	}
-	l.campaign(g)
+	if g.voter() {
+		l.campaign(g)
+	} else {
+		l.ask(g)
+	}
 	l.restartElection(g)
+}
+
+// ask says a word to the range's other replicas that means nothing to them if this one is still a learner. If it was
+// removed and the word of it was lost, nobody speaks to it, and it may not campaign: whoever has applied its removal
+// answers that it is too old.
+func (l *Loop) ask(g *group) {
+	_ = g.rn.ForgetLeader()
+	for _, r := range g.log.desc.GetReplicas() {
+		if base.ReplicaID(r.ReplicaId) == g.replica {
+			continue
+		}
+		l.emitMessage(g, &raftpb.Message{
+			Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(g.replica)), To: new(r.ReplicaId), Term: new(g.term),
+		})
+	}
+	l.touch(g)
 }
 
 // campaign begins an election, if the applied configuration lists this replica as a voter: one that it does not list
