@@ -177,6 +177,9 @@ func (w *world) step(n *testNode) {
 	n.ev = Events{}
 	eff := n.loop.Step(w.now, &ev)
 	n.wake = eff.Wake
+	for i := range eff.Messages {
+		n.checkSent(&eff.Messages[i])
+	}
 	for i := range eff.Appends {
 		w.write(n, &eff.Appends[i])
 	}
