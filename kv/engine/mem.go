@@ -74,6 +74,13 @@ func (m *Mem) Unsynced() int {
 	return len(m.journal)
 }
 
+// Durable is a view of what is synced now: what a crash that keeps nothing else would leave.
+func (m *Mem) Durable() Reader {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &memSnapshot{m, m.durable.Copy()}
+}
+
 // SyncTo makes the first n unsynced batches durable, as a disk does that syncs when it likes.
 func (m *Mem) SyncTo(n int) {
 	m.mu.Lock()

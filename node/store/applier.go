@@ -22,6 +22,7 @@ type applier struct {
 	stopped bool
 
 	results []apply.Result // one for each Apply of a pass, reused
+	byHand  bool           // nobody runs it but who calls once: see Hand
 }
 
 func newApplier(s *Store, box *mailbox) *applier {
@@ -39,6 +40,10 @@ func (a *applier) put(applies []raftgroup.Apply) {
 
 // drain returns when everything that was put is applied, or the applier has stopped.
 func (a *applier) drain() {
+	if a.byHand {
+		a.once()
+		return
+	}
 	a.mu.Lock()
 	for (len(a.queue) > 0 || a.busy) && !a.stopped {
 		a.cond.Wait()
@@ -77,6 +82,21 @@ func (a *applier) run() {
 		}
 		clear(queue)
 		spare = queue
+	}
+}
+
+// once applies all that waits.
+func (a *applier) once() {
+	a.mu.Lock()
+	queue := a.queue
+	a.queue = nil
+	a.mu.Unlock()
+	if len(queue) == 0 || a.stopped {
+		return
+	}
+	if err := a.apply(queue); err != nil {
+		a.s.fatal(err)
+		a.stop()
 	}
 }
 

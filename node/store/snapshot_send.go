@@ -21,6 +21,10 @@ import (
 
 // send begins to send the range's state to the replica that the message is for; Raft is told how it ended.
 func (sn *snapshots) send(m raftgroup.Message) {
+	if sn.byHand != nil {
+		sn.byHand(m)
+		return
+	}
 	key := sendKey{m.Range, m.ToReplica}
 	sn.mu.Lock()
 	busy := sn.sending[key]

@@ -29,6 +29,8 @@ type snapshots struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
+	byHand func(raftgroup.Message) // set: it sends, and no goroutine does; see Hand
+
 	mu      sync.Mutex
 	staged  map[string]*staged // received or being received, by token
 	sending map[sendKey]bool

@@ -29,6 +29,10 @@ type Config struct {
 	Seed        uint64 // of the loops' election timers
 	Loops       int    // 0: one for each core
 	Logger      *slog.Logger
+	// Clock is the node's monotonic clock, Now if nil. Deadlines are on it, and the loops' timers.
+	Clock func() base.Instant
+	// LogKeepEntries and LogKeepBytes are how much of a log is kept for replicas that are behind; 0: base's limits.
+	LogKeepEntries, LogKeepBytes uint64
 
 	// OnFatal is told, once, of an error after which the store serves nothing more.
 	OnFatal func(error)
@@ -46,6 +50,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Clock == nil {
+		c.Clock = Now
 	}
 	if c.OnFatal == nil {
 		c.OnFatal = func(error) {}
@@ -134,8 +141,9 @@ func (s *Store) Incarnation() base.Incarnation { return s.cfg.Incarnation }
 func (s *Store) newWorker(i int) (*worker, error) {
 	loop, err := raftgroup.NewLoop(raftgroup.Config{
 		Node: s.node, Incarnation: s.cfg.Incarnation, Seed: s.cfg.Seed + uint64(i),
-		Store: &logStore{eng: s.eng, cache: s.cache},
-	}, Now())
+		Store:          &logStore{eng: s.eng, cache: s.cache},
+		LogKeepEntries: s.cfg.LogKeepEntries, LogKeepBytes: s.cfg.LogKeepBytes,
+	}, s.cfg.Clock())
 	if err != nil {
 		return nil, err
 	}
@@ -147,15 +155,9 @@ func (s *Store) newWorker(i int) (*worker, error) {
 
 // Start loads the replicas that the engine holds and runs the loops. Frames leave through t from then on.
 func (s *Store) Start(t transport.Transport) error {
-	s.transport = t
-	ids, err := localRanges(s.eng)
+	ids, err := s.open(t)
 	if err != nil {
 		return err
-	}
-	for _, id := range ids {
-		if err := s.load(id); err != nil {
-			return err
-		}
 	}
 	for _, w := range s.workers {
 		s.wg.Go(w.run)
@@ -164,6 +166,27 @@ func (s *Store) Start(t transport.Transport) error {
 	}
 	s.wg.Go(s.expire)
 	s.wg.Go(s.compactor.run)
+	s.begin(ids)
+	return nil
+}
+
+// open loads the replicas that the engine holds.
+func (s *Store) open(t transport.Transport) ([]base.RangeID, error) {
+	s.transport = t
+	ids, err := localRanges(s.eng)
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range ids {
+		if err := s.load(id); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
+
+// begin hands the replicas to their loops.
+func (s *Store) begin(ids []base.RangeID) {
 	for _, id := range ids {
 		alone := s.onlyVoter(id)
 		s.admin(id, raftgroup.Admin{Range: id, Start: true})
@@ -171,7 +194,6 @@ func (s *Store) Start(t transport.Transport) error {
 			s.admin(id, raftgroup.Admin{Range: id, Campaign: true})
 		}
 	}
-	return nil
 }
 
 // expire ends what waits past its deadline.
@@ -181,7 +203,7 @@ func (s *Store) expire() {
 	for {
 		select {
 		case <-tick.C:
-			s.waiters.expire(Now())
+			s.waiters.expire(s.cfg.Clock())
 		case <-s.expiry:
 			return
 		}

@@ -36,23 +36,35 @@ func (w *worker) run() {
 		if w.box.isClosed() {
 			return
 		}
-		ev, asks := w.box.take()
-		now := Now()
-		eff := w.loop.Step(now, ev)
-		w.passes.Add(1)
-		if err := w.carryOut(eff); err != nil {
+		wake, err := w.pass(nil)
+		if err != nil {
 			w.s.fatal(err)
 			return
 		}
-		for _, f := range asks {
-			f(w.loop)
-		}
-		if eff.Wake == base.Never {
+		if wake == base.Never {
 			timer.Stop()
 		} else {
-			timer.Reset(max(0, eff.Wake.Sub(Now())))
+			timer.Reset(max(0, wake.Sub(w.s.cfg.Clock())))
 		}
 	}
+}
+
+// pass takes what has come, steps the loop and sees to the effects, which watch, if set, is shown before. It returns when
+// the next pass is due, whether or not something comes.
+func (w *worker) pass(watch func(*raftgroup.Effects)) (wake base.Instant, err error) {
+	ev, asks := w.box.take()
+	eff := w.loop.Step(w.s.cfg.Clock(), ev)
+	w.passes.Add(1)
+	if watch != nil {
+		watch(eff)
+	}
+	if err := w.carryOut(eff); err != nil {
+		return 0, err
+	}
+	for _, f := range asks {
+		f(w.loop)
+	}
+	return eff.Wake, nil
 }
 
 // carryOut does what the loop asked for. Messages go first: a follower's sync is the longer path.
