@@ -40,6 +40,7 @@ type group struct {
 	dirty     bool // in Loop.dirty: to be asked for its Ready
 	destroyed bool
 	unwritten bool // the ReplicaID is not in the store yet
+	unborn    bool // the ReplicaID is not known to be on disk: nothing is said under it
 
 	nodes     map[base.ReplicaID]base.NodeID  // where replicas that the descriptor does not list spoke from
 	spoke     map[base.ReplicaID]base.Instant // when each last spoke to this leader
@@ -61,7 +62,7 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 		id: id, replica: replica, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
 		spoke:  make(map[base.ReplicaID]base.Instant),
 		tickAt: base.Never, readsAt: base.Never, lastHeard: l.now, votedAt: l.now.Add(-l.cfg.electionTimeout()),
-		unwritten: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
+		unwritten: ld.ReplicaID == 0, unborn: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
 	}
 	hard := ld.HardState
 	if hard == nil {
@@ -239,8 +240,8 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 		l.emitSnapshot(g, out)
 		return
 	}
-	if out.ToNode == 0 {
-		return // nobody knows where it is; Raft sends again
+	if out.ToNode == 0 || g.unborn {
+		return // nobody knows where it is, or this replica may yet never have been; Raft sends again
 	}
 	l.eff.Messages = append(l.eff.Messages, out)
 }

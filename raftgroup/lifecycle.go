@@ -90,6 +90,9 @@ func (l *Loop) resolve(g *group, m *Message) *group {
 			return l.create(m)
 		}
 	}
+	if l.tellRemoved(g, m) {
+		return nil
+	}
 	switch {
 	case m.ToReplica < g.replica:
 		return nil // for a replica that was removed; ids are never used twice
@@ -100,14 +103,20 @@ func (l *Loop) resolve(g *group, m *Message) *group {
 		l.destroy(g, m.ToReplica, "its place was taken by a newer replica")
 		return l.create(m)
 	}
-	if removed(g.log.desc, m.FromReplica) {
-		l.eff.Messages = append(l.eff.Messages, Message{
-			Range: m.Range, FromNode: l.cfg.Node, ToNode: m.FromNode, FromReplica: g.replica, ToReplica: m.FromReplica,
-			TooOld: deadBelow(g.log.desc, m.FromNode),
-		})
-		return nil
-	}
 	return g
+}
+
+// tellRemoved tells a sender that was removed from the range that it was. It may speak to one that was removed too and
+// whose place here another took: those that it knows may all be gone, and nobody else would tell it.
+func (l *Loop) tellRemoved(g *group, m *Message) bool {
+	if g.unborn || !removed(g.log.desc, m.FromReplica) {
+		return false
+	}
+	l.eff.Messages = append(l.eff.Messages, Message{
+		Range: m.Range, FromNode: l.cfg.Node, ToNode: m.FromNode, FromReplica: g.replica, ToReplica: m.FromReplica,
+		TooOld: deadBelow(g.log.desc, m.FromNode),
+	})
+	return true
 }
 
 // removed says that the range had that replica once, and no longer has.

@@ -137,6 +137,7 @@ func (l *Loop) durable(ds []Durable) {
 		n := 0
 		for ; n < len(l.flying) && l.flying[n].seq <= d.Seq; n++ {
 			for _, a := range l.flying[n].waiting {
+				a.g.unborn = false // its first batch held the ReplicaID
 				l.answer(a.g, a.ms)
 			}
 		}

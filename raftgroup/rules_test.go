@@ -179,6 +179,43 @@ func TestRuleTombstoneSparesTheSuccessor(t *testing.T) {
 	}
 }
 
+// Replica 3 was removed while it was away, and so were those that it knows: it speaks to one that was here once, and the
+// replica that came in its place tells it.
+func TestRuleToldByASuccessor(t *testing.T) {
+	d := descriptor(testRange, 1, 2, 4)
+	d.Replicas[0].ReplicaId, d.Replicas[1].ReplicaId, d.Replicas[2].ReplicaId, d.NextReplicaId = 5, 6, 7, 8
+	l := newLone(t, nil)
+	r := l.n.disk.written[testRange]
+	r.id, r.desc = 5, d
+	l.restart()
+	from := message(3, msgVote(6, 9, 99)) // to replica 1
+	eff := l.step(Events{Messages: []Message{from}})
+	if len(eff.Messages) != 1 || eff.Messages[0].TooOld != 8 || eff.Messages[0].ToReplica != 3 {
+		t.Errorf("replica 3 is told %+v, want that ids below 8 are dead", eff.Messages)
+	}
+	from.FromReplica = 6 // a member, that has not heard of this replica's predecessor's end
+	if eff = l.step(Events{Messages: []Message{from}}); len(eff.Messages) != 0 {
+		t.Errorf("a member is told %+v", eff.Messages)
+	}
+}
+
+// What a new replica says waits until its id is on disk: after a crash that lost it, another could take the id's place.
+func TestRuleNothingIsSaidBeforeBirth(t *testing.T) {
+	l := newLone(t, nil)
+	heartbeat := message(2, &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(uint64(6)), Commit: new(uint64(0))})
+	heartbeat.Range = 99
+	heartbeat.ToReplica, heartbeat.Raft.To = 4, new(uint64(4))
+	for range 2 {
+		if eff := l.step(Events{Messages: []Message{heartbeat}}); len(eff.Messages) != 0 {
+			t.Fatalf("replica 4 is not on disk and says %+v", eff.Messages)
+		}
+	}
+	l.step(l.durable())
+	if eff := l.step(Events{Messages: []Message{heartbeat}}); len(eff.Messages) != 1 {
+		t.Fatalf("replica 4 is on disk and says %+v", eff.Messages)
+	}
+}
+
 // Who is told that it is too old destroys itself, if the word is for it. Broken, a replica ends because of a message for
 // one that was here before it.
 func TestRuleTooOldIsForOneReplica(t *testing.T) {
