@@ -74,6 +74,9 @@ const (
 	// ReconcileInterval is how often a node looks after the ranges that it leads without being woken: followers that
 	// have caught up do not say so.
 	ReconcileInterval = 250 * time.Millisecond
+	// OrphanAfter is how long a replica hears of no leader before its node asks the index whether it is still a member: ten
+	// elections' time, so that it is not asked during one.
+	OrphanAfter = 10 * time.Second
 	// NodesInterval is how often a node without a replica of sys reads the nodes' records.
 	NodesInterval = 5 * time.Second
 	// StopTimeout bounds a graceful stop; what is still under way then is cut off, safely.

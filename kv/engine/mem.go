@@ -74,11 +74,11 @@ func (m *Mem) Unsynced() int {
 	return len(m.journal)
 }
 
-// Durable is a view of what is synced now: what a crash that keeps nothing else would leave.
-func (m *Mem) Durable() Reader {
+// Synced returns a copy of the value that a crash now would leave if it kept nothing unsynced, or ErrNotFound.
+func (m *Mem) Synced(key []byte) ([]byte, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return &memSnapshot{m, m.durable.Copy()}
+	return treeGet(m.durable, key)
 }
 
 // SyncTo makes the first n unsynced batches durable, as a disk does that syncs when it likes.

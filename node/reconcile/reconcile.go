@@ -52,7 +52,8 @@ type Reconciler struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	published map[base.RangeID]uint64 // the generation that the index acknowledged
+	published map[base.RangeID]uint64    // the generation that the index acknowledged
+	alone     map[base.RangeID]time.Time // since when a local replica hears of no leader
 }
 
 // New makes a reconciler; Start runs it.
@@ -60,7 +61,7 @@ func New(cfg Config) *Reconciler {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Reconciler{
 		cfg: cfg, wake: make(chan struct{}, 1), nodes: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
-		published: make(map[base.RangeID]uint64),
+		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time),
 	}
 }
 
@@ -100,10 +101,48 @@ func (r *Reconciler) run() {
 		case <-tick.C:
 		}
 		for _, id := range r.cfg.Store.Ranges() {
-			if st, ok := r.cfg.Store.State(id); ok && st.Role == raftgroup.Leader {
+			st, ok := r.cfg.Store.State(id)
+			switch {
+			case !ok || st.Leader != 0:
+				delete(r.alone, id)
+			case r.alone[id].IsZero():
+				r.alone[id] = time.Now()
+			case time.Since(r.alone[id]) > base.OrphanAfter:
+				delete(r.alone, id) // asked again after as long
+				r.askIndex(id, st.Replica)
+			}
+			if ok && st.Role == raftgroup.Leader {
 				r.lead(id)
 			}
 		}
+	}
+}
+
+// askIndex finds out whether a replica that hears of no leader is still one of its range. The root range is in no index.
+func (r *Reconciler) askIndex(id base.RangeID, replica base.ReplicaID) {
+	view := r.cfg.Store.View(id)
+	if view == nil {
+		return
+	}
+	own := view.Descriptor
+	index, ok := route.IndexKeyspace(base.KeyspaceID(own.KeyspaceId))
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
+	defer cancel()
+	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: route.DescriptorKey(own)})
+	if err != nil || len(resp.Kvs) == 0 {
+		return // the index is as far away as the leader is, or does not know the range yet
+	}
+	indexed := &metapb.RangeDescriptor{}
+	if err := proto.Unmarshal(resp.Kvs[0].Value, indexed); err != nil {
+		r.cfg.Logger.Error("an index entry cannot be read", "range", id, "error", err)
+		return
+	}
+	if below, ok := change.Orphaned(own, replica, r.cfg.Node, indexed); ok {
+		r.cfg.Logger.Info("the index does not list this replica: it was removed", "range", id, "replica", replica, "generation", indexed.Generation)
+		r.cfg.Store.Removed(id, replica, below)
 	}
 }
 

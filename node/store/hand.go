@@ -299,3 +299,6 @@ func (b *parcelStream) Recv() ([]byte, error) {
 func (b *parcelStream) CloseSend() error { return nil }
 
 var _ transport.BulkStream = (*parcelStream)(nil)
+
+// Fatal stops the store as an error of its disk does.
+func (s *Store) Fatal(err error) { s.fatal(err) }

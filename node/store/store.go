@@ -294,6 +294,13 @@ func (s *Store) Transfer(id base.RangeID, to base.ReplicaID) {
 	s.admin(id, raftgroup.Admin{Range: id, Transfer: to})
 }
 
+// Removed tells a local replica that the index no longer lists it: it ends, and ids below the given one stay dead here.
+// One with another id is not concerned.
+func (s *Store) Removed(id base.RangeID, replica, below base.ReplicaID) {
+	m := raftgroup.Message{Range: id, FromNode: s.node, ToNode: s.node, ToReplica: replica, TooOld: below}
+	s.worker(id).box.put(func(ev *raftgroup.Events) { ev.Messages = append(ev.Messages, m) })
+}
+
 // Unreachable tells the ranges that share it that a node cannot be reached.
 func (s *Store) Unreachable(node base.NodeID) {
 	s.mu.RLock()
