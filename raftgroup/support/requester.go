@@ -1,0 +1,134 @@
+package support
+
+import (
+	"slices"
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// Requester asks this node's peers for support and knows until when it certainly has it.
+type Requester struct {
+	cfg   Config
+	rand  *base.Rand
+	peers map[base.NodeID]*peer
+	order []base.NodeID // of peers, ascending: what is sent must not rest on a map's order
+	seq   uint64
+	disk  base.Instant // when this node's disk last completed a synced write that began at or after that time
+}
+
+// peer is what is known of one supporter.
+type peer struct {
+	token  Token
+	until  base.Instant // the support under token, on this node's clock
+	askAt  base.Instant
+	flying []flying // requests without an answer, oldest first; at most maxFlying
+}
+
+type flying struct {
+	seq      uint64
+	sent     base.Instant
+	duration time.Duration
+}
+
+// maxFlying bounds the requests that wait for an answer: older ones could not prolong anything any more.
+const maxFlying = 16
+
+// Ask is a request to be sent to a node.
+type Ask struct {
+	To      base.NodeID
+	Request Request
+}
+
+// NewRequester makes one without peers. The disk is taken to be well at now: the store was just opened with a sync.
+func NewRequester(cfg Config, now base.Instant) (*Requester, error) {
+	cfg.EnsureDefaults()
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Requester{cfg: cfg, rand: base.NewRand(cfg.Seed), peers: make(map[base.NodeID]*peer), disk: now}, nil
+}
+
+// SetPeers says whom to ask: the nodes that share a range with this one. What is known of those that stay is kept.
+func (r *Requester) SetPeers(now base.Instant, nodes []base.NodeID) {
+	for id := range r.peers {
+		if !slices.Contains(nodes, id) {
+			delete(r.peers, id)
+		}
+	}
+	for _, id := range nodes {
+		if id != r.cfg.Self && r.peers[id] == nil {
+			r.peers[id] = &peer{askAt: now}
+		}
+	}
+	r.order = r.order[:0]
+	for id := range r.peers {
+		r.order = append(r.order, id)
+	}
+	slices.Sort(r.order)
+}
+
+// Synced says that a synced write which began at began is on disk.
+func (r *Requester) Synced(began base.Instant) { r.disk = max(r.disk, began) }
+
+// DiskStale says whether the disk has completed nothing for so long that support is not asked for: a node that cannot
+// write must not lead. The caller then makes a small synced write, and tells Synced.
+func (r *Requester) DiskStale(now base.Instant) bool { return now.Sub(r.disk) >= r.cfg.Duration }
+
+// ProbeAt is when the disk should be written to if nothing else does: early enough that an idle disk is never stale.
+func (r *Requester) ProbeAt() base.Instant { return r.disk.Add(r.cfg.Duration / 2) }
+
+// Due returns what is to be sent at now, and when to ask again. The slice is the caller's.
+func (r *Requester) Due(now base.Instant) (asks []Ask, next base.Instant) {
+	next = base.Never
+	stale := r.DiskStale(now)
+	for _, id := range r.order {
+		p := r.peers[id]
+		if p.askAt <= now {
+			if !stale {
+				r.seq++
+				p.flying = append(p.flying, flying{r.seq, now, r.cfg.Duration})
+				if len(p.flying) > maxFlying {
+					p.flying = slices.Delete(p.flying, 0, 1)
+				}
+				asks = append(asks, Ask{id, Request{r.cfg.Incarnation, r.seq, r.cfg.Duration}})
+			}
+			// Jittered, so that many nodes do not ask in step.
+			spread := int64(r.cfg.Interval / 4)
+			p.askAt = now.Add(r.cfg.Interval - time.Duration(r.rand.Int63n(spread+1)))
+		}
+		next = min(next, p.askAt)
+	}
+	return asks, next
+}
+
+// Answered takes an answer, and says whether the peer's token changed: fortifications under the old one no longer count.
+func (r *Requester) Answered(from base.NodeID, a Answer) (tokenChanged bool) {
+	p := r.peers[from]
+	if p == nil || a.Incarnation != r.cfg.Incarnation || a.Token.Less(p.token) {
+		return false
+	}
+	i := slices.IndexFunc(p.flying, func(f flying) bool { return f.seq == a.Seq })
+	if i < 0 {
+		return false // never asked, or answered already, or too long ago to matter
+	}
+	f := p.flying[i]
+	p.flying = slices.Delete(p.flying, i, i+1)
+	if p.token.Less(a.Token) {
+		p.token, p.until, tokenChanged = a.Token, 0, true
+	}
+	p.until = max(p.until, f.sent.Add(relied(f.duration)))
+	return tokenChanged
+}
+
+// relied is how long, on its own clock from the sending, a requester relies on a promise of d.
+func relied(d time.Duration) time.Duration { return d / 1000 * (1000 - 2*MaxDrift) }
+
+// Support returns the newest token of a peer and until when, on this node's clock, it certainly supports this node under
+// that token. The zero token: it never did.
+func (r *Requester) Support(from base.NodeID) (Token, base.Instant) {
+	if p := r.peers[from]; p != nil {
+		return p.token, p.until
+	}
+	return Token{}, 0
+}
