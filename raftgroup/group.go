@@ -240,8 +240,11 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 		l.emitSnapshot(g, out)
 		return
 	}
-	if out.ToNode == 0 || g.unborn {
+	switch {
+	case out.ToNode == 0 || g.unborn:
 		return // nobody knows where it is, or this replica may yet never have been; Raft sends again
+	case m.GetFrom() != uint64(g.replica):
+		return // a question that Raft would send on for another, who asks again: nobody speaks for others
 	}
 	l.eff.Messages = append(l.eff.Messages, out)
 }

@@ -199,6 +199,22 @@ func TestRuleToldByASuccessor(t *testing.T) {
 	}
 }
 
+// Replica 3 took this one for the leader and asked it for a read index. Raft would send the question on to the leader in
+// the asker's name, which no receiver takes, nor anything else in that frame.
+func TestRuleNobodySpeaksForOthers(t *testing.T) {
+	l := newLone(t, nil)
+	l.step(Events{Messages: []Message{message(2, msgApp(6, 5, 10, 11, 11))}}) // replica 2 leads
+	l.step(l.durable())
+	eff := l.step(Events{Messages: []Message{message(3, &raftpb.Message{
+		Type: raftpb.MsgReadIndex.Enum(), Entries: []*raftpb.Entry{{Data: []byte("12345678")}},
+	})}})
+	for _, m := range eff.Messages {
+		if m.Raft.GetFrom() != uint64(m.FromReplica) {
+			t.Errorf("says %v in the name of %d", m.Raft, m.Raft.GetFrom())
+		}
+	}
+}
+
 // What a new replica says waits until its id is on disk: after a crash that lost it, another could take the id's place.
 func TestRuleNothingIsSaidBeforeBirth(t *testing.T) {
 	l := newLone(t, nil)

@@ -102,8 +102,11 @@ func checkRaftMessage(m *raftgroup.Message) error {
 	if m.Raft.GetFrom() != uint64(m.FromReplica) || m.Raft.GetTo() != uint64(m.ToReplica) || m.FromReplica == m.ToReplica {
 		return fmt.Errorf("%s: message from %s: envelope and content do not name the same two replicas", m.Range, m.FromNode)
 	}
-	if m.Raft.GetTerm() == 0 && m.Raft.GetType() != raftpb.MsgReadIndex {
+	switch reads := m.Raft.GetType() == raftpb.MsgReadIndex; {
+	case m.Raft.GetTerm() == 0 && !reads:
 		return fmt.Errorf("%s: message from %s: without a term Raft takes it for one of its own", m.Range, m.FromNode)
+	case m.Raft.GetTerm() != 0 && reads:
+		return fmt.Errorf("%s: message from %s: a question for a read index has no term", m.Range, m.FromNode)
 	}
 	if m.Raft.GetType() == raftpb.MsgApp {
 		return checkEntries(m)
