@@ -131,7 +131,7 @@ func (d *Dispatcher) proposeHere(ctx context.Context, id base.RangeID, data []by
 	if change != nil {
 		p.Change = change.Change
 	}
-	return wait(ctx, true, func(done store.Done) { d.cfg.Store.Propose(p, deadline(ctx), done) })
+	return wait(ctx, true, func(done store.Done) { d.cfg.Store.Propose(p, d.deadline(ctx), done) })
 }
 
 // Range reads keys of one range.
@@ -165,7 +165,7 @@ func (d *Dispatcher) read(ctx context.Context, ks base.KeyspaceID, key []byte, r
 func (d *Dispatcher) readAt(ctx context.Context, desc *metapb.RangeDescriptor, node base.NodeID, req, out proto.Message) error {
 	id := base.RangeID(desc.RangeId)
 	if node == d.cfg.Node {
-		_, err := wait(ctx, false, func(done store.Done) { d.cfg.Store.ReadIndex(id, deadline(ctx), done) })
+		_, err := wait(ctx, false, func(done store.Done) { d.cfg.Store.ReadIndex(id, d.deadline(ctx), done) })
 		if err != nil {
 			return err
 		}
@@ -216,11 +216,11 @@ func wait(ctx context.Context, write bool, start func(store.Done)) (proto.Messag
 }
 
 // deadline is ctx's, on the node's clock.
-func deadline(ctx context.Context) base.Instant {
+func (d *Dispatcher) deadline(ctx context.Context) base.Instant {
 	if t, ok := ctx.Deadline(); ok {
-		return store.Now().Add(time.Until(t))
+		return d.cfg.Store.Now().Add(time.Until(t))
 	}
-	return store.Now().Add(base.RequestTimeout)
+	return d.cfg.Store.Now().Add(base.RequestTimeout)
 }
 
 func emptyResponse(cmd *kvpb.Command) func() proto.Message {

@@ -14,7 +14,6 @@ import (
 
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
-	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -151,7 +150,7 @@ func (d *Dispatcher) HandleControl(from base.NodeID, raw []byte) error {
 func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 	id := base.RangeID(q.RangeId)
 	timeout := time.Duration(min(q.TimeoutMicros, uint64(base.RequestTimeout.Microseconds()))) * time.Microsecond
-	until := store.Now().Add(timeout)
+	until := d.cfg.Store.Now().Add(timeout)
 	done := func(m proto.Message, err error) {
 		resp := &rangepb.Response{Id: q.Id}
 		if err == nil {

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"sync"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/cairndb/cairn/internal/base"
@@ -15,3 +17,27 @@ func Now() base.Instant {
 	}
 	return base.Instant(ts.Nano())
 }
+
+// steady makes of a clock one that never goes back: after a step back it goes on from where it was. A loop that waited for
+// such a clock to catch up would hold no election meanwhile. Safe for concurrent use.
+type steady struct {
+	read func() base.Instant
+
+	mu    sync.Mutex
+	last  base.Instant
+	shift base.Instant
+}
+
+func (c *steady) now() base.Instant {
+	raw := c.read()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if raw+c.shift < c.last {
+		c.shift = c.last - raw
+	}
+	c.last = raw + c.shift
+	return c.last
+}
+
+// Now is the store's clock: what deadlines of its requests are on.
+func (s *Store) Now() base.Instant { return s.clock.now() }

@@ -70,7 +70,7 @@ func (h *Hand) Due(now base.Instant) bool {
 func (h *Hand) Pass(watch func(*raftgroup.Effects)) (wake base.Instant, err error) {
 	wake = base.Never
 	for i, w := range h.s.workers {
-		due := h.wake[i] <= h.s.cfg.Clock()
+		due := h.wake[i] <= h.s.Now()
 		select {
 		case <-w.box.signal:
 			due = true
@@ -135,7 +135,7 @@ func (h *Hand) Apply() {
 }
 
 // Expire ends the requests whose time is over.
-func (h *Hand) Expire() { h.s.waiters.expire(h.s.cfg.Clock()) }
+func (h *Hand) Expire() { h.s.waiters.expire(h.s.Now()) }
 
 // Compact removes what compactions hid, if there is anything.
 func (h *Hand) Compact() {

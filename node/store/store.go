@@ -85,9 +85,10 @@ func (c *Config) Validate() error {
 
 // Store runs the replicas of one node. Its methods may be called from any goroutine.
 type Store struct {
-	cfg  Config
-	eng  engine.Engine
-	node base.NodeID
+	cfg   Config
+	eng   engine.Engine
+	node  base.NodeID
+	clock *steady
 
 	cache     *entryCache
 	waiters   *waiters
@@ -119,7 +120,7 @@ func New(cfg Config) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		cfg: cfg, eng: cfg.Engine, node: cfg.Node, cache: cache, waiters: newWaiters(),
+		cfg: cfg, eng: cfg.Engine, node: cfg.Node, clock: &steady{read: cfg.Clock}, cache: cache, waiters: newWaiters(),
 		replicas: make(map[base.RangeID]*replica), statuses: make(map[base.RangeID]raftgroup.StateChange),
 		expiry: make(chan struct{}),
 	}
@@ -143,7 +144,7 @@ func (s *Store) newWorker(i int) (*worker, error) {
 		Node: s.node, Incarnation: s.cfg.Incarnation, Seed: s.cfg.Seed + uint64(i),
 		Store:          &logStore{eng: s.eng, cache: s.cache},
 		LogKeepEntries: s.cfg.LogKeepEntries, LogKeepBytes: s.cfg.LogKeepBytes,
-	}, s.cfg.Clock())
+	}, s.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +204,7 @@ func (s *Store) expire() {
 	for {
 		select {
 		case <-tick.C:
-			s.waiters.expire(s.cfg.Clock())
+			s.waiters.expire(s.Now())
 		case <-s.expiry:
 			return
 		}

@@ -44,7 +44,7 @@ func (w *worker) run() {
 		if wake == base.Never {
 			timer.Stop()
 		} else {
-			timer.Reset(max(0, wake.Sub(w.s.cfg.Clock())))
+			timer.Reset(max(0, wake.Sub(w.s.Now())))
 		}
 	}
 }
@@ -53,7 +53,7 @@ func (w *worker) run() {
 // the next pass is due, whether or not something comes.
 func (w *worker) pass(watch func(*raftgroup.Effects)) (wake base.Instant, err error) {
 	ev, asks := w.box.take()
-	eff := w.loop.Step(w.s.cfg.Clock(), ev)
+	eff := w.loop.Step(w.s.Now(), ev)
 	w.passes.Add(1)
 	if watch != nil {
 		watch(eff)
