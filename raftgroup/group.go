@@ -9,6 +9,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/invariants"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // group is one replica of one range: a RawNode, its log as far as it is in memory, and who waits for what.
@@ -72,6 +73,12 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 		// The commit index is not synced, what was applied rests on it: it was at least that.
 		hard = &raftpb.HardState{Term: new(hard.GetTerm()), Vote: new(hard.GetVote()), Commit: new(ld.Applied)}
 	}
+	if mutant.Is(mutant.CommitGoesBack) {
+		hard = &raftpb.HardState{Term: new(hard.GetTerm()), Vote: new(hard.GetVote()), Commit: new(ld.Truncated.Index)}
+	}
+	if mutant.Is(mutant.AppliedTwice) && ld.Applied > ld.Truncated.Index {
+		g.applied, g.handed, ld.Applied = g.applied-1, g.handed-1, ld.Applied-1
+	}
 	invariants.Check(ld.Applied >= ld.Truncated.Index, "%s: the log begins at %d and only %d is applied", id, ld.Truncated.Index, ld.Applied)
 	terms, err := loadTerms(ld.Truncated.Index+1, ld.LastIndex, func(i uint64) (uint64, error) { return l.cfg.Store.Term(id, i) })
 	if err != nil {
@@ -82,14 +89,17 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 		desc: ld.Descriptor, applied: ld.Applied,
 	}
 	g.term = hard.GetTerm()
-	g.rn, err = raft.NewRawNode(&raft.Config{
+	cfg := &raft.Config{
 		ID: uint64(replica), ElectionTick: l.cfg.ElectionTicks, HeartbeatTick: 1, Storage: &g.log, Applied: ld.Applied,
 		AsyncStorageWrites: true, MaxSizePerMsg: l.cfg.MaxMessageBytes, MaxCommittedSizePerReady: l.cfg.MaxApplyBytes,
 		MaxUncommittedEntriesSize: l.cfg.MaxUncommittedBytes, MaxInflightMsgs: l.cfg.MaxInflightMessages,
 		MaxInflightBytes: l.cfg.MaxInflightBytes, CheckQuorum: true, PreVote: true, StepDownOnRemoval: true,
 		DisableProposalForwarding: true, Logger: g.logger,
-	})
-	if err != nil {
+	}
+	if mutant.Is(mutant.ReadWithoutQuorum) {
+		cfg.ReadOnlyOption = raft.ReadOnlyLeaseBased
+	}
+	if g.rn, err = raft.NewRawNode(cfg); err != nil {
 		return nil, fmt.Errorf("%s: %w", id, err)
 	}
 	l.restartElection(g)
@@ -103,7 +113,7 @@ func (g *group) voter() bool {
 			return r.Role != metapb.ReplicaRole_REPLICA_ROLE_LEARNER
 		}
 	}
-	return false
+	return mutant.Is(mutant.UnlistedCampaigns)
 }
 
 // nodeOf returns where a replica is, 0 if that is not known.
@@ -193,6 +203,9 @@ func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
 		a.Entries = m.GetEntries()
 		a.OldLast = g.log.append(a.Entries)
 		g.proposals.indexed(a.Entries)
+		if mutant.Is(mutant.ConfChangeAtAppend) {
+			g.changeAt(a.Entries)
+		}
 	}
 	if g.unwritten {
 		a.ReplicaID, g.unwritten = g.replica, false
@@ -203,7 +216,7 @@ func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
 		l.answerLater(g, m.GetResponses())
 		return
 	}
-	l.batch.waiting = append(l.batch.waiting, answers{g, m.GetResponses()})
+	l.batch.waiting = append(l.batch.waiting, answers{g, l.early(g, m.GetResponses())})
 }
 
 // answerLater keeps answers for which nothing must be written until what the group has under way is durable: they may
@@ -241,7 +254,7 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 		return
 	}
 	switch {
-	case out.ToNode == 0 || g.unborn:
+	case out.ToNode == 0 || g.unborn && !mutant.Is(mutant.UnbornSpeaks):
 		return // nobody knows where it is, or this replica may yet never have been; Raft sends again
 	case m.GetFrom() != uint64(g.replica):
 		return // a question that Raft would send on for another, who asks again: nobody speaks for others
@@ -273,6 +286,9 @@ func (l *Loop) roleChanged(g *group) {
 	case g.role != raft.StateLeader && g.tickAt != base.Never:
 		g.tickAt = base.Never
 		l.restartElection(g)
+		if mutant.Is(mutant.LostLeaderRefuses) {
+			l.refusePlaced(g)
+		}
 	}
 	if g.lead == 0 || g.role != raft.StateLeader {
 		l.failRounds(g)
@@ -285,6 +301,9 @@ func (l *Loop) tell(g *group) {
 	now := StateChange{
 		Range: g.id, Replica: g.replica, Role: g.roleNow(), Term: g.term, Leader: g.lead, LeaderNode: g.nodeOf(g.lead),
 		Descriptor: g.log.desc,
+	}
+	if mutant.Is(mutant.LeaderNeverDropped) && now.Leader == 0 {
+		now.Leader, now.LeaderNode = g.told.Leader, g.told.LeaderNode
 	}
 	if g.destroyed || now.Role == g.told.Role && now.Term == g.told.Term && now.Leader == g.told.Leader &&
 		now.LeaderNode == g.told.LeaderNode && now.Descriptor == g.told.Descriptor {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 var (
@@ -149,7 +150,7 @@ func (l *Loop) create(m *Message) *group {
 		return nil
 	}
 	ld := l.mustLoad(m.Range)
-	if m.ToReplica < ld.Tombstone || m.ToReplica < ld.ReplicaID {
+	if (m.ToReplica < ld.Tombstone || m.ToReplica < ld.ReplicaID) && !mutant.Is(mutant.TombstoneIgnored) {
 		return nil
 	}
 	return l.add(m.Range, m.ToReplica, &Loaded{Tombstone: ld.Tombstone})

@@ -7,6 +7,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/invariants"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // logView is a group's log as Raft sees it (raft.Storage): bounds and terms in memory, entries in the LogStore. It moves
@@ -37,7 +38,11 @@ const markBytes = 64 << 10
 
 // InitialState implements raft.Storage.
 func (l *logView) InitialState() (*raftpb.HardState, *raftpb.ConfState, error) {
-	return l.hard, ConfState(l.desc), nil
+	cs := ConfState(l.desc)
+	if mutant.Is(mutant.JointForgotten) {
+		cs.VotersOutgoing = nil
+	}
+	return l.hard, cs, nil
 }
 
 // Entries implements raft.Storage.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/invariants"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // Loop runs the groups of many ranges. It is not safe for concurrent use: one goroutine, or one simulator, steps it.
@@ -167,7 +168,7 @@ func (l *Loop) appliedTo(a *Applied) {
 	}
 	g.applying = slices.Delete(g.applying, 0, n)
 	l.finishReads(g)
-	if a.Removed {
+	if a.Removed && !mutant.Is(mutant.UnlistedCampaigns) {
 		l.destroy(g, deadBelow(g.log.desc, l.cfg.Node), "removed from the range")
 		return
 	}
@@ -178,6 +179,10 @@ func (l *Loop) appliedTo(a *Applied) {
 func (l *Loop) reconfigure(g *group, a *Applied) {
 	var cs *raftpb.ConfState
 	for _, cc := range a.Changes {
+		if mutant.Is(mutant.ConfChangeAtAppend) || mutant.Is(mutant.ConfChangeSkipped) && l.cfg.Node == 2 ||
+			mutant.Is(mutant.UnlistedCampaigns) && a.Removed {
+			continue
+		}
 		cs = g.rn.ApplyConfChange(cc)
 	}
 	invariants.Check(cs == nil || a.Descriptor != nil && sameConf(cs, ConfState(a.Descriptor)),

@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // reads are the linearizable reads that wait in a group: those for which no question was asked yet, and the questions
@@ -42,6 +43,10 @@ func (l *Loop) read(r *Read) {
 		return
 	case g.lead == 0:
 		l.readDone(r.ID, g.notLeader())
+		return
+	}
+	if n := len(g.reads.rounds); mutant.Is(mutant.ReadJoinsRound) && n > 0 {
+		g.reads.rounds[n-1].ids = append(g.reads.rounds[n-1].ids, r.ID)
 		return
 	}
 	if len(g.reads.waiting) == 0 {
@@ -99,7 +104,7 @@ func (l *Loop) readState(g *group, rs *raft.ReadState) {
 func (l *Loop) finishReads(g *group) {
 	rounds := g.reads.rounds[:0]
 	for _, r := range g.reads.rounds {
-		if r.index == 0 || r.index > g.applied {
+		if r.index == 0 || r.index > g.applied && !mutant.Is(mutant.ReadBeforeApplied) {
 			rounds = append(rounds, r)
 			continue
 		}
@@ -114,6 +119,12 @@ func (l *Loop) finishReads(g *group) {
 // failRounds ends the questions that will get no answer, because the leader or the term changed. The reads have had no
 // effect, and may be asked again.
 func (l *Loop) failRounds(g *group) {
+	if mutant.Is(mutant.StaleLeaderServes) {
+		for i := range g.reads.rounds {
+			g.reads.rounds[i].index = g.applied
+		}
+		l.finishReads(g)
+	}
 	l.endReads(g, func(r *round) bool { return r.index == 0 }, g.lead == 0)
 }
 

@@ -5,6 +5,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // recent is the end of a log in memory: what is not applied yet, and a little of what is, for followers that are a
@@ -22,6 +23,8 @@ func (r *recent) append(entries []*raftpb.Entry) {
 		switch start := r.entries[0].GetIndex(); {
 		case first <= start || first > start+uint64(n):
 			r.reset()
+		case mutant.Is(mutant.RecentKeepsSuffix) && first < start+uint64(n):
+			return
 		default:
 			r.cut(int(first - start))
 		}

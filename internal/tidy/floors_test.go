@@ -16,7 +16,7 @@ var floors = []struct {
 	sees     []string // if set: of the lower floors, only these
 }{
 	{floor: 0, packages: []string{"api"}},
-	{floor: 0, packages: []string{"internal/invariants", "internal/tidy"}},
+	{floor: 0, packages: []string{"internal/invariants", "internal/mutant", "internal/tidy"}},
 	{floor: 0, packages: []string{"internal/base"}},
 	{floor: 1, packages: []string{"kv", "raftgroup", "transport", "allocator"}},
 	{floor: 2, packages: []string{"meta"}, sees: []string{"kv", "raftgroup", "internal", "api"}},
@@ -61,6 +61,7 @@ var closed = map[string][]string{
 	"allocator":           {modulePath + "/internal/base", modulePath + "/internal/invariants"},
 	"internal/base":       {modulePath + "/api", modulePath + "/internal/invariants"},
 	"internal/invariants": {},
+	"internal/mutant":     {},
 	"internal/tidy":       {modulePath + "/internal/base"},
 }
 
