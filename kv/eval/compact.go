@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 )
 
@@ -96,11 +97,14 @@ func (c *compaction) key() error {
 	if err != nil {
 		return err
 	}
-	goes := isTombstone(value) && rev < c.compacted
+	goes := isTombstone(value) && rev < c.compacted || mutant.Is(mutant.CompactionTakesNewest)
 	for c.it.Next() && c.within(prefix) {
 		if c.done.Seen >= c.budget && c.done.Dropped > 0 { // a step that drops nothing would come here again
 			c.again = bytes.Clone(c.first)
 			return nil
+		}
+		if mutant.Is(mutant.CompactionRevives) && goes {
+			continue
 		}
 		if err := c.drop(c.it.Key()); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/keys"
 )
 
@@ -43,9 +44,11 @@ func (w *write) set(prefix []byte, rec *Record) error {
 	}
 	w.subs++
 	w.current = w.next
-	if rec.Tombstone {
+	switch {
+	case rec.Tombstone && mutant.Is(mutant.DeletedKeepsVersion):
+	case rec.Tombstone:
 		p.heads.put(prefix, head{})
-	} else {
+	default:
 		p.heads.put(prefix, head{create: rec.Create, version: rec.Version, lease: rec.Lease})
 	}
 	return w.find.wrote(prefix)
@@ -105,7 +108,7 @@ func (w *write) previous(req *pb.PutRequest, respond bool) (Record, bool, error)
 	f.key = keys.Data(f.key[:0], w.ks, req.GetKey(), newest)
 	prefix := f.key[:len(f.key)-keys.RevisionLen]
 	if !req.GetIgnoreValue() && !(respond && req.GetPrevKv()) {
-		if h, ok := w.p.heads.get(prefix); ok {
+		if h, ok := w.p.heads.get(prefix); ok || mutant.Is(mutant.UnreplicatedState) {
 			return Record{Create: h.create, Version: h.version, Lease: h.lease}, h.version != 0, nil
 		}
 	}
@@ -162,6 +165,9 @@ func (w *write) deleteSpan(req *pb.DeleteRangeRequest, previous bool, resp *pb.D
 	}
 	var found kvList
 	for err == nil && s.next() {
+		if mutant.Is(mutant.DeleteRangeMissesLast) && resp.Deleted > 0 {
+			break
+		}
 		err = w.deleteScanned(s, previous, &found)
 		resp.Deleted++
 	}

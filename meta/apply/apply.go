@@ -21,6 +21,7 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/desc"
@@ -110,7 +111,8 @@ type pass struct {
 
 func (p *pass) entries(entries []*raftpb.Entry) error {
 	for _, e := range entries {
-		if e.GetIndex() != p.applied.index+1 || e.GetTerm() < p.applied.term {
+		again := mutant.Is(mutant.AppliedTwice) && e.GetIndex() == p.applied.index
+		if e.GetIndex() != p.applied.index+1 && !again || e.GetTerm() < p.applied.term {
 			return p.corrupt(e, fmt.Errorf("it follows index %d of term %d", p.applied.index, p.applied.term))
 		}
 		if err := p.entry(e); err != nil {

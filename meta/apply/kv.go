@@ -6,6 +6,7 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/eval"
 )
 
@@ -13,6 +14,9 @@ import (
 // command was proposed: the span may have changed in between, in the log.
 func (p *pass) evaluate(cmd *kvpb.Command, mine bool) (done, error) {
 	env := p.env(cmd.NowMicros, mine)
+	if mutant.Is(mutant.NodeDecides) && mine {
+		env.Counters.Revision++
+	}
 	response, err := p.data.Apply(&env, cmd)
 	switch {
 	case err == nil:

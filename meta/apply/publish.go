@@ -6,6 +6,7 @@ import (
 
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/route"
 )
@@ -37,7 +38,7 @@ func (p *pass) publish(c *kvpb.PublishDescriptor, nowMicros int64) (done, error)
 		if err != nil {
 			return done{}, &base.Corruption{Where: fmt.Sprintf("%s: index entry %x", p.id, c.Key), Cause: err}
 		}
-		if current.Generation >= d.Generation {
+		if current.Generation >= d.Generation && !mutant.Is(mutant.PublishOlder) {
 			return done{response: &kvpb.PublishDescriptorResponse{Current: current}}, nil
 		}
 	}

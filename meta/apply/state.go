@@ -7,6 +7,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/kv/keys"
@@ -60,6 +61,9 @@ func Load(r engine.Reader, id base.RangeID) (*Replica, error) {
 	if err := rep.counters.Unmarshal(raw); err != nil {
 		return nil, corruptState(keys.RangeCounters(id), err)
 	}
+	if mutant.Is(mutant.RevisionNotRestored) {
+		rep.counters = eval.FirstCounters()
+	}
 	return rep, nil
 }
 
@@ -78,6 +82,9 @@ func (r *Replica) writeChanged(w engine.Writer, before *Replica) error {
 		if err := w.Set(keys.RangeCounters(r.id), r.counters.Marshal()); err != nil {
 			return err
 		}
+	}
+	if mutant.Is(mutant.AppliedOutsideBatch) && before.desc != nil {
+		return w.Set(keys.RangeApplied(r.id), encodePosition(before.applied))
 	}
 	if r.applied != before.applied {
 		return w.Set(keys.RangeApplied(r.id), encodePosition(r.applied))

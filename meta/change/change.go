@@ -21,6 +21,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -95,7 +96,7 @@ type state struct {
 
 // leaveJoint repairs a joint configuration, whoever began it and whatever for.
 func (s *state) leaveJoint() (Step, bool) {
-	if !desc.Joint(s.d) {
+	if !desc.Joint(s.d) || mutant.Is(mutant.JointNeverLeft) {
 		return Step{}, false
 	}
 	if leader := desc.Replica(s.d, s.o.Leader); leader.Role == outgoing {
@@ -118,7 +119,7 @@ func (s *state) dropLearner() (Step, bool) {
 // there are voters enough, and beside the others as long as there are too few.
 func (s *state) promote() (Step, bool) {
 	for _, r := range s.d.Replicas {
-		if r.Role != learner || !s.caughtUp(r) {
+		if r.Role != learner || !s.caughtUp(r) && !mutant.Is(mutant.LearnerPromotedEarly) {
 			continue
 		}
 		if out := s.leaving(); out != nil && (!s.alive(out) || s.voters() >= len(s.g.Voters)) {

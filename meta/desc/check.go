@@ -41,7 +41,7 @@ func guess(from, to *metapb.RangeDescriptor) (*metapb.RangeDescriptor, *raftpb.C
 	switch [4]int{len(d.added), len(d.removed), len(d.promoted), len(d.demoted)} {
 	case [4]int{1, 0, 0, 0}:
 		next, err := AddLearner(from, base.NodeID(d.added[0].NodeId))
-		return next, simple(raftpb.ConfChangeAddLearnerNode, from.GetNextReplicaId()), err
+		return next, simple(raftpb.ConfChangeAddLearnerNode, d.added[0].ReplicaId), err
 	case [4]int{0, 1, 0, 0}:
 		id := d.removed[0].ReplicaId
 		step := RemoveVoter

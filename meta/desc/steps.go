@@ -6,6 +6,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // The steps. Each takes a valid descriptor, leaves it as it is, and returns the next one, or says why that step is not
@@ -27,7 +28,14 @@ func AddLearner(d *metapb.RangeDescriptor, node base.NodeID) (*metapb.RangeDescr
 		return nil, fmt.Errorf("the range has %d replicas, and may not have more", len(d.Replicas))
 	}
 	next := successor(d)
-	next.Replicas = append(next.Replicas, &metapb.Replica{ReplicaId: d.NextReplicaId, NodeId: uint64(node), Role: learner})
+	id := d.NextReplicaId
+	for free := id - 1; mutant.Is(mutant.ReplicaIDReused) && free > 0; free-- {
+		if Replica(d, base.ReplicaID(free)) == nil {
+			id = free
+			break
+		}
+	}
+	next.Replicas = append(next.Replicas, &metapb.Replica{ReplicaId: id, NodeId: uint64(node), Role: learner})
 	next.NextReplicaId++
 	return next, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/meta/desc"
 )
 
@@ -65,6 +66,8 @@ func (r Retry) After(err error) (Retry, Try) {
 		return r, Try{GiveUp: true}
 	}
 	switch {
+	case mutant.Is(mutant.BlindRetry) && errors.As(err, &ambiguous):
+		return r.wait(0)
 	case errors.As(err, &ambiguous): // first: it may wrap another
 		return r, Try{GiveUp: true}
 	case errors.As(err, &notLeader):
