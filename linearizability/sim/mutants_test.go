@@ -1,0 +1,38 @@
+//go:build mutants
+
+package sim
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestHunt: a name that is none runs nothing; a mistake that every run makes is found by the first, and made no more after.
+func TestHunt(t *testing.T) {
+	if seeds, violation := Hunt("no such mistake", 1, 1, Draw); seeds != 0 || violation != "" {
+		t.Errorf("a mistake that does not exist: %d seeds, %q", seeds, violation)
+	}
+	seeds, violation := Hunt("append-before-sync", 1, 3, Draw)
+	if seeds != 1 || !strings.HasPrefix(violation, "seed 1: ") {
+		t.Errorf("acknowledged before the sync: %d seeds, %q", seeds, violation)
+	}
+	if seeds, violation := Hunt("", 1, 1, Draw); seeds != 0 || violation != "" {
+		t.Errorf("no mistake: %d seeds, %q", seeds, violation)
+	}
+	if r := Run(Draw(1), nil); !r.Passed() {
+		t.Errorf("seed 1 fails without a mistake: %v", r.Violations[0])
+	}
+}
+
+// TestPanicked: the place of a panic is found in its stack.
+func TestPanicked(t *testing.T) {
+	if got := panicked("no stack of a panic"); got != "an unknown place" {
+		t.Errorf("no stack: %s", got)
+	}
+	stack := "goroutine 1 [running]:\npanic({0x1, 0x2})\n\t/x/panic.go:1 +0x1\n" +
+		"github.com/cairndb/cairn/internal/invariants.Check(0x0)\n\t/x/y.go:1 +0x2\n" +
+		"github.com/cairndb/cairn/raftgroup.(*logView).append(0xc000, {0x1})\n\t/x/log.go:2 +0x3\n"
+	if got := panicked(stack); got != "raftgroup.(*logView).append" {
+		t.Errorf("found %s", got)
+	}
+}
