@@ -14,6 +14,7 @@ import (
 
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -117,7 +118,11 @@ func (d *Dispatcher) PeerDown(node base.NodeID, reason error) {
 	}
 	d.mu.Unlock()
 	for _, r := range ended {
-		r.ch <- &rangepb.Response{Error: encodeError(&base.Ambiguous{Cause: fmt.Errorf("%s: %w", node, reason)})}
+		var err error = &base.Ambiguous{Cause: fmt.Errorf("%s: %w", node, reason)}
+		if mutant.Is(mutant.BlindRetry) {
+			err = &base.NotLeader{Range: r.id}
+		}
+		r.ch <- &rangepb.Response{Error: encodeError(err)}
 	}
 }
 

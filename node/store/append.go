@@ -2,12 +2,14 @@ package store
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/keys"
 	"github.com/cairndb/cairn/meta/apply"
@@ -48,11 +50,21 @@ func (a *appender) writeOne(b engine.Writer, ap *raftgroup.Append) (mustSync boo
 		mustSync = true
 	}
 	if ap.HardState != nil {
-		if err := a.setProto(b, keys.RaftHardState(ap.Range), ap.HardState); err != nil {
+		w := b
+		if mutant.Is(mutant.HardStateApart) && a.eng != nil {
+			own := a.eng.NewBatch()
+			defer func() { err = errors.Join(err, own.CommitNoSync(), own.Close()) }()
+			w = own
+		}
+		if err := a.setProto(w, keys.RaftHardState(ap.Range), ap.HardState); err != nil {
 			return false, err
 		}
 		tv := termVote{ap.HardState.GetTerm(), ap.HardState.GetVote()}
-		if old, known := a.hard[ap.Range]; !known || old != tv {
+		old, known := a.hard[ap.Range]
+		if mutant.Is(mutant.VoteUnsynced) {
+			old.vote = tv.vote
+		}
+		if !known || old != tv {
 			a.hard[ap.Range], mustSync = tv, true
 		}
 	}
@@ -63,6 +75,9 @@ func (a *appender) writeOne(b engine.Writer, ap *raftgroup.Append) (mustSync boo
 		}
 	}
 	if t := ap.Truncate; t != nil {
+		if mutant.Is(mutant.LostTruncatedState) && a.eng != nil {
+			return mustSync, b.DeleteRange(keys.RaftLogSpan(ap.Range).Start, keys.RaftLogEntry(ap.Range, t.Index+1))
+		}
 		if err := b.Set(keys.RaftTruncated(ap.Range), uintBytes(uintBytes(nil, t.Index), t.Term)); err != nil {
 			return false, err
 		}
@@ -80,7 +95,7 @@ func (a *appender) appendEntries(b engine.Writer, ap *raftgroup.Append) error {
 		}
 	}
 	last := ap.Entries[len(ap.Entries)-1].GetIndex()
-	if ap.OldLast > last {
+	if ap.OldLast > last && !mutant.Is(mutant.ResurrectedSuffix) {
 		return b.DeleteRange(keys.RaftLogEntry(ap.Range, last+1), keys.RaftLogEntry(ap.Range, ap.OldLast+1))
 	}
 	return nil
@@ -96,7 +111,7 @@ func (a *appender) destroy(b engine.Writer, ap *raftgroup.Append) error {
 	if err := b.Delete(keys.RaftReplicaID(ap.Range)); err != nil {
 		return err
 	}
-	if ap.Descriptor != nil {
+	if ap.Descriptor != nil && !mutant.Is(mutant.DestroyLeavesState) {
 		for _, s := range apply.Spans(ap.Descriptor) {
 			if err := b.DeleteRange(s.Start, s.End); err != nil {
 				return err

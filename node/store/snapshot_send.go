@@ -13,6 +13,7 @@ import (
 
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/raftgroup"
@@ -97,6 +98,9 @@ func (sn *snapshots) prepare(m raftgroup.Message, token, dir string) (*rangepb.S
 	}
 	msg := proto.CloneOf(m.Raft)
 	meta := msg.Snapshot.Metadata
+	if mutant.Is(mutant.SnapshotOtherInstant) {
+		view.AppliedIndex, view.AppliedTerm = meta.GetIndex(), meta.GetTerm()
+	}
 	meta.Index, meta.Term, meta.ConfState = new(view.AppliedIndex), new(view.AppliedTerm), raftgroup.ConfState(view.Descriptor)
 	raw, err := proto.Marshal(msg)
 	if err != nil {

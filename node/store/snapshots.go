@@ -12,6 +12,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/keys"
 	"github.com/cairndb/cairn/meta/apply"
@@ -84,6 +85,12 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 		return fmt.Errorf("%s: raft state of a snapshot: %w", ap.Range, err)
 	}
 	excise := keys.DataSpan(base.KeyspaceID(st.desc.KeyspaceId), st.desc.Start, st.desc.End)
+	if mutant.Is(mutant.SnapshotNotAtomic) {
+		if err := sn.ingest(ap.Range, st.paths, excise); err != nil {
+			return err
+		}
+		st.paths, excise = nil, keys.UnreplicatedSpan(ap.Range)
+	}
 	if err := sn.ingest(ap.Range, append([]string{path}, st.paths...), excise); err != nil {
 		return err
 	}
@@ -182,7 +189,14 @@ func (e *exporter) span(r engine.Reader, span engine.Span, clear bool) error {
 			return err
 		}
 	}
+	var last []byte
+	if mutant.Is(mutant.SnapshotMissesKeys) && !clear && it.Last() {
+		last = bytes.Clone(it.Key()[:keys.Split(it.Key())])
+	}
 	for ok := it.First(); ok; ok = it.Next() {
+		if last != nil && bytes.HasPrefix(it.Key(), last) {
+			break
+		}
 		if e.open == nil || (!clear && e.open.Size() >= base.SnapshotTableBytes) {
 			if err := e.next(); err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -256,6 +257,9 @@ func (s *Store) Propose(p raftgroup.Proposal, deadline base.Instant, done Done) 
 		return
 	}
 	p.ID = raftgroup.ProposalID{Node: s.node, Seq: seq}
+	if mutant.Is(mutant.CompareAtPropose) {
+		s.decideEarly(&p)
+	}
 	if err := s.worker(p.Range).box.propose(p); err != nil {
 		s.waiters.resolve(seq, nil, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -49,6 +50,9 @@ func (w *waiters) resolve(id uint64, m proto.Message, err error) {
 	}
 	w.mu.Unlock()
 	if ok {
+		if mutant.Is(mutant.AmbiguousAsFailed) {
+			err = withoutDoubt(err)
+		}
 		x.done(m, err)
 	}
 }
@@ -98,7 +102,7 @@ func (w *waiters) end(which func(waiter) bool, cause error) {
 	slices.Sort(ids) // in the order in which they came: the same at every run of the simulator
 	for _, id := range ids {
 		x := ended[id]
-		if x.write {
+		if x.write && !mutant.Is(mutant.AmbiguousAsFailed) {
 			x.done(nil, &base.Ambiguous{Cause: cause})
 		} else {
 			x.done(nil, cause)

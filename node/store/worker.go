@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -110,7 +111,9 @@ func (w *worker) append(seq uint64, appends []raftgroup.Append) error {
 			continue
 		}
 		// The applier may still hold entries of this range: they come before the snapshot or the end.
-		w.applier.drain()
+		if !mutant.Is(mutant.ApplyBehindSnapshot) {
+			w.applier.drain()
+		}
 		if appends[i].Destroy != 0 {
 			w.retire(appends[i].Range)
 			continue
