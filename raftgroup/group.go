@@ -216,7 +216,11 @@ func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
 		l.answerLater(g, m.GetResponses())
 		return
 	}
-	l.batch.waiting = append(l.batch.waiting, answers{g, l.early(g, m.GetResponses())})
+	ms := m.GetResponses()
+	if mutant.Is(mutant.VoteBeforeSync) || mutant.Is(mutant.AppendBeforeSync) || mutant.Is(mutant.LeaderCountsUnsynced) {
+		ms = l.early(g, ms)
+	}
+	l.batch.waiting = append(l.batch.waiting, answers{g, ms})
 }
 
 // answerLater keeps answers for which nothing must be written until what the group has under way is durable: they may

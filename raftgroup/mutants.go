@@ -10,14 +10,11 @@ import (
 	"github.com/cairndb/cairn/internal/mutant"
 )
 
-// What planted mistakes do that takes more than the place where they are planted. Without the build tag nothing of it is
+// What planted mistakes (internal/mutant) do that takes more than the place where they are planted. Without the build tag nothing of it is
 // in the program.
 
 // early says at once, and takes out of ms, what must wait for a write.
 func (l *Loop) early(g *group, ms []*raftpb.Message) []*raftpb.Message {
-	if !mutant.Is(mutant.VoteBeforeSync) && !mutant.Is(mutant.AppendBeforeSync) && !mutant.Is(mutant.LeaderCountsUnsynced) {
-		return ms
-	}
 	var now []*raftpb.Message
 	later := slices.DeleteFunc(slices.Clone(ms), func(m *raftpb.Message) bool {
 		self := m.GetTo() == uint64(g.replica)
