@@ -308,10 +308,12 @@ func (s *Store) Removed(id base.RangeID, replica, below base.ReplicaID) {
 
 // Unreachable tells the ranges that share it that a node cannot be reached.
 func (s *Store) Unreachable(node base.NodeID) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	for id, r := range s.replicas {
-		for _, rep := range r.view.Load().Descriptor.GetReplicas() {
+	for _, id := range s.Ranges() { // in order: the same at every run of the simulator
+		v := s.View(id)
+		if v == nil {
+			continue
+		}
+		for _, rep := range v.Descriptor.GetReplicas() {
 			if base.NodeID(rep.NodeId) == node {
 				s.admin(id, raftgroup.Admin{Range: id, Unreachable: base.ReplicaID(rep.ReplicaId)})
 			}
