@@ -23,7 +23,8 @@ const (
 
 	// What must change as one.
 
-	HardStateApart
+	HardStateFirst
+	HardStateLater
 	AppliedOutsideBatch
 	AppliedTwice
 	SnapshotNotAtomic

@@ -51,7 +51,7 @@ func (a *appender) writeOne(b engine.Writer, ap *raftgroup.Append) (mustSync boo
 	}
 	if ap.HardState != nil {
 		w := b
-		if mutant.Is(mutant.HardStateApart) && a.eng != nil {
+		if mutant.Is(mutant.HardStateFirst) && a.eng != nil {
 			own := a.eng.NewBatch()
 			defer func() { err = errors.Join(err, own.CommitNoSync(), own.Close()) }()
 			w = own

@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -33,6 +34,26 @@ func (s *Store) decideEarly(p *raftgroup.Proposal) {
 		if raw, err = proto.Marshal(cmd); err == nil {
 			p.Data = raw
 		}
+	}
+}
+
+// hardStatesLater takes the HardStates out of what is written with entries, and returns what writes them by themselves.
+func (w *worker) hardStatesLater(appends []raftgroup.Append) (rest []raftgroup.Append, late func() error) {
+	rest = slices.Clone(appends)
+	var hard []raftgroup.Append
+	for i := range rest {
+		if a := &rest[i]; a.HardState != nil && len(a.Entries) > 0 {
+			hard = append(hard, raftgroup.Append{Range: a.Range, HardState: a.HardState})
+			a.HardState = nil
+		}
+	}
+	return rest, func() error {
+		b := w.s.eng.NewBatch()
+		defer b.Close()
+		if _, err := w.appender.write(b, hard); err != nil {
+			return err
+		}
+		return b.CommitNoSync()
 	}
 }
 

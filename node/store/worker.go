@@ -1,6 +1,7 @@
 package store
 
 import (
+	"errors"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -140,7 +141,12 @@ func (w *worker) retire(id base.RangeID) {
 }
 
 // write commits one batch. last says that seq is durable when it is.
-func (w *worker) write(seq uint64, appends []raftgroup.Append, last bool, mustSync *bool) error {
+func (w *worker) write(seq uint64, appends []raftgroup.Append, last bool, mustSync *bool) (err error) {
+	if mutant.Is(mutant.HardStateLater) {
+		var late func() error
+		appends, late = w.hardStatesLater(appends)
+		defer func() { err = errors.Join(err, late()) }()
+	}
 	b := w.s.eng.NewBatch()
 	need, err := w.appender.write(b, appends)
 	if err != nil {
