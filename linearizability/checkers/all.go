@@ -1,0 +1,19 @@
+// Package checkers holds finished histories against one property a file.
+package checkers
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/cairndb/cairn/linearizability"
+)
+
+// All are the checkers that every workload's history must satisfy.
+func All(prefix string) []linearizability.Checker {
+	return []linearizability.Checker{Revisions(), PhantomWrites(prefix), LostWrites(prefix)}
+}
+
+// sortFound puts findings into the order of what they say.
+func sortFound(found []linearizability.Violation) {
+	slices.SortFunc(found, func(a, b linearizability.Violation) int { return cmp.Compare(a.What, b.What) })
+}

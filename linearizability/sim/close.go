@@ -1,0 +1,209 @@
+package sim
+
+import (
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/linearizability"
+	"github.com/cairndb/cairn/meta/change"
+	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/meta/route"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// How long things may take, in simulated time, when nothing is wrong any more. An election takes one to two seconds; a
+// replica that is far behind has its snapshot sent again after a time-out.
+const (
+	firstLimit   = 20 * time.Second
+	recoverLimit = 60 * time.Second
+)
+
+// led says whether every range has a leader that its nodes know.
+func (w *world) led() bool {
+	for _, r := range w.ranges {
+		if w.leader(r) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+// leader is the node that leads a range, at the highest term; nil if none does.
+func (w *world) leader(r *rangeInfo) *node {
+	var found *node
+	var term uint64
+	for _, n := range w.nodes {
+		if n.process == nil {
+			continue
+		}
+		if st, ok := n.process.hand.Status(r.id); ok && st.Role == raftgroup.Leader && st.Term > term {
+			found, term = n, st.Term
+		}
+	}
+	return found
+}
+
+// setup carries out what the workloads need before their clients begin.
+func (w *world) setup() bool {
+	for _, r := range w.ranges {
+		if r.workload == nil {
+			continue
+		}
+		c := w.newClient(r, w.plan.Clients)
+		for _, req := range r.workload.Setup() {
+			op := w.do1(c, req, false)
+			if op == nil || op.Outcome != linearizability.OK {
+				w.violate("liveness", "nothing is wrong, and %v on %s did not succeed: %s", req, r.id, errText(op))
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func errText(op *linearizability.Op) string {
+	if op == nil {
+		return "no answer"
+	}
+	return op.Outcome.String() + ": " + op.Err
+}
+
+// recover is the phase after the faults: everything is well again, and within recoverLimit each range must have a leader
+// and its replicas where they are wanted, all of them equal, and each node must serve every client.
+func (w *world) recover() {
+	w.clientsEnd = true
+	if !w.await("the clients end", 2*patience, w.clientsIdle) || !w.await("the cluster is whole", recoverLimit, w.whole) {
+		return
+	}
+	for _, r := range w.ranges {
+		if r.workload == nil {
+			continue
+		}
+		for i := range w.nodes {
+			c := w.newClient(r, w.plan.Clients+1+i)
+			c.to = i
+			// A key of no workload: each looks at its own alone.
+			req := &pb.PutRequest{Key: fmt.Appendf(nil, "\xffprobe%d", i), Value: []byte("x")}
+			if op := w.do1(c, req, true); op == nil || op.Outcome != linearizability.OK {
+				w.violate("liveness", "all is well again, and a put on %s through node %d did not succeed: %s", r.id, i+1, errText(op))
+			}
+		}
+		c := w.newClient(r, w.plan.Clients)
+		for _, req := range r.workload.Final() {
+			if op := w.do1(c, req, true); op == nil || op.Outcome != linearizability.OK {
+				w.violate("liveness", "all is well again, and %v on %s did not succeed: %s", req, r.id, errText(op))
+			}
+		}
+	}
+	w.await("the replicas are equal", recoverLimit, w.whole)
+}
+
+// whole says whether every range is led, has its replicas where they are wanted and no others, and all have applied all.
+func (w *world) whole() bool { return w.lacking() == "" }
+
+// lacking says what is not whole; nothing if all is.
+func (w *world) lacking() string {
+	for _, r := range w.ranges {
+		if what := w.lackingIn(r); what != "" {
+			return fmt.Sprintf("%s: %s", r.id, what)
+		}
+	}
+	return ""
+}
+
+func (w *world) lackingIn(r *rangeInfo) string {
+	l := w.leader(r)
+	if l == nil {
+		return "no leader"
+	}
+	st, _ := l.process.hand.Status(r.id)
+	switch {
+	case st.Descriptor == nil || st.Applied != st.Last:
+		return fmt.Sprintf("the leader, %s, has applied %d of %d", l.id, st.Applied, st.Last)
+	case desc.Joint(st.Descriptor):
+		return "a joint configuration: " + desc.Format(st.Descriptor)
+	}
+	if len(r.goal.Voters) > 0 {
+		if step, done := change.Next(st.Descriptor, change.Observe(&st, nil), r.goal); !done {
+			return fmt.Sprintf("its voters are to be on %v: %s", r.goal.Voters, step.Reason)
+		}
+	}
+	for _, n := range w.nodes {
+		if n.process == nil {
+			return fmt.Sprintf("%s is down", n.id)
+		}
+		wanted := desc.ReplicaOn(st.Descriptor, n.id) != nil
+		v := n.process.store.View(r.id)
+		switch {
+		case wanted && v == nil:
+			return fmt.Sprintf("%s has no replica yet", n.id)
+		case !wanted && v != nil:
+			return fmt.Sprintf("%s keeps a replica that was removed", n.id)
+		case wanted && v.AppliedIndex != st.Last:
+			return fmt.Sprintf("%s has applied %d of %d", n.id, v.AppliedIndex, st.Last)
+		}
+	}
+	if r.ks != base.KeyspaceMeta && !w.published(st.Descriptor) {
+		return "the index does not hold its descriptor: " + desc.Format(st.Descriptor)
+	}
+	return ""
+}
+
+// published says whether the index holds a range's own descriptor.
+func (w *world) published(d *metapb.RangeDescriptor) bool { return desc.Equal(w.indexed(d), d) }
+
+// indexed is what the index says of a range, as its leader has it; nil if it says nothing.
+func (w *world) indexed(d *metapb.RangeDescriptor) *metapb.RangeDescriptor {
+	meta := w.ranges[len(w.ranges)-1]
+	l := w.leader(meta)
+	if l == nil {
+		return nil
+	}
+	out := &pb.RangeResponse{}
+	err := l.process.store.Read(meta.id, &pb.RangeRequest{Key: route.DescriptorKey(d)}, out)
+	if err != nil || len(out.Kvs) != 1 {
+		return nil
+	}
+	got := &metapb.RangeDescriptor{}
+	if err := proto.Unmarshal(out.Kvs[0].Value, got); err != nil {
+		w.violate("index", "%s: the entry cannot be read: %v", base.RangeID(d.RangeId), err)
+		return nil
+	}
+	return got
+}
+
+// check holds what is there at the end, and the histories, against what must be.
+func (w *world) check() {
+	for _, r := range w.ranges {
+		for _, n := range w.nodes {
+			if n.process != nil && n.process.store.View(r.id) != nil {
+				w.rules.compare(n, n.process.eng, r.id)
+			}
+		}
+		if r.workload == nil {
+			continue
+		}
+		for _, c := range r.workload.Checkers() {
+			for _, v := range c.Check(r.history) {
+				w.violate(v.Checker, "%s: %s%s", r.id, v.What, describeOps(v.Ops))
+			}
+		}
+	}
+}
+
+// describeOps shows the operations of a violation, a few of them.
+func describeOps(ops []*linearizability.Op) (s string) {
+	for i, op := range ops {
+		if i == 8 {
+			return s + fmt.Sprintf("; and %d more", len(ops)-i)
+		}
+		s += fmt.Sprintf("\n    client %d [%d, %d] %s: %T %v -> %v %s", op.Client, op.Invoked, op.Returned, op.Outcome, op.Request, op.Request, op.Response, op.Err)
+	}
+	return s
+}

@@ -1,0 +1,365 @@
+package sim
+
+import (
+	"errors"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
+	"github.com/cairndb/cairn/meta/route"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// gateway stands for node/serve and node/dispatch: it takes the requests of clients and of other nodes to where they can
+// be served. What it decides, it decides with the product's own meta/route; what the dispatcher does with goroutines
+// that wait, it does with calls that are told. Process runs exercise the dispatcher itself.
+type gateway struct {
+	p      *process
+	cache  *route.Cache
+	calls  []*call // that wait for a leader or a descriptor, in order
+	asked  map[uint64]*call
+	nextID uint64
+	open   []*call // from clients, not answered yet, in order
+}
+
+// call is one request on its way.
+type call struct {
+	ks       base.KeyspaceID
+	req      proto.Message
+	write    bool
+	data     []byte // of a write: the command
+	deadline base.Instant
+	retry    route.Retry
+	next     route.Try
+	tries    int
+	asked    uint64      // the remote request that it waits for; 0: none
+	node     base.NodeID // and of whom
+	waiting  bool
+	ended    bool
+	client   bool // of a client: dies with the process
+	done     func(proto.Message, error)
+}
+
+// errLate is what a read is told whose time is over.
+var errLate = errors.New("the request's time is over")
+
+func newGateway(p *process) *gateway {
+	g := &gateway{p: p, cache: route.NewCache(base.DescriptorCache), asked: make(map[uint64]*call)}
+	for _, r := range p.n.w.ranges {
+		g.cache.Put(r.first)
+	}
+	return g
+}
+
+// serve takes a client's request. done is called once, unless the process dies before: then died is.
+func (g *gateway) serve(ks base.KeyspaceID, req proto.Message, timeout time.Duration, done func(proto.Message, error)) {
+	c := &call{ks: ks, req: req, done: done, client: true, deadline: g.now().Add(timeout)}
+	c.data, c.write = encodeCommand(req, g.micros())
+	g.open = append(g.open, c)
+	g.begin(c)
+}
+
+func (g *gateway) begin(c *call) {
+	g.p.later(c.deadline.Sub(g.now()), func() {
+		if c.ended {
+			return
+		}
+		delete(g.asked, c.asked)
+		if c.write && (c.asked != 0 || !c.waiting) {
+			g.end(c, nil, &base.Ambiguous{Cause: errLate})
+		} else {
+			g.end(c, nil, errLate)
+		}
+	})
+	g.try(c)
+}
+
+func (g *gateway) now() base.Instant { return g.p.store.Now() }
+
+// micros is the wall clock of this node: as wrong as its other clock is.
+func (g *gateway) micros() int64 { return int64(g.p.n.clock.read(g.p.n.w.now)) / 1000 }
+
+// encodeCommand makes of a request the command that a range's log carries; false for one that only reads.
+func encodeCommand(req proto.Message, micros int64) ([]byte, bool) {
+	raw, err := proto.Marshal(req)
+	if err != nil {
+		panic(err) // a workload's own message
+	}
+	cmd := &kvpb.Command{NowMicros: micros}
+	switch req := req.(type) {
+	case *pb.PutRequest:
+		cmd.Body = &kvpb.Command_Put{Put: raw}
+	case *pb.DeleteRangeRequest:
+		cmd.Body = &kvpb.Command_DeleteRange{DeleteRange: raw}
+	case *pb.CompactionRequest:
+		cmd.Body = &kvpb.Command_Compaction{Compaction: raw}
+	case *pb.TxnRequest:
+		if readsOnly(req) {
+			return nil, false
+		}
+		cmd.Body = &kvpb.Command_Txn{Txn: raw}
+	default:
+		return nil, false
+	}
+	if raw, err = proto.Marshal(cmd); err != nil {
+		panic(err)
+	}
+	return raw, true
+}
+
+// readsOnly says whether a transaction writes in neither branch.
+func readsOnly(t *pb.TxnRequest) bool {
+	for _, branch := range [][]*pb.RequestOp{t.Success, t.Failure} {
+		for _, op := range branch {
+			if inner := op.GetRequestTxn(); op.GetRequestRange() == nil && (inner == nil || !readsOnly(inner)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// try sends a call to the node that most likely can serve it.
+func (g *gateway) try(c *call) {
+	if c.ended {
+		return
+	}
+	c.waiting = false
+	d := g.cache.Find(c.ks, nil)
+	if d == nil {
+		g.failed(c, nil, &route.NoRange{Keyspace: c.ks})
+		return
+	}
+	id := base.RangeID(d.RangeId)
+	to := g.target(c, d)
+	here := g.p.n.id
+	if !c.write && g.p.store.View(id) != nil {
+		to = here
+	}
+	c.tries++
+	failed := func(m proto.Message, err error) {
+		if err != nil {
+			g.failed(c, d, err)
+		} else {
+			g.end(c, m, nil)
+		}
+	}
+	if to == here {
+		g.local(id, c, c.deadline, failed)
+		return
+	}
+	g.ask(c, to, id, failed)
+}
+
+func (g *gateway) target(c *call, d *metapb.RangeDescriptor) base.NodeID {
+	if c.next.Node != 0 {
+		return c.next.Node
+	}
+	id := base.RangeID(d.RangeId)
+	if st, ok := g.p.store.State(id); ok && st.LeaderNode != 0 {
+		return st.LeaderNode
+	}
+	if g.p.store.View(id) != nil && c.tries == 0 {
+		return g.p.n.id
+	}
+	return base.NodeID(d.Replicas[c.tries%len(d.Replicas)].NodeId)
+}
+
+// local serves a call by this node's own replica. done is called when the store has returned.
+func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done func(proto.Message, error)) {
+	p := g.p
+	if c.write {
+		p.store.Propose(raftgroup.Proposal{Range: id, Data: c.data}, deadline, func(m proto.Message, err error) {
+			p.ready = append(p.ready, func() { done(m, err) })
+		})
+		return
+	}
+	if r, ok := c.req.(*pb.RangeRequest); ok && r.Serializable {
+		done(g.read(id, c.req))
+		return
+	}
+	p.store.ReadIndex(id, deadline, func(_ proto.Message, err error) {
+		p.ready = append(p.ready, func() {
+			if err != nil {
+				done(nil, err)
+				return
+			}
+			done(g.read(id, c.req))
+		})
+	})
+}
+
+// read evaluates on the local replica as it is now.
+func (g *gateway) read(id base.RangeID, req proto.Message) (proto.Message, error) {
+	if t, ok := req.(*pb.TxnRequest); ok {
+		out := &pb.TxnResponse{}
+		return out, g.p.store.Read(id, t, out)
+	}
+	out := &pb.RangeResponse{}
+	return out, g.p.store.Read(id, req, out)
+}
+
+// ask sends a call to another node. Nobody retries what may have happened: an answer that does not come leaves a write's
+// outcome open, and a read is asked again elsewhere.
+func (g *gateway) ask(c *call, to base.NodeID, id base.RangeID, done func(proto.Message, error)) {
+	p := g.p
+	n, w := p.n, p.n.w
+	target := w.node(to)
+	if target == nil || p.peers.down[target.i] {
+		done(nil, &base.NotLeader{Range: id}) // it did not leave this node
+		return
+	}
+	g.nextID++
+	rid := g.nextID
+	c.asked, c.node = rid, to
+	g.asked[rid] = c
+	left := c.deadline.Sub(g.now())
+	w.net.send(n.i, target.i, classControl, len(c.data), func() {
+		q := target.process
+		if q == nil {
+			return // the asker is told that the peer is gone
+		}
+		q.do(func() {
+			q.heard(n.i)
+			q.gateway.remote(id, c, left, func(m proto.Message, err error) {
+				w.net.send(target.i, n.i, classControl, 64, func() {
+					p.do(func() {
+						if g.asked[rid] != c {
+							return
+						}
+						delete(g.asked, rid)
+						c.asked = 0
+						done(m, err)
+					})
+				})
+			})
+		})
+	})
+}
+
+// remote serves a call of another node's gateway.
+func (g *gateway) remote(id base.RangeID, c *call, timeout time.Duration, done func(proto.Message, error)) {
+	answer := func(m proto.Message, err error) {
+		if !g.p.doomed {
+			done(m, err)
+		}
+	}
+	if g.p.store.View(id) == nil {
+		var known []*metapb.RangeDescriptor
+		if d := g.cache.Known(id); d != nil {
+			known = append(known, d)
+		}
+		answer(nil, &base.RangeMoved{Range: id, Descriptors: known})
+		return
+	}
+	g.local(id, c, g.now().Add(min(timeout, base.RequestTimeout)), answer)
+}
+
+// failed does what meta/route says after an error.
+func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
+	if c.ended {
+		return
+	}
+	var moved *base.RangeMoved
+	if errors.As(err, &moved) && d != nil {
+		g.cache.Moved(d, moved.Descriptors)
+		if len(moved.Descriptors) == 0 {
+			g.lookUp(c.ks)
+		}
+	}
+	if c.retry, c.next = c.retry.After(err); c.next.GiveUp {
+		g.end(c, nil, err)
+		return
+	}
+	if c.next.Wait == 0 {
+		g.try(c)
+		return
+	}
+	c.waiting = true
+	g.calls = append(g.calls, c)
+	tries := c.tries
+	g.p.later(c.next.Wait, func() {
+		if c.waiting && c.tries == tries {
+			g.try(c)
+		}
+	})
+}
+
+// lookUp stands for the lookup through root and meta: what the range's newest replica holds, after two round trips.
+func (g *gateway) lookUp(ks base.KeyspaceID) {
+	w := g.p.n.w
+	found := w.descriptor(ks)
+	w.count("lookups")
+	g.p.later(4*w.plan.Network.Delay, func() { g.cache.Put(found) })
+}
+
+// changed has the calls that wait for a leader go on.
+func (g *gateway) changed(ch *raftgroup.StateChange) {
+	if ch.Descriptor != nil {
+		g.cache.Put(ch.Descriptor)
+	}
+	waiting := g.calls
+	g.calls = nil
+	for _, c := range waiting {
+		if c.waiting {
+			g.try(c)
+		}
+	}
+}
+
+// peerDown ends what waits for a node that cannot be reached: whether it carried it out is not known.
+func (g *gateway) peerDown(to base.NodeID) {
+	for _, rid := range sortedKeys(g.asked) {
+		c, ok := g.asked[rid]
+		if !ok || c.node != to {
+			continue
+		}
+		delete(g.asked, rid)
+		c.asked = 0
+		if c.write && !mutant.Is(mutant.BlindRetry) {
+			g.end(c, nil, &base.Ambiguous{Cause: errors.New("the connection was lost")})
+		} else {
+			g.failed(c, g.cache.Find(c.ks, nil), &base.NotLeader{})
+		}
+	}
+}
+
+func (g *gateway) end(c *call, m proto.Message, err error) {
+	if c.ended || g.p.doomed {
+		return
+	}
+	c.ended, c.waiting = true, false
+	if err != nil && mutant.Is(mutant.AmbiguousAsFailed) {
+		err = errLate
+	}
+	if c.client {
+		for i, o := range g.open {
+			if o == c {
+				g.open = append(g.open[:i], g.open[i+1:]...)
+				break
+			}
+		}
+	}
+	c.done(m, err)
+}
+
+// errDied is what a client is told whose connection ends with the process.
+var errDied = &base.Ambiguous{Cause: errors.New("the connection was reset")}
+
+// die ends what clients wait for: their connections are reset.
+func (g *gateway) die() {
+	open := g.open
+	g.open = nil
+	for _, c := range open {
+		if !c.ended {
+			c.ended = true
+			c.done(nil, errDied)
+		}
+	}
+}

@@ -1,0 +1,389 @@
+package sim
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/keys"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// rules are what must hold at every moment of every run, seen from outside of the nodes, which do not know each other's
+// state.
+type rules struct {
+	w       *world
+	leaders map[rangeTerm]base.NodeID
+	entries map[rangeIndex]entrySum
+	sums    map[rangeIndex]uint64
+	owners  map[rangeReplica]base.NodeID
+	buried  map[nodeRange]base.ReplicaID // tombstones: ids below never live there again
+	moved   map[base.RangeID]movedAt
+	left    map[nodeRange]uint64 // what the last crash image of a replica had applied
+}
+
+// movedAt is when a range's replicas were last seen to change.
+type movedAt struct {
+	generation uint64
+	at         time.Duration
+}
+
+type rangeTerm struct {
+	id   base.RangeID
+	term uint64
+}
+
+type rangeIndex struct {
+	id    base.RangeID
+	index uint64
+}
+
+type rangeReplica struct {
+	id      base.RangeID
+	replica base.ReplicaID
+}
+
+type nodeRange struct {
+	node base.NodeID
+	id   base.RangeID
+}
+
+type entrySum struct{ term, sum uint64 }
+
+func newRules(w *world) *rules {
+	return &rules{
+		w: w, leaders: make(map[rangeTerm]base.NodeID), entries: make(map[rangeIndex]entrySum), sums: make(map[rangeIndex]uint64),
+		owners: make(map[rangeReplica]base.NodeID), buried: make(map[nodeRange]base.ReplicaID), moved: make(map[base.RangeID]movedAt),
+		left: make(map[nodeRange]uint64),
+	}
+}
+
+// changed: a term has one leader.
+func (r *rules) changed(p *process, c *raftgroup.StateChange) {
+	if g := c.Descriptor.GetGeneration(); g > r.moved[c.Range].generation {
+		r.moved[c.Range] = movedAt{g, r.w.now}
+	}
+	if c.Destroyed || c.Role != raftgroup.Leader {
+		return
+	}
+	at := rangeTerm{c.Range, c.Term}
+	if old, ok := r.leaders[at]; !ok {
+		r.leaders[at] = p.n.id
+		r.w.count("elections")
+	} else if old != p.n.id {
+		r.w.violate("one leader a term", "%s and %s both led %s at term %d", old, p.n.id, c.Range, c.Term)
+	}
+	r.listed(p, c.Range, "leads")
+}
+
+// listed: who leads or campaigns is a voter of its own applied configuration.
+func (r *rules) listed(p *process, id base.RangeID, what string) {
+	st, ok := p.hand.Status(id)
+	if !ok || st.Descriptor == nil {
+		return
+	}
+	if rep := desc.Replica(st.Descriptor, st.Replica); rep == nil || rep.Role == metapb.ReplicaRole_REPLICA_ROLE_LEARNER {
+		r.w.violate("only voters campaign", "%s %s %s as replica %d, and its descriptor is %s", p.n.id, what, id, st.Replica, desc.Format(st.Descriptor))
+	}
+}
+
+// effects sees a step's effects before they are carried out: what is durable at that moment is what the messages of the
+// step may speak of.
+func (r *rules) effects(p *process, eff *raftgroup.Effects) {
+	for i := range eff.Messages {
+		r.message(p, &eff.Messages[i])
+	}
+	for i := range eff.Appends {
+		r.life(p, &eff.Appends[i])
+	}
+	for i := range eff.Applies {
+		r.applies(p, &eff.Applies[i])
+	}
+}
+
+// life: a replica id belongs to one node for ever, and one that was destroyed does not come again.
+func (r *rules) life(p *process, a *raftgroup.Append) {
+	key := nodeRange{p.n.id, a.Range}
+	if a.Destroy != 0 {
+		r.buried[key] = max(r.buried[key], a.Destroy)
+		return
+	}
+	if a.ReplicaID == 0 {
+		return
+	}
+	r.own(p.n.id, a.Range, a.ReplicaID)
+	if a.ReplicaID < r.buried[key] {
+		r.w.violate("one life a replica id", "%s brings replica %d of %s to life, and ids below %d are dead there", p.n.id, a.ReplicaID, a.Range, r.buried[key])
+	}
+}
+
+func (r *rules) own(n base.NodeID, id base.RangeID, replica base.ReplicaID) {
+	k := rangeReplica{id, replica}
+	if owner, ok := r.owners[k]; ok && owner != n {
+		r.w.violate("one life a replica id", "replica %d of %s is on %s and was on %s", replica, id, n, owner)
+	}
+	r.owners[k] = n
+}
+
+// message: what an answer says is on disk.
+func (r *rules) message(p *process, m *raftgroup.Message) {
+	d, ok := p.n.disk.(*mapDisk)
+	if m.Raft == nil || !ok {
+		return
+	}
+	if raw, err := d.eng.Synced(keys.RaftReplicaID(m.Range)); err != nil || be64(raw) != uint64(m.FromReplica) {
+		r.w.violate("durable before spoken", "%s sends %s for %s as replica %d, and on disk is %x", p.n.id, m.Raft.GetType(), m.Range, m.FromReplica, raw)
+	}
+	if m.Raft.GetReject() {
+		return
+	}
+	t := m.Raft.GetType()
+	if t != raftpb.MsgAppResp && t != raftpb.MsgVoteResp {
+		return
+	}
+	r.w.count("answers held against the disk")
+	hard := &raftpb.HardState{}
+	if raw, err := d.eng.Synced(keys.RaftHardState(m.Range)); err == nil {
+		if err := proto.Unmarshal(raw, hard); err != nil {
+			r.w.violate("durable before spoken", "%s: HardState of %s: %v", p.n.id, m.Range, err)
+		}
+	}
+	switch {
+	case hard.GetTerm() < m.Raft.GetTerm():
+		r.w.violate("durable before spoken", "%s sends %s of term %d for %s, and on disk is term %d", p.n.id, t, m.Raft.GetTerm(), m.Range, hard.GetTerm())
+	case t == raftpb.MsgVoteResp && hard.GetTerm() == m.Raft.GetTerm() && hard.GetVote() != m.Raft.GetTo():
+		r.w.violate("durable before spoken", "%s votes for %d at term %d of %s, and on disk is %d", p.n.id, m.Raft.GetTo(), hard.GetTerm(), m.Range, hard.GetVote())
+	case t == raftpb.MsgAppResp && !onDisk(d.eng, m.Range, m.Raft.GetIndex(), 0):
+		r.w.violate("durable before spoken", "%s takes entries of %s up to %d, and that one is not on disk", p.n.id, m.Range, m.Raft.GetIndex())
+	}
+}
+
+// onDisk says whether a crash now would leave an entry of a replica: in the log, of the given term unless that is 0, or
+// behind its beginning.
+func onDisk(eng *engine.Mem, id base.RangeID, index, term uint64) bool {
+	if raw, err := eng.Synced(keys.RaftTruncated(id)); err == nil && len(raw) >= 8 && be64(raw) >= index {
+		return true
+	}
+	raw, err := eng.Synced(keys.RaftLogEntry(id, index))
+	if err != nil {
+		return false
+	}
+	e := &raftpb.Entry{}
+	return proto.Unmarshal(raw, e) == nil && (term == 0 || e.GetTerm() == term)
+}
+
+func be64(b []byte) (v uint64) {
+	for _, c := range b[:8] {
+		v = v<<8 | uint64(c)
+	}
+	return v
+}
+
+// applies: every replica applies the same entry at an index; and, as long as the replicas of the range stay what they are,
+// one that most of them have on disk.
+func (r *rules) applies(p *process, a *raftgroup.Apply) {
+	for _, e := range a.Entries {
+		at := rangeIndex{a.Range, e.GetIndex()}
+		sum := entrySum{e.GetTerm(), xxhash.Sum64(e.GetData())}
+		r.w.note(noteApply, uint64(p.n.id), uint64(a.Range), e.GetIndex(), sum.term, sum.sum)
+		if old, ok := r.entries[at]; !ok {
+			r.entries[at] = sum
+			r.quorum(p, a.Range, e)
+		} else if old != sum {
+			r.w.violate("logs match", "%s applies at %d of %s an entry of term %d, and another replica applied one of term %d there", p.n.id, at.index, a.Range, sum.term, old.term)
+		}
+	}
+	r.w.result.Seen["entries applied"] += len(a.Entries)
+}
+
+// calm is how long a range's replicas must have been the same for quorum to look.
+const calm = 2 * time.Second
+
+func (r *rules) quorum(p *process, id base.RangeID, e *raftpb.Entry) {
+	if m := r.moved[id]; m.generation > 1 && r.w.now-m.at < calm {
+		return
+	}
+	st, ok := p.hand.Status(id)
+	if !ok || st.Descriptor == nil || desc.Joint(st.Descriptor) {
+		return
+	}
+	voters, have := 0, 0
+	for _, rep := range st.Descriptor.Replicas {
+		if rep.Role != metapb.ReplicaRole_REPLICA_ROLE_VOTER {
+			continue
+		}
+		voters++
+		n := r.w.node(base.NodeID(rep.NodeId))
+		if n == nil {
+			return
+		}
+		d, ok := n.disk.(*mapDisk)
+		if !ok {
+			return
+		}
+		if onDisk(d.eng, id, e.GetIndex(), e.GetTerm()) {
+			have++
+		}
+	}
+	r.w.count("commits held against the disks")
+	if have <= voters/2 {
+		r.w.violate("committed is durable", "%s applies entry %d/%d of %s, and %d of %d voters have it on disk", p.n.id, e.GetTerm(), e.GetIndex(), id, have, voters)
+	}
+}
+
+// sumEvery: the checksum of a replica is taken at one in so many indexes, the same ones on every replica.
+const sumEvery = 8
+
+// applied: replicas are equal at equal applied indexes.
+func (r *rules) applied(p *process) {
+	for _, id := range p.store.Ranges() {
+		v := p.store.View(id)
+		if mix(v.AppliedIndex^uint64(id)<<32)%sumEvery == 0 {
+			r.compare(p.n, p.eng, id)
+		}
+	}
+}
+
+// compare holds a replica against what another was at the same index.
+func (r *rules) compare(n *node, reader engine.Reader, id base.RangeID) {
+	v, err := apply.ReadView(reader, id)
+	if err != nil {
+		r.w.violate("replicas are equal", "%s: %s cannot be read: %v", n.id, id, err)
+		return
+	}
+	sum, err := apply.Checksum(reader, &v)
+	if err != nil {
+		r.w.violate("replicas are equal", "%s: %s has no checksum: %v", n.id, id, err)
+		return
+	}
+	at := rangeIndex{id, v.AppliedIndex}
+	r.w.note(noteChecksum, uint64(n.id), uint64(id), v.AppliedIndex, sum)
+	if want, ok := r.sums[at]; !ok {
+		r.sums[at] = sum
+	} else if want != sum {
+		r.w.violate("replicas are equal", "%s at %d of %s holds something else than another replica did there", n.id, v.AppliedIndex, id)
+	} else {
+		r.w.count("checksums compared")
+	}
+}
+
+// died: the image that a crash left holds what the rules of the log want.
+func (r *rules) died(n *node) {
+	d, ok := n.disk.(*mapDisk)
+	if !ok {
+		return
+	}
+	r.w.count("crash images checked")
+	for _, info := range r.w.ranges {
+		delete(r.left, nodeRange{n.id, info.id})
+	}
+	for _, info := range r.w.ranges {
+		if err := r.image(n, d.eng, info.id); err != nil {
+			r.w.violate("crash image opens", "%s: %s: %v", n.id, info.id, err)
+		}
+	}
+}
+
+// started: what a process found is what the image held, and what was applied is committed.
+func (r *rules) started(p *process) {
+	for _, id := range p.store.Ranges() {
+		st, ok := p.hand.Status(id)
+		if !ok || st.Replica == 0 {
+			continue
+		}
+		r.own(p.n.id, id, st.Replica)
+		left := r.left[nodeRange{p.n.id, id}]
+		if st.Applied < left || st.Commit < st.Applied {
+			r.w.violate("commit never goes back", "%s starts %s with %d applied and %d committed; the crash left %d applied", p.n.id, id, st.Applied, st.Commit, left)
+		}
+	}
+}
+
+// image: the log begins at or before what is applied, ends at or behind it, has no gap, and its terms only grow up to the
+// term of the HardState; the state is the one of its applied index.
+func (r *rules) image(n *node, eng *engine.Mem, id base.RangeID) error {
+	if _, err := eng.Get(keys.RaftReplicaID(id)); errors.Is(err, engine.ErrNotFound) {
+		if _, err := eng.Get(keys.RangeDescriptor(id)); !errors.Is(err, engine.ErrNotFound) {
+			return errors.New("a state and no replica id")
+		}
+		return nil
+	}
+	v, err := apply.ReadView(eng, id)
+	if _, missing := eng.Get(keys.RangeDescriptor(id)); errors.Is(missing, engine.ErrNotFound) {
+		return nil // it waits for its first snapshot
+	}
+	if err != nil {
+		return err
+	}
+	r.left[nodeRange{n.id, id}] = v.AppliedIndex
+	last, err := checkLog(eng, id)
+	if err != nil {
+		return err
+	}
+	if last.truncated > v.AppliedIndex || v.AppliedIndex > last.index {
+		return fmt.Errorf("the log is (%d, %d] and %d is applied", last.truncated, last.index, v.AppliedIndex)
+	}
+	if _, ok := r.sums[rangeIndex{id, v.AppliedIndex}]; ok {
+		r.compare(n, eng, id)
+	}
+	return nil
+}
+
+type logEnd struct{ truncated, index uint64 }
+
+func checkLog(eng *engine.Mem, id base.RangeID) (logEnd, error) {
+	raw, err := eng.Get(keys.RaftTruncated(id))
+	if err != nil || len(raw) < 16 {
+		return logEnd{}, fmt.Errorf("the truncated state: %x %w", raw, err)
+	}
+	end := logEnd{be64(raw), be64(raw)}
+	term := be64(raw[8:])
+	hard := &raftpb.HardState{}
+	if raw, err = eng.Get(keys.RaftHardState(id)); err != nil {
+		return end, fmt.Errorf("HardState: %w", err)
+	}
+	if err := proto.Unmarshal(raw, hard); err != nil {
+		return end, fmt.Errorf("HardState: %w", err)
+	}
+	span := keys.RaftLogSpan(id)
+	it, err := eng.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End})
+	if err != nil {
+		return end, err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		raw, err := it.Value()
+		if err != nil {
+			return end, err
+		}
+		e := &raftpb.Entry{}
+		if err := proto.Unmarshal(raw, e); err != nil {
+			return end, err
+		}
+		if e.GetIndex() != end.index+1 || e.GetTerm() < term || e.GetTerm() > hard.GetTerm() {
+			return end, fmt.Errorf("entry %d/%d follows %d/%d, and the term is %d", e.GetTerm(), e.GetIndex(), term, end.index, hard.GetTerm())
+		}
+		end.index, term = e.GetIndex(), e.GetTerm()
+	}
+	return end, it.Error()
+}
+
+// sortedKeys are a map's keys in order: nothing in a run may rest on a map's own order.
+func sortedKeys[K interface{ ~uint64 | ~int | ~string }, V any](m map[K]V) []K {
+	out := make([]K, 0, len(m))
+	for k := range m {
+		out = append(out, k)
+	}
+	slices.Sort(out)
+	return out
+}
