@@ -498,6 +498,9 @@ var kinds = []kind{
 			}
 		}
 	})},
+	{"crash-ingest", "F16", "whoever takes a snapshot in crashes before or after it", func(r *base.Rand, p *Plan, f *Fault) {
+		f.Range, f.For, f.Amount = int(r.Int63n(int64(p.Ranges+1))), between(r, 3*time.Second, 12*time.Second), r.Int63n(1000)
+	}, armIngest},
 	{"crash-at", "F16", "a crash at a named point", func(r *base.Rand, p *Plan, f *Fault) {
 		someNode(r, p, f)
 		f.For, f.Amount = between(r, 500*time.Millisecond, 4*time.Second), r.Int63n(int64(len(points))*1000)
@@ -527,6 +530,33 @@ func (in *injector) scatter(r *rangeInfo) {
 	for _, i := range sortedKeys(on) {
 		r.goal.Voters = append(r.goal.Voters, base.NodeID(i+1))
 	}
+}
+
+// armIngest moves a range and has each node crash that takes in a snapshot.
+func armIngest(in *injector, f *Fault) (func(), bool) {
+	if len(in.w.nodes) == 3 {
+		return nil, false
+	}
+	point := "before ingest"
+	if f.Amount%2 == 1 {
+		point = "after ingest"
+	}
+	in.scatter(in.w.ranges[f.Range%len(in.w.ranges)])
+	armed := false
+	for _, n := range in.w.nodes {
+		if p := n.process; p != nil && p.crashAt == "" {
+			p.crashAt, p.crashPasses, p.crashLose, armed = point, 1, f.Amount%101, true
+		}
+	}
+	return func() {
+		for _, n := range in.w.nodes {
+			if n.process == nil {
+				n.start()
+			} else if n.process.crashAt == point {
+				n.process.crashAt = ""
+			}
+		}
+	}, armed
 }
 
 func sortedInts(xs []int) []int {

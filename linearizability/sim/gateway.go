@@ -184,12 +184,14 @@ func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done fu
 		done(g.read(id, c.req))
 		return
 	}
+	check := p.n.w.rules.fresh(p, id)
 	p.store.ReadIndex(id, deadline, func(_ proto.Message, err error) {
 		p.ready = append(p.ready, func() {
 			if err != nil {
 				done(nil, err)
 				return
 			}
+			check()
 			done(g.read(id, c.req))
 		})
 	})

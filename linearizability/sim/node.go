@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
@@ -100,6 +101,7 @@ func (n *node) start() {
 	p.beat()
 	p.mover.tick()
 	p.expire()
+	p.probe()
 	p.settle()
 }
 
@@ -169,6 +171,7 @@ func (p *process) pass() {
 		return // the store told fatal
 	}
 	n.w.note(notePass, uint64(n.id), uint64(wake))
+	n.w.rules.passed(p)
 	if !p.begun {
 		p.begun = true
 		n.w.rules.started(p)
@@ -381,6 +384,23 @@ func (p *process) expire() {
 		p.expire()
 	})
 }
+
+// probe reads every range that is here, linearizably, for the rule of fresh reads: clients ask too seldom.
+func (p *process) probe() {
+	p.later(probeInterval, func() {
+		for _, id := range p.store.Ranges() {
+			check := p.n.w.rules.fresh(p, id)
+			p.store.ReadIndex(id, p.store.Now().Add(probeInterval), func(_ proto.Message, err error) {
+				if err == nil {
+					p.ready = append(p.ready, check)
+				}
+			})
+		}
+		p.probe()
+	})
+}
+
+const probeInterval = 500 * time.Millisecond
 
 // wire is the process's transport.
 type wire struct{ p *process }

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
@@ -29,7 +30,16 @@ type rules struct {
 	owners  map[rangeReplica]base.NodeID
 	buried  map[nodeRange]base.ReplicaID // tombstones: ids below never live there again
 	moved   map[base.RangeID]movedAt
-	left    map[nodeRange]uint64 // what the last crash image of a replica had applied
+	left    map[nodeRange]uint64    // what the last crash image of a replica had applied
+	newest  map[base.RangeID]uint64 // the highest index that any node applied: it is committed
+	puts    map[rangeData]uint64    // where each put was applied: it is to be carried out once
+	ends    []rangeIndex            // of logs that were cut in this pass
+}
+
+// rangeData is a command, by the sum of its bytes.
+type rangeData struct {
+	id  base.RangeID
+	sum uint64
 }
 
 // movedAt is when a range's replicas were last seen to change.
@@ -64,7 +74,7 @@ func newRules(w *world) *rules {
 	return &rules{
 		w: w, leaders: make(map[rangeTerm]base.NodeID), entries: make(map[rangeIndex]entrySum), sums: make(map[rangeIndex]uint64),
 		owners: make(map[rangeReplica]base.NodeID), buried: make(map[nodeRange]base.ReplicaID), moved: make(map[base.RangeID]movedAt),
-		left: make(map[nodeRange]uint64),
+		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64),
 	}
 }
 
@@ -104,10 +114,37 @@ func (r *rules) effects(p *process, eff *raftgroup.Effects) {
 		r.message(p, &eff.Messages[i])
 	}
 	for i := range eff.Appends {
-		r.life(p, &eff.Appends[i])
+		a := &eff.Appends[i]
+		r.life(p, a)
+		if n := len(a.Entries); n > 0 && a.OldLast > a.Entries[n-1].GetIndex() {
+			r.ends = append(r.ends, rangeIndex{a.Range, a.Entries[n-1].GetIndex()})
+		}
 	}
 	for i := range eff.Applies {
 		r.applies(p, &eff.Applies[i])
+	}
+}
+
+// passed: a log whose end was overwritten ends where the new entries do.
+func (r *rules) passed(p *process) {
+	for _, end := range r.ends {
+		r.w.count("log ends checked")
+		if _, err := p.eng.Get(keys.RaftLogEntry(end.id, end.index+1)); !errors.Is(err, engine.ErrNotFound) {
+			r.w.violate("logs match", "%s: the log of %s was overwritten up to %d, and an entry behind that is still there: %v", p.n.id, end.id, end.index, err)
+		}
+	}
+	r.ends = r.ends[:0]
+}
+
+// fresh: a linearizable read is served by a replica that has applied all that was committed when it was asked for. It
+// returns the check to be made when the read is served.
+func (r *rules) fresh(p *process, id base.RangeID) func() {
+	committed := r.newest[id]
+	return func() {
+		r.w.count("reads held against the commit")
+		if v := p.store.View(id); v != nil && v.AppliedIndex < committed {
+			r.w.violate("reads are fresh", "%s serves a read of %s at %d, and %d was committed before it was asked for", p.n.id, id, v.AppliedIndex, committed)
+		}
 	}
 }
 
@@ -171,7 +208,7 @@ func (r *rules) message(p *process, m *raftgroup.Message) {
 // onDisk says whether a crash now would leave an entry of a replica: in the log, of the given term unless that is 0, or
 // behind its beginning.
 func onDisk(eng *engine.Mem, id base.RangeID, index, term uint64) bool {
-	if raw, err := eng.Synced(keys.RaftTruncated(id)); err == nil && len(raw) >= 8 && be64(raw) >= index {
+	if raw, err := eng.Synced(keys.RaftTruncated(id)); index == 0 || err == nil && len(raw) >= 8 && be64(raw) >= index {
 		return true
 	}
 	raw, err := eng.Synced(keys.RaftLogEntry(id, index))
@@ -198,12 +235,29 @@ func (r *rules) applies(p *process, a *raftgroup.Apply) {
 		r.w.note(noteApply, uint64(p.n.id), uint64(a.Range), e.GetIndex(), sum.term, sum.sum)
 		if old, ok := r.entries[at]; !ok {
 			r.entries[at] = sum
+			r.newest[a.Range] = max(r.newest[a.Range], at.index)
 			r.quorum(p, a.Range, e)
+			r.once(a.Range, e)
 		} else if old != sum {
 			r.w.violate("logs match", "%s applies at %d of %s an entry of term %d, and another replica applied one of term %d there", p.n.id, at.index, a.Range, sum.term, old.term)
 		}
 	}
 	r.w.result.Seen["entries applied"] += len(a.Entries)
+}
+
+// once: nobody carries a put out again whose outcome he does not know. (A put's value is its writer's alone; two deletions
+// or compactions may be equal to the byte.)
+func (r *rules) once(id base.RangeID, e *raftpb.Entry) {
+	const proposalID = 16 // before the command
+	cmd := &kvpb.Command{}
+	if e.GetType() != raftpb.EntryNormal || len(e.GetData()) <= proposalID || proto.Unmarshal(e.GetData()[proposalID:], cmd) != nil || cmd.GetPut() == nil {
+		return
+	}
+	at := rangeData{id, xxhash.Sum64(e.GetData()[proposalID:])}
+	if first, ok := r.puts[at]; ok {
+		r.w.violate("carried out once", "the put that %s applied at %d is in its log again at %d", id, first, e.GetIndex())
+	}
+	r.puts[at] = e.GetIndex()
 }
 
 // calm is how long a range's replicas must have been the same for quorum to look.
@@ -330,6 +384,9 @@ func (r *rules) image(n *node, eng *engine.Mem, id base.RangeID) error {
 	if err != nil {
 		return err
 	}
+	if last.commit > last.index {
+		return fmt.Errorf("the log ends at %d and %d is said to be committed", last.index, last.commit)
+	}
 	if last.truncated > v.AppliedIndex || v.AppliedIndex > last.index {
 		return fmt.Errorf("the log is (%d, %d] and %d is applied", last.truncated, last.index, v.AppliedIndex)
 	}
@@ -339,14 +396,14 @@ func (r *rules) image(n *node, eng *engine.Mem, id base.RangeID) error {
 	return nil
 }
 
-type logEnd struct{ truncated, index uint64 }
+type logEnd struct{ truncated, index, commit uint64 }
 
 func checkLog(eng *engine.Mem, id base.RangeID) (logEnd, error) {
 	raw, err := eng.Get(keys.RaftTruncated(id))
 	if err != nil || len(raw) < 16 {
 		return logEnd{}, fmt.Errorf("the truncated state: %x %w", raw, err)
 	}
-	end := logEnd{be64(raw), be64(raw)}
+	end := logEnd{truncated: be64(raw), index: be64(raw)}
 	term := be64(raw[8:])
 	hard := &raftpb.HardState{}
 	if raw, err = eng.Get(keys.RaftHardState(id)); err != nil {
@@ -355,6 +412,7 @@ func checkLog(eng *engine.Mem, id base.RangeID) (logEnd, error) {
 	if err := proto.Unmarshal(raw, hard); err != nil {
 		return end, fmt.Errorf("HardState: %w", err)
 	}
+	end.commit = hard.GetCommit()
 	span := keys.RaftLogSpan(id)
 	it, err := eng.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End})
 	if err != nil {
