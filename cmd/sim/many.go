@@ -64,8 +64,11 @@ func newMany() *cobra.Command {
 
 // progress prints a line now and then.
 func progress(to io.Writer) func(*sim.Summary) {
-	last := time.Now()
+	last, told := time.Now(), 0
 	return func(s *sim.Summary) {
+		for ; told < len(s.Bad); told++ {
+			fmt.Fprintf(to, "seed %d failed: %s: %.300s\n", s.Bad[told].Seed, s.Bad[told].Checker, s.Bad[told].What)
+		}
 		if time.Since(last) < 5*time.Second {
 			return
 		}
