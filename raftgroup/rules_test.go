@@ -371,6 +371,35 @@ func TestRuleARemovedLearnerFindsOut(t *testing.T) {
 	}
 }
 
+// A replica that waits for its first snapshot was removed meanwhile: nobody sends one, and it forgets the leader that it
+// heard of and asks it.
+func TestRuleARemovedNewcomerFindsOut(t *testing.T) {
+	l := newLone(t, nil)
+	heartbeat := message(2, &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Term: new(uint64(6)), Commit: new(uint64(0))})
+	heartbeat.Range = 99
+	heartbeat.ToReplica, heartbeat.Raft.To = 4, new(uint64(4))
+	l.step(Events{Messages: []Message{heartbeat}})
+	l.step(l.durable())
+	var asked *Message
+	for end := l.w.now.Add(5 * time.Second); asked == nil && l.w.now < end; l.w.now = l.w.now.Add(base.TickInterval) {
+		for _, m := range l.step(Events{}).Messages {
+			if m.Range == 99 && m.ToReplica == 2 {
+				asked = &m
+			}
+		}
+	}
+	if asked == nil {
+		t.Fatal("asks nobody")
+	}
+	if st, _ := l.n.loop.Status(99); st.Leader != 0 {
+		t.Errorf("still takes replica %d for the leader", st.Leader)
+	}
+	eff := l.step(Events{Messages: []Message{{Range: 99, FromNode: 2, FromReplica: 2, ToNode: 1, ToReplica: 4, TooOld: 5}}})
+	if a := eff.Appends; len(a) != 1 || a[0].Destroy != 5 {
+		t.Errorf("told that it was removed: %+v", a)
+	}
+}
+
 // A replica that stopped between the applying of its own removal and its end is ended when it starts again. Broken, it
 // stays for ever: it may not campaign, so that nobody hears of it and tells it.
 func TestRuleRemovedBeforeARestart(t *testing.T) {

@@ -2,6 +2,8 @@ package raftgroup
 
 import (
 	"container/heap"
+	"maps"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -80,14 +82,14 @@ func (l *Loop) retime(g *group) {
 	}
 }
 
-// restartElection draws the time at which a replica that is not the leader campaigns, if it hears of no leader. A learner
-// asks then whether it is still one.
+// restartElection draws the time at which a replica that is not the leader campaigns, if it hears of no leader. A learner,
+// or one that waits for its first snapshot, asks then whether it is still one.
 func (l *Loop) restartElection(g *group) {
 	g.electAt = base.Never
 	switch t := l.cfg.electionTimeout(); {
 	case g.voter():
 		g.electAt = l.now.Add(t + time.Duration(l.rand.Int63n(int64(t))))
-	case g.log.desc != nil:
+	default:
 		g.electAt = l.now.Add(2 * t)
 	}
 	l.retime(g)
@@ -134,15 +136,18 @@ func (l *Loop) electionDue(g *group) {
 
 // ask says a word to the range's other replicas that means nothing to them if this one is still a learner. If it was
 // removed and the word of it was lost, nobody speaks to it, and it may not campaign: whoever has applied its removal
-// answers that it is too old.
+// answers that it is too old. One that never had a snapshot knows those alone that spoke to it.
 func (l *Loop) ask(g *group) {
 	_ = g.rn.ForgetLeader()
+	others := slices.Sorted(maps.Keys(g.nodes))
 	for _, r := range g.log.desc.GetReplicas() {
-		if base.ReplicaID(r.ReplicaId) == g.replica {
-			continue
+		if id := base.ReplicaID(r.ReplicaId); id != g.replica && !slices.Contains(others, id) {
+			others = append(others, id)
 		}
+	}
+	for _, id := range others {
 		l.emitMessage(g, &raftpb.Message{
-			Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(g.replica)), To: new(r.ReplicaId), Term: new(g.term),
+			Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(g.replica)), To: new(uint64(id)), Term: new(g.term),
 		})
 	}
 	l.touch(g)

@@ -162,7 +162,8 @@ func (g *gateway) target(c *call, d *metapb.RangeDescriptor) base.NodeID {
 		return c.next.Node
 	}
 	id := base.RangeID(d.RangeId)
-	if st, ok := g.p.store.State(id); ok && st.LeaderNode != 0 {
+	// One that waits for its first snapshot may have been removed, and know of a leader of long ago.
+	if st, ok := g.p.store.State(id); ok && st.LeaderNode != 0 && g.p.store.View(id) != nil {
 		return st.LeaderNode
 	}
 	if g.p.store.View(id) != nil && c.tries == 0 {
@@ -221,6 +222,7 @@ func (g *gateway) ask(c *call, to base.NodeID, id base.RangeID, done func(proto.
 	rid := g.nextID
 	c.asked, c.node = rid, to
 	g.asked[rid] = c
+	w.tracef("%s asks %s about %s (try %d)", n.id, to, id, c.tries)
 	left := c.deadline.Sub(g.now())
 	w.net.send(n.i, target.i, classControl, len(c.data), func() {
 		q := target.process
@@ -275,6 +277,7 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 			g.lookUp(c.ks)
 		}
 	}
+	g.p.n.w.tracef("%s is refused: %v", g.p.n.id, err)
 	if c.retry, c.next = c.retry.After(err); c.next.GiveUp {
 		g.end(c, nil, err)
 		return

@@ -58,7 +58,8 @@ func (d *Dispatcher) target(desc *metapb.RangeDescriptor, hint base.NodeID, trie
 		return hint
 	}
 	id := base.RangeID(desc.RangeId)
-	if st, ok := d.cfg.Store.State(id); ok && st.LeaderNode != 0 {
+	// One that waits for its first snapshot may have been removed, and know of a leader of long ago.
+	if st, ok := d.cfg.Store.State(id); ok && st.LeaderNode != 0 && d.cfg.Store.View(id) != nil {
 		return st.LeaderNode
 	}
 	if d.cfg.Store.View(id) != nil && tries == 0 {
