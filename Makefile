@@ -79,6 +79,20 @@ bench-quick: ## compare with etcd in below two minutes; the figures are rough
 etcdctl: ## build the unmodified etcdctl into bin/
 	cd tools/etcdctl && go build -trimpath -o ../../bin/etcdctl go.etcd.io/etcd/etcdctl/v3
 
+JEPSEN_FOR     ?= 10m
+JEPSEN_NEMESIS ?= all
+JEPSEN_NAME    ?= $$(date -u +%Y%m%d-%H%M%S)
+
+.PHONY: jepsen
+jepsen: build ## run real processes under every fault for JEPSEN_FOR (10m), into out/jepsen (root)
+	go build -trimpath -o bin/jepsen ./cmd/jepsen
+	bin/jepsen run --for $(JEPSEN_FOR) --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
+
+.PHONY: jepsen-quick
+jepsen-quick: build ## run real processes under a drawn part of the faults, for three minutes (root)
+	go build -trimpath -o bin/jepsen ./cmd/jepsen
+	bin/jepsen run --for 3m --mix --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
+
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin bench/out
+	rm -rf bin out bench/out

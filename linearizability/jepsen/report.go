@@ -24,7 +24,7 @@ type Report struct {
 	Clients   int       `json:"clients"`
 	Workloads []string  `json:"workloads"`
 	Limits    Limits    `json:"limits"`
-	// Operations are of the clients; Checked counts what checkers were given: these, and setups and closing reads.
+	// Operations are those of the clients, of setups and of closing reads; Checked is how many of them checkers were given.
 	Operations   Counts  `json:"operations"`
 	Checked      int     `json:"checked"`
 	CheckSeconds float64 `json:"check_seconds"`

@@ -16,7 +16,8 @@ type stage struct {
 	Name   string // none, a nemesis, or mix
 	Class  string // F01 … F16; several are joined by +; empty without faults
 	Rounds []round
-	Rest   time.Duration // quiet at the end, after the last recovery; without rounds: all of the stage
+	Rest   time.Duration // quiet at the end, after the last recovery, at least; without rounds: all of the stage
+	Length time.Duration // of all of it; what recoveries did not need is quiet as well
 }
 
 // round is one bout of unwellness: quiet, then the nemeses begin one after the other, hold, and end in the same order.
@@ -28,7 +29,7 @@ type round struct {
 
 // Bounds of a stage. The least lets elections and a client's time-out happen; the most keeps a history small.
 const (
-	stageLeast = 6 * time.Second
+	stageLeast = 10 * time.Second
 	stageMost  = time.Minute
 	holdLeast  = 500 * time.Millisecond
 	holdMost   = 12 * time.Second
@@ -48,7 +49,7 @@ func plan(nemeses []Nemesis, length time.Duration, mix bool, seed uint64) (stage
 		shares = 1
 	}
 	each := min(stageMost, max(stageLeast, length/shares))
-	stages = []stage{{Name: "none", Rest: each}}
+	stages = []stage{{Name: nemesisNone, Rest: each}}
 	left := length - each
 	if !mix {
 		for _, n := range shuffled(r, nemeses) {
@@ -62,7 +63,7 @@ func plan(nemeses []Nemesis, length time.Duration, mix bool, seed uint64) (stage
 	}
 	for ; left >= each; left -= each {
 		if len(nemeses) == 0 {
-			stages = append(stages, stage{Name: "none", Rest: each})
+			stages = append(stages, stage{Name: nemesisNone, Rest: each, Length: each})
 			continue
 		}
 		stages = append(stages, draw(r, pair(r, nemeses), each))
@@ -75,7 +76,7 @@ func plan(nemeses []Nemesis, length time.Duration, mix bool, seed uint64) (stage
 
 // draw makes one stage of a given length for nemeses that act at once.
 func draw(r *base.Rand, nemeses []Nemesis, length time.Duration) stage {
-	s := stage{Name: names(nemeses), Class: classes(nemeses)}
+	s := stage{Name: names(nemeses), Class: classes(nemeses), Length: length}
 	rest := length / quietShare
 	count := max(1, int((length-rest)/roundMost))
 	per := (length - rest) / time.Duration(count)
@@ -138,7 +139,7 @@ func choose(all []Nemesis, asked []string) ([]Nemesis, error) {
 	var out []Nemesis
 	var unknown []string
 	for _, a := range asked {
-		found := a == "none"
+		found := a == nemesisNone
 		for _, n := range all {
 			if a != "all" && a != n.Name && a != n.Class {
 				continue

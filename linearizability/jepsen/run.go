@@ -1,0 +1,148 @@
+package jepsen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/linearizability"
+)
+
+// Options say what a run is made of. Those without a value are an error, except where it says so.
+type Options struct {
+	Name      string
+	Dir       string // the report's folder; made if it is not there
+	Workloads []linearizability.Kind
+	Nemeses   []Nemesis
+	Skipped   []Skip // what was asked for and is not in Nemeses
+	Mix       bool   // pairs of nemeses instead of each alone
+	Clients   int
+	Length    time.Duration
+	Seed      uint64
+	Limits    Limits
+	Logger    *slog.Logger
+}
+
+// DefaultLimits are what a small machine that runs all nodes must reach: some times less than it does, so that a red
+// run means a fault of the product and not a busy machine, and far more than an idle run.
+func DefaultLimits() Limits { return Limits{Rate: 300, QuietRate: 100, Recovery: 30 * time.Second} }
+
+// nemesisTime bounds the beginning and the end of one nemesis: processes start, data is copied to a new node.
+const nemesisTime = 2 * time.Minute
+
+// run is one run of a started cluster.
+type run struct {
+	Options
+	cluster   *Cluster
+	endpoints func() []string // of the nodes, by index
+
+	report  *Report
+	start   time.Time
+	meter   *meter
+	marks   *marks
+	ids     atomic.Int64
+	unknown []*linearizability.Op // of all stages that have ended
+	kept    []kept                // what must still be there at the end of the run
+}
+
+// Run runs all stages on a cluster that has started, and writes the report. An error means that there is no report;
+// whether the cluster passed is in it. ctx ends the run early: what was not run is a failure of it.
+func Run(ctx context.Context, c *Cluster, o Options) (*Report, error) {
+	if o.Clients < 1 || len(o.Workloads) == 0 || o.Clients < len(o.Workloads) {
+		return nil, fmt.Errorf("%d clients for %d workloads: each needs at least one", o.Clients, len(o.Workloads))
+	}
+	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
+	stages, skipped := plan(o.Nemeses, o.Length, o.Mix, o.Seed)
+	r := &run{Options: o, cluster: c, endpoints: func() []string { return endpoints(c) }, start: time.Now()}
+	r.meter, r.marks = newMeter(r.start), newMarks(r.start)
+	r.report = &Report{
+		Version: ReportVersion, Name: o.Name, Seed: o.Seed, Started: r.start.Round(time.Second), Nodes: c.Len(),
+		Clients: o.Clients, Limits: o.Limits, Skipped: append(append([]Skip{}, o.Skipped...), skipped...),
+	}
+	for _, w := range o.Workloads {
+		r.report.Workloads = append(r.report.Workloads, w.Name)
+	}
+	watchCtx, stopWatch := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		r.marks.watch(watchCtx, func(ctx context.Context) (int, error) { return c.Leader(ctx, base.KeyspaceDefault) })
+		close(watched)
+	}()
+	ran := 0
+	for ran < len(stages) && r.stage(ctx, stages[ran]) {
+		ran++
+	}
+	r.closing(ctx, ran, len(stages))
+	stopWatch()
+	<-watched
+	r.finish()
+	return r.report, r.report.write(o.Dir)
+}
+
+// finish puts together what the stages left.
+func (r *run) finish() {
+	rep := r.report
+	for i := range rep.Stages {
+		s := &rep.Stages[i]
+		rep.Operations.add(s.Operations)
+		rep.Checked += s.Checked
+		rep.CheckSeconds += s.Check
+		s.Verdict = "pass"
+		if rep.failed(s.Number) {
+			s.Verdict = "fail"
+		}
+	}
+	rep.Passed = len(rep.Failures) == 0
+	rep.Seconds = r.now()
+	rep.Points = r.meter.points(maxPoints)
+	rep.Leaders = r.marks.all()
+}
+
+// maxPoints is as many as the timeline can show.
+const maxPoints = 1000
+
+// now is the time since the run's start, in seconds, as the report has it.
+func (r *run) now() float64 { return time.Since(r.start).Seconds() }
+
+// closing asks, after everything, for what each stage left behind and for what the processes said.
+func (r *run) closing(ctx context.Context, ran, stages int) {
+	if ran < stages {
+		r.report.fail(-1, "run", "only %d of %d stages were run to their end", ran, stages)
+	} else {
+		for _, k := range r.kept {
+			if err := k.same(ctx, r); err != nil {
+				r.report.fail(k.stage, "what a stage left behind", "%v", err)
+			}
+		}
+	}
+	for _, err := range r.cluster.Findings() {
+		r.report.fail(-1, "processes", "%v", err)
+	}
+	for _, n := range r.cluster.All() {
+		name := n.Name + ".log"
+		if err := copyFile(filepath.Join(r.Dir, name), n.Log); err != nil {
+			r.report.fail(-1, "logs", "%v", err)
+			continue
+		}
+		r.report.Logs = append(r.report.Logs, name)
+	}
+}
+
+func endpoints(c *Cluster) []string {
+	var out []string
+	for _, n := range c.All() {
+		out = append(out, n.ClientAddr)
+	}
+	return out
+}
+
+// errCutShort is what a phase returns that the end of ctx interrupted.
+var errCutShort = errors.New("the run was told to stop")
