@@ -36,6 +36,10 @@ type Op struct {
 	Outcome           Outcome
 	Response          proto.Message // of an OK one, nil else
 	Err               string        // of one that is not OK: what the client was told
+	// Place is where a driver that can look inside saw a write take effect, in the order of all writes of its keyspace; -1:
+	// it never did; 0: the driver cannot tell. A hint for a search, and no more: an order that explains the answers without
+	// it is as good.
+	Place int64
 	// Final marks a read of the closing phase: after the faults, when every request must succeed.
 	Final bool
 }

@@ -45,14 +45,18 @@ type partition struct {
 	name  string
 	ops   []porcupine.Operation
 	guess []porcupine.Operation // writes without an answer, which nobody saw
+	told  []porcupine.Operation // all of them, in the order that the driver tells; nil if it does not
 }
 
-// decide looks for an order without the writes that nobody saw: if there is one, they may have come last, or never. If there
+// decide tries the order that the driver tells, if it does. Else it looks for an order without the writes that nobody saw: if there is one, they may have come last, or never. If there
 // is none, with one of them, with two, with three; and only then with all of them at every place, which takes long if they
 // are many.
 func (p *partition) decide() porcupine.CheckResult {
 	with := func(timeout time.Duration, guessed ...porcupine.Operation) porcupine.CheckResult {
 		return porcupine.CheckOperationsTimeout(models.KV(), slices.Concat(p.ops, guessed), timeout)
+	}
+	if p.told != nil && porcupine.CheckOperationsTimeout(models.KV(), p.told, linearTimeout) == porcupine.Ok {
+		return porcupine.Ok // an order that explains the answers is one, whoever told it
 	}
 	result := with(linearTimeout)
 	if result == porcupine.Ok || len(p.guess) == 0 {
@@ -121,6 +125,13 @@ func partitions(h *linearizability.History, prefix string, perKey bool) []partit
 			}
 		}
 		o := porcupine.Operation{ClientId: op.Client, Input: in, Call: op.Invoked, Return: end}
+		if op.Place != 0 && (op.Outcome == linearizability.OK || op.Place > 0) {
+			told := o
+			told.Input = models.Input{Op: op, Place: op.Place}
+			p.told = append(p.told, told)
+		} else if op.Outcome == linearizability.OK {
+			p.told = append(p.told, o)
+		}
 		if op.Outcome == linearizability.Unknown && in.Seen == 0 {
 			p.guess = append(p.guess, o)
 		} else {

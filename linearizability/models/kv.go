@@ -23,9 +23,10 @@ const MaxKeys = 6
 // groups raise it too, so it may be higher. The revision of a key that an unanswered request wrote is not known (0) until
 // an answer shows it.
 type state struct {
-	rev  int64
-	n    int
-	keys [MaxKeys]entry // in order
+	rev   int64
+	place int64 // of the last write whose place was told
+	n     int
+	keys  [MaxKeys]entry // in order
 }
 
 type entry struct {
@@ -81,6 +82,8 @@ func inSpan(k, key, end string) bool {
 type Input struct {
 	Op   *linearizability.Op
 	Seen int64
+	// Place, if above 0, is the operation's place among the writes: it takes effect after those with a lower one.
+	Place int64
 }
 
 // KV is the whole KV service over groups of few keys: ranges, puts, deletions, transactions with comparisons, with every
@@ -93,6 +96,12 @@ func KV() porcupine.Model {
 		Init: func() []interface{} { return []interface{}{state{}} },
 		Step: func(st, in, _ interface{}) []interface{} {
 			s, i := st.(state), in.(Input)
+			if i.Place > 0 {
+				if i.Place <= s.place {
+					return nil
+				}
+				s.place = i.Place
+			}
 			switch {
 			case i.Op.Outcome == linearizability.OK:
 				return answered(s, i.Op.Request, i.Op.Response)

@@ -90,11 +90,11 @@ func (c *client) do(req proto.Message, final bool, done func(*linearizability.Op
 		}
 	}
 	w.queue.put(w.now+patience, func() { answer(nil, &base.Ambiguous{Cause: errLate}) })
-	c.send(req, answer)
+	c.send(op, answer)
 }
 
 // send brings a request to the node and its answer back.
-func (c *client) send(req proto.Message, answer func(proto.Message, error)) {
+func (c *client) send(op *linearizability.Op, answer func(proto.Message, error)) {
 	w, to := c.w, c.to
 	me := w.net.clients()
 	reply := func(m proto.Message, err error) {
@@ -106,7 +106,7 @@ func (c *client) send(req proto.Message, answer func(proto.Message, error)) {
 			reply(nil, errRefused)
 			return
 		}
-		p.do(func() { p.gateway.serve(c.r.ks, req, patience, reply) })
+		p.do(func() { p.gateway.serve(c.r.ks, op, patience, reply) })
 		if w.nodes[to].process == p && w.nodes[to].pauses > 0 {
 			w.count("requests to a paused node")
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cespare/xxhash/v2"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -12,6 +13,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
+	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -58,9 +60,12 @@ func newGateway(p *process) *gateway {
 }
 
 // serve takes a client's request. done is called once, unless the process dies before: then died is.
-func (g *gateway) serve(ks base.KeyspaceID, req proto.Message, timeout time.Duration, done func(proto.Message, error)) {
-	c := &call{ks: ks, req: req, done: done, client: true, deadline: g.now().Add(timeout)}
-	c.data, c.write = encodeCommand(req, g.micros())
+func (g *gateway) serve(ks base.KeyspaceID, op *linearizability.Op, timeout time.Duration, done func(proto.Message, error)) {
+	c := &call{ks: ks, req: op.Request, done: done, client: true, deadline: g.now().Add(timeout)}
+	c.data, c.write = encodeCommand(op.Request, g.micros())
+	if c.write {
+		g.p.n.w.commands[op] = xxhash.Sum64(c.data)
+	}
 	g.open = append(g.open, c)
 	g.begin(c)
 }

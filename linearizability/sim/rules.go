@@ -33,6 +33,7 @@ type rules struct {
 	left    map[nodeRange]uint64    // what the last crash image of a replica had applied
 	newest  map[base.RangeID]uint64 // the highest index that any node applied: it is committed
 	puts    map[rangeData]uint64    // where each put was applied: it is to be carried out once
+	placed  map[rangeData]uint64    // where each command was first applied
 	ends    []rangeIndex            // of logs that were cut in this pass
 }
 
@@ -74,7 +75,7 @@ func newRules(w *world) *rules {
 	return &rules{
 		w: w, leaders: make(map[rangeTerm]base.NodeID), entries: make(map[rangeIndex]entrySum), sums: make(map[rangeIndex]uint64),
 		owners: make(map[rangeReplica]base.NodeID), buried: make(map[nodeRange]base.ReplicaID), moved: make(map[base.RangeID]movedAt),
-		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64),
+		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64), placed: make(map[rangeData]uint64),
 	}
 }
 
@@ -249,11 +250,17 @@ func (r *rules) applies(p *process, a *raftgroup.Apply) {
 // or compactions may be equal to the byte.)
 func (r *rules) once(id base.RangeID, e *raftpb.Entry) {
 	const proposalID = 16 // before the command
-	cmd := &kvpb.Command{}
-	if e.GetType() != raftpb.EntryNormal || len(e.GetData()) <= proposalID || proto.Unmarshal(e.GetData()[proposalID:], cmd) != nil || cmd.GetPut() == nil {
+	if e.GetType() != raftpb.EntryNormal || len(e.GetData()) <= proposalID {
 		return
 	}
 	at := rangeData{id, xxhash.Sum64(e.GetData()[proposalID:])}
+	if _, ok := r.placed[at]; !ok {
+		r.placed[at] = e.GetIndex()
+	}
+	cmd := &kvpb.Command{}
+	if proto.Unmarshal(e.GetData()[proposalID:], cmd) != nil || cmd.GetPut() == nil {
+		return
+	}
 	if first, ok := r.puts[at]; ok {
 		r.w.violate("carried out once", "the put that %s applied at %d is in its log again at %d", id, first, e.GetIndex())
 	}

@@ -31,7 +31,8 @@ type world struct {
 	trace  io.Writer
 	hash   uint64
 
-	clientsEnd bool // clients begin nothing more
+	commands   map[*linearizability.Op]uint64 // the sum of each write's command, as it was proposed
+	clientsEnd bool                           // clients begin nothing more
 	opsLeft    int
 	bulkCuts   int // how many faults cut snapshot streams
 }
@@ -64,7 +65,7 @@ func Run(p *Plan, trace io.Writer) *Result {
 
 func newWorld(p *Plan, trace io.Writer) *world {
 	w := &world{
-		plan: p, trace: trace, opsLeft: p.Ops, hash: mix(p.Seed),
+		plan: p, trace: trace, opsLeft: p.Ops, commands: make(map[*linearizability.Op]uint64), hash: mix(p.Seed),
 		result: &Result{Plan: p, Fired: make(map[FaultKind]int), Seen: make(map[string]int)},
 	}
 	w.rules = newRules(w)

@@ -28,7 +28,7 @@ const listsInGroup = 3
 
 func newAppend(prefix string, size int) linearizability.Workload {
 	if size == 0 {
-		size = 120
+		size = 60
 	}
 	return &appends{prefix: prefix + "a/", rotation: rotation{prefix: prefix + "a/", per: size}, read: map[int]*pb.RangeResponse{}, of: map[int]string{}}
 }

@@ -27,7 +27,7 @@ const counters = 3
 
 func newMonotonic(prefix string, size int) linearizability.Workload {
 	if size == 0 {
-		size = 150
+		size = 80
 	}
 	return &monotonic{prefix: prefix + "m/", rotation: rotation{prefix: prefix + "m/", per: size}, seen: map[int]*pb.RangeResponse{}, of: map[int]string{}}
 }

@@ -26,7 +26,7 @@ const keysInGroup = 4
 
 func newTxn(prefix string, size int) linearizability.Workload {
 	if size == 0 {
-		size = 150
+		size = 60
 	}
 	return &txns{prefix: prefix + "t/", rotation: rotation{prefix: prefix + "t/", per: size}}
 }
