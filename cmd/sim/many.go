@@ -37,6 +37,7 @@ func newMany() *cobra.Command {
 				}
 				w := exec.Command(self, args...)
 				w.Stderr = os.Stderr
+				w.Env = append(os.Environ(), "GOGC=400") // a seed's memory is small, and gone with it
 				return w
 			}
 			m.Progress = progress(cmd.ErrOrStderr())
