@@ -31,6 +31,7 @@ func (r *run) stage(ctx context.Context, s stage) bool {
 	err = r.drive(ctx, s, l, &rep)
 	if err != nil {
 		r.report.fail(s.Number, "stage", "%v", err)
+		r.unwell(ctx, s.Number)
 	}
 	if e := record.close(); e != nil {
 		r.report.fail(s.Number, "harness", "%v", e)

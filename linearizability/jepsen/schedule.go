@@ -36,7 +36,7 @@ const (
 	// quietShare is the part of a stage that lies before its faults, and again after them.
 	quietShare = 5
 	// roundMost is how much of a stage one round takes at most: longer stages have several.
-	roundMost = 20 * time.Second
+	roundMost = 12 * time.Second
 )
 
 // plan draws the stages of a run. The same seed and nemeses give the same plan. Without mix each nemesis has a stage, in a
