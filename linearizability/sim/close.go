@@ -109,6 +109,13 @@ func (w *world) whole() bool { return w.lacking() == "" }
 
 // lacking says what is not whole; nothing if all is.
 func (w *world) lacking() string {
+	for _, n := range w.nodes {
+		for i, o := range w.nodes {
+			if p := n.process; p != nil && o.process != nil && i != n.i && (p.peers.down[i] || w.now-p.peers.last[i] > 2*beatInterval) {
+				return fmt.Sprintf("%s does not hear %s yet", n.id, o.id)
+			}
+		}
+	}
 	for _, r := range w.ranges {
 		if what := w.lackingIn(r); what != "" {
 			return fmt.Sprintf("%s: %s", r.id, what)

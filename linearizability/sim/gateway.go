@@ -40,8 +40,9 @@ type call struct {
 	retry    route.Retry
 	next     route.Try
 	tries    int
-	asked    uint64      // the remote request that it waits for; 0: none
-	node     base.NodeID // and of whom
+	asked    uint64           // the remote request that it waits for; 0: none
+	node     base.NodeID      // and of whom
+	life     base.Incarnation // of that node, when it was asked
 	waiting  bool
 	ended    bool
 	client   bool // of a client: dies with the process
@@ -225,7 +226,7 @@ func (g *gateway) ask(c *call, to base.NodeID, id base.RangeID, done func(proto.
 	}
 	g.nextID++
 	rid := g.nextID
-	c.asked, c.node = rid, to
+	c.asked, c.node, c.life = rid, to, target.incarnation
 	g.asked[rid] = c
 	w.tracef("%s asks %s about %s (try %d)", n.id, to, id, c.tries)
 	left := c.deadline.Sub(g.now())
@@ -324,10 +325,10 @@ func (g *gateway) changed(ch *raftgroup.StateChange) {
 }
 
 // peerDown ends what waits for a node that cannot be reached: whether it carried it out is not known.
-func (g *gateway) peerDown(to base.NodeID) {
+func (g *gateway) peerDown(to base.NodeID, life base.Incarnation) {
 	for _, rid := range sortedKeys(g.asked) {
 		c, ok := g.asked[rid]
-		if !ok || c.node != to {
+		if !ok || c.node != to || life != 0 && c.life != life {
 			continue
 		}
 		delete(g.asked, rid)

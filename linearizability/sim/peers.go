@@ -45,27 +45,32 @@ func (p *process) beat() {
 			}
 		})
 		if !p.peers.down[i] && w.now-p.peers.last[i] > beatLost {
-			p.peerDown(i)
+			p.peerDown(i, 0)
 		}
 	}
 	p.later(beatInterval, p.beat)
 }
 
-// peerDown is what the transport tells of a node that cannot be reached.
-func (p *process) peerDown(i int) {
+// peerDown is what the transport tells of a node that cannot be reached. A reset is of the connections to one life of it, and
+// may come late: another life may have been spoken to since. 0: of all.
+func (p *process) peerDown(i int, life base.Incarnation) {
 	p.n.w.count("connections given up")
-	p.peers.down[i] = true
-	p.store.Unreachable(base.NodeID(i + 1))
-	p.gateway.peerDown(base.NodeID(i + 1))
+	p.n.w.tracef("%s gives the connection to node %d up (life %d), heard of last at %s", p.n.id, i+1, life, p.peers.last[i])
+	if life == 0 || p.n.w.nodes[i].incarnation == life {
+		p.peers.down[i] = true
+		p.store.Unreachable(base.NodeID(i + 1))
+	}
+	p.gateway.peerDown(base.NodeID(i+1), life)
 }
 
 // peerGone has the others learn that a process ended: their connections to it are reset, where the network lets it.
 func (w *world) peerGone(i int) {
+	life := w.nodes[i].incarnation
 	for _, o := range w.nodes {
 		if o.i == i || o.process == nil {
 			continue
 		}
 		p := o.process
-		w.net.send(i, o.i, classControl, 0, func() { p.do(func() { p.peerDown(i) }) })
+		w.net.send(i, o.i, classControl, 0, func() { p.do(func() { p.peerDown(i, life) }) })
 	}
 }
