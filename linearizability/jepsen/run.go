@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -57,23 +58,33 @@ func Run(ctx context.Context, c *Cluster, o Options) (*Report, error) {
 	if o.Clients < 1 || len(o.Workloads) == 0 || o.Clients < len(o.Workloads) {
 		return nil, fmt.Errorf("%d clients for %d workloads: each needs at least one", o.Clients, len(o.Workloads))
 	}
-	if err := os.MkdirAll(o.Dir, 0o755); err != nil {
-		return nil, fmt.Errorf("report: %w", err)
-	}
 	stages, skipped := plan(o.Nemeses, o.Length, o.Mix, o.Seed)
+	o.Skipped = slices.Concat(o.Skipped, skipped)
+	return newRun(c, o).through(ctx, stages)
+}
+
+func newRun(c *Cluster, o Options) *run {
 	r := &run{Options: o, cluster: c, endpoints: func() []string { return endpoints(c) }, start: time.Now()}
 	r.meter, r.marks = newMeter(r.start), newMarks(r.start)
 	r.report = &Report{
 		Version: ReportVersion, Name: o.Name, Seed: o.Seed, Started: r.start.Round(time.Second), Nodes: c.Len(),
-		Clients: o.Clients, Limits: o.Limits, Skipped: append(append([]Skip{}, o.Skipped...), skipped...),
+		Clients: o.Clients, Limits: o.Limits, Skipped: o.Skipped,
 	}
 	for _, w := range o.Workloads {
 		r.report.Workloads = append(r.report.Workloads, w.Name)
 	}
+	return r
+}
+
+// through runs stages until one does not end well, and writes the report.
+func (r *run) through(ctx context.Context, stages []stage) (*Report, error) {
+	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("report: %w", err)
+	}
 	watchCtx, stopWatch := context.WithCancel(ctx)
 	watched := make(chan struct{})
 	go func() {
-		r.marks.watch(watchCtx, func(ctx context.Context) (int, error) { return c.Leader(ctx, base.KeyspaceDefault) })
+		r.marks.watch(watchCtx, func(ctx context.Context) (int, error) { return r.cluster.Leader(ctx, base.KeyspaceDefault) })
 		close(watched)
 	}()
 	ran := 0
@@ -84,7 +95,7 @@ func Run(ctx context.Context, c *Cluster, o Options) (*Report, error) {
 	stopWatch()
 	<-watched
 	r.finish()
-	return r.report, r.report.write(o.Dir)
+	return r.report, r.report.write(r.Dir)
 }
 
 // finish puts together what the stages left.
