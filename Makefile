@@ -51,6 +51,7 @@ lint: ## check the format, vet, staticcheck
 		echo "not formatted; run gofmt -w on:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go vet -tags invariants ./...
+	go vet -tags mutants ./...
 	$(STATICCHECK) ./...
 
 .PHONY: proto
@@ -78,6 +79,24 @@ bench-quick: ## compare with etcd in below two minutes; the figures are rough
 .PHONY: etcdctl
 etcdctl: ## build the unmodified etcdctl into bin/
 	cd tools/etcdctl && go build -trimpath -o ../../bin/etcdctl go.etcd.io/etcd/etcdctl/v3
+
+SEED ?= 1
+N    ?= 300
+
+.PHONY: sim
+sim: ## run one seed of the simulated cluster, SEED, with a trace in out/sim
+	@mkdir -p out/sim
+	go run ./cmd/sim run --seed $(SEED) --twice --trace out/sim/trace-$(SEED).txt
+
+.PHONY: sim-many
+sim-many: ## run N (300) seeds of the simulated cluster; FIRST is the first, failing ones go to out/sim
+	go build -trimpath -o bin/sim ./cmd/sim
+	bin/sim many --first $(or $(FIRST),1) --seeds $(N) $(if $(SIM_FLAGS),$(SIM_FLAGS))
+
+.PHONY: mutants
+mutants: ## plant known mistakes, one after the other, and see that the simulator finds each
+	go build -trimpath -tags mutants -o bin/sim-mutants ./cmd/sim
+	bin/sim-mutants mutants $(if $(MUTANT_FLAGS),$(MUTANT_FLAGS))
 
 JEPSEN_FOR     ?= 10m
 JEPSEN_NEMESIS ?= all

@@ -38,6 +38,8 @@ type Config struct {
 	MaxRequestBytes, MaxTxnOps int
 	// Loops run the node's ranges; 0: one for each core.
 	Loops int
+	// UnsafeTesting lets whoever reaches the node make its disk and its clock unwell: for tests, with data that is theirs.
+	UnsafeTesting bool
 	// StopTimeout bounds a graceful stop: handing leadership over, and letting requests end.
 	StopTimeout time.Duration
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cairndb/cairn/api/faultpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
@@ -30,6 +31,7 @@ type Node struct {
 	late     lateTransport // the transport's service, which exists only once the node is a member
 	entry    *join.Entry
 	book     *book
+	faults   *faults // what tests may do to the disk and the clock
 
 	mu          sync.RWMutex
 	identity    *metapb.StoreIdentity
@@ -61,7 +63,7 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Node{cfg: cfg, ready: make(chan struct{}), fatal: make(chan error, 1), ctx: ctx, cancel: cancel}, nil
+	return &Node{cfg: cfg, faults: newFaults(&cfg), ready: make(chan struct{}), fatal: make(chan error, 1), ctx: ctx, cancel: cancel}, nil
 }
 
 // Start opens the store and serves; it returns once the listener accepts. The node may not be part of a cluster yet:
@@ -97,7 +99,7 @@ func (n *Node) open() error {
 		return fmt.Errorf("the store directory cannot be made: %w", err)
 	}
 	eng, err := engine.OpenPebble(engine.PebbleConfig{
-		Dir: n.cfg.StoreDir, CacheBytes: base.BlockCacheBytes, Logger: n.cfg.Logger, OnFatal: n.fail,
+		Dir: n.cfg.StoreDir, CacheBytes: base.BlockCacheBytes, Logger: n.cfg.Logger, OnFatal: n.fail, Faults: n.faults.disk,
 	})
 	if err != nil {
 		return fmt.Errorf("the store in %s cannot be opened: %w", n.cfg.StoreDir, err)
@@ -131,6 +133,7 @@ func (n *Node) prepare() error {
 		return err
 	}
 	transportpb.RegisterTransportServer(n.server, &n.late)
+	faultpb.RegisterFaultsServer(n.server, n.faults)
 	return nil
 }
 
@@ -168,7 +171,7 @@ func (n *Node) run(out *join.Outcome) error {
 	m.transport = t
 	m.store, err = store.New(store.Config{
 		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
-		Seed:    uint64(n.incarnation)<<32 ^ uint64(self),
+		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied,
 	})
 	if err != nil {

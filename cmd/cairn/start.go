@@ -30,6 +30,7 @@ type startFlags struct {
 	locality                 string
 	expect                   int
 	replaceLost              bool
+	unsafeTesting            bool
 	logLevel, logFormat      string
 	pprof                    string
 }
@@ -72,6 +73,7 @@ and make one by themselves. A node that is part of a cluster needs --join no mor
 	fs.StringVar(&f.locality, "locality", "", "where the node is, `KEY=VALUE,…`, outermost first: region=eu,zone=a")
 	fs.IntVar(&f.expect, "bootstrap-expect", 0, "make a cluster when `N` nodes of --join, this one counted, wait for one")
 	fs.BoolVar(&f.replaceLost, "replace-lost", false, "the store that was at this address is lost for good: join as a new node and retire the old one")
+	fs.BoolVar(&f.unsafeTesting, "unsafe-testing", false, "let whoever reaches this node make its disk and its clock fail: for tests")
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` debug, info, warn or error")
 	fs.StringVar(&f.logFormat, "log-format", "text", "`FORMAT` text or json")
 	fs.StringVar(&f.pprof, "pprof", "", "address to serve Go profiles on")
@@ -88,7 +90,7 @@ func (f *startFlags) config(e env) (node.Config, error) {
 	problems = append(problems, flatten(err)...)
 	cfg := node.Config{
 		StoreDir: f.store, Listen: f.listen, Advertise: f.advertise, Join: f.join, BootstrapExpect: f.expect,
-		ReplaceLost: f.replaceLost, Locality: locality, Version: version, Logger: logger,
+		ReplaceLost: f.replaceLost, UnsafeTesting: f.unsafeTesting, Locality: locality, Version: version, Logger: logger,
 	}
 	cfg.EnsureDefaults()
 	problems = append(problems, flatten(cfg.Validate())...)

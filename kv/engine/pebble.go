@@ -17,9 +17,11 @@ import (
 
 // PebbleConfig is what a Pebble engine is opened with.
 type PebbleConfig struct {
-	Dir        string
-	FS         vfs.FS // default: the disk
-	CacheBytes int64  // of the block cache
+	Dir string
+	FS  vfs.FS // default: the disk
+	// Faults, if set, lies above FS: see DiskFaults.
+	Faults     *DiskFaults
+	CacheBytes int64 // of the block cache
 	// ReadOnly opens a store that is there and changes nothing in it but its lock; every write answers with an error.
 	ReadOnly bool
 	Logger   *slog.Logger
@@ -32,6 +34,9 @@ type PebbleConfig struct {
 func (c *PebbleConfig) EnsureDefaults() {
 	if c.FS == nil {
 		c.FS = vfs.Default
+	}
+	if c.Faults != nil {
+		c.FS = c.Faults.wrap(c.FS)
 	}
 	if c.CacheBytes == 0 {
 		c.CacheBytes = base.BlockCacheBytes

@@ -15,7 +15,7 @@ const Namespaces Capability = "namespaces"
 // AllNemeses are all that this package knows, in the order of their families. A run without faults is part of every run
 // and none of them.
 func AllNemeses() []Nemesis {
-	return slices.Concat(killNemeses(), pauseNemeses(), partitionNemeses())
+	return slices.Concat(killNemeses(), pauseNemeses(), partitionNemeses(), linkNemeses(), clockNemeses(), diskNemeses())
 }
 
 // Missing says of each capability that this machine lacks why it does, found out by trying.
@@ -24,12 +24,16 @@ func Missing() map[Capability]string {
 	if err := tryNamespaces(); err != nil {
 		missing[Namespaces] = err.Error()
 	}
+	if err := tryTap(); err != nil {
+		missing[Tap] = err.Error()
+	}
 	return missing
 }
 
 // MissingOnLoopback is Missing for a cluster that is made without namespaces.
 func MissingOnLoopback() map[Capability]string {
-	return map[Capability]string{Namespaces: "the nodes are on the loopback interface"}
+	const why = "the nodes are on the loopback interface"
+	return map[Capability]string{Namespaces: why, Tap: why}
 }
 
 // tryNamespaces makes what a cluster needs, once and small, and removes it.

@@ -135,7 +135,7 @@ func (c *Cluster) node(i int, address, dir string, all []string) (*Node, error) 
 	}
 	n.args = []string{
 		"start", "--store", n.Dir, "--listen", address, "--advertise", address, "--join", strings.Join(all, ","),
-		"--bootstrap-expect", fmt.Sprint(len(all)), "--locality", "zone=z" + fmt.Sprint(i+1),
+		"--bootstrap-expect", fmt.Sprint(len(all)), "--locality", "zone=z" + fmt.Sprint(i+1), "--unsafe-testing",
 	}
 	return n, nil
 }
@@ -262,6 +262,22 @@ func (c *Cluster) Mend(from, to int) error {
 		return errNoNetwork
 	}
 	return c.network.mend(from, to)
+}
+
+// Shape makes the link from one node to another slow, or lossy, or narrow, until Unshape.
+func (c *Cluster) Shape(from, to int, rule LinkRule) error {
+	if c.network == nil {
+		return errNoNetwork
+	}
+	return c.network.shape(from, to, rule)
+}
+
+// Unshape undoes a Shape.
+func (c *Cluster) Unshape(from, to int) error {
+	if c.network == nil {
+		return errNoNetwork
+	}
+	return c.network.unshape(from, to)
 }
 
 // Findings are what went wrong with the processes: ends that nobody asked for, panics.

@@ -22,11 +22,15 @@ type victims func(ctx context.Context, c *Cluster, r *base.Rand) ([]int, error)
 
 func one(_ context.Context, c *Cluster, r *base.Rand) ([]int, error) { return drawNodes(c, r, 1), nil }
 
-func leader(ctx context.Context, c *Cluster, _ *base.Rand) ([]int, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
+// leader chooses the leader of the clients' range, or any node where nobody leads: another nemesis may be at work.
+func leader(ctx context.Context, c *Cluster, r *base.Rand) ([]int, error) {
+	ask, cancel := context.WithTimeout(ctx, statusTime)
 	defer cancel()
-	i, err := c.Leader(ctx, base.KeyspaceDefault)
-	return []int{i}, err
+	i, err := c.Leader(ask, base.KeyspaceDefault)
+	if err != nil {
+		return one(ctx, c, r)
+	}
+	return []int{i}, nil
 }
 
 func minority(_ context.Context, c *Cluster, r *base.Rand) ([]int, error) {

@@ -24,9 +24,11 @@ type network struct {
 	name  string // of all that it makes; at most 10 bytes, for the names of links are short
 	octet int    // of its addresses: 10.213.octet.0/24
 
-	mu   sync.Mutex
-	size int
-	cuts map[[2]int]bool // from, to
+	mu     sync.Mutex
+	size   int
+	cuts   map[[2]int]bool // from, to
+	shapes map[[2]int]bool // from, to
+	shaped *shaper         // nil until a link is shaped
 }
 
 // Clients as an end of a cut are all clients, and whoever else is on this machine.
@@ -41,7 +43,7 @@ const (
 
 func newNetwork(suffix string) *network {
 	pid := os.Getpid()
-	return &network{name: netPrefix + strconv.Itoa(pid) + suffix, octet: pid % 250, cuts: make(map[[2]int]bool)}
+	return &network{name: netPrefix + strconv.Itoa(pid) + suffix, octet: pid % 250, cuts: make(map[[2]int]bool), shapes: make(map[[2]int]bool)}
 }
 
 func (n *network) bridge() string         { return n.name + "b" }
@@ -85,6 +87,9 @@ func (n *network) make(nodes int) error {
 // remove removes what make made, as much of it as there is. No process may be left in it.
 func (n *network) remove() error {
 	var errs []error
+	if n.shaped != nil {
+		errs = append(errs, n.shaped.close())
+	}
 	for i := range n.size {
 		if _, err := os.Stat("/run/netns/" + n.namespace(i)); err == nil {
 			errs = append(errs, ips("netns del "+n.namespace(i)))
@@ -117,11 +122,19 @@ func (n *network) mend(from, to int) error {
 	if !n.cuts[[2]int{from, to}] {
 		return nil
 	}
-	if err := ips(n.at(from, "neigh del "+n.address(to))); err != nil {
+	if err := ips(n.way(from, to)); err != nil {
 		return err
 	}
 	delete(n.cuts, [2]int{from, to})
 	return nil
+}
+
+// way is the command that lets a direction that is not cut be what it is to be: as made, or through the shaper.
+func (n *network) way(from, to int) string {
+	if n.shapes[[2]int{from, to}] {
+		return n.at(from, "neigh replace "+n.address(to)+" lladdr "+shaperAddress+" nud permanent")
+	}
+	return n.at(from, "neigh del "+n.address(to))
 }
 
 // at is a command about neighbours in the namespace of one end.
@@ -144,6 +157,17 @@ func ips(commands ...string) error {
 		}
 	}
 	return nil
+}
+
+// ipOutput runs one command and returns what it prints.
+func ipOutput(command string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), netCommand)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "ip", strings.Fields(command)...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("ip %s: %w: %s", command, err, bytes.TrimSpace(out))
+	}
+	return string(out), nil
 }
 
 // sweep removes the networks of processes that are no more. It returns their names.

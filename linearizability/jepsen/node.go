@@ -29,6 +29,7 @@ type Node struct {
 	cmd      *exec.Cmd
 	done     chan struct{} // closed when the process has ended
 	expected bool          // its end was asked for
+	excused  bool          // a fault of its disk may end it
 	paused   bool
 	findings []error // ends that nobody asked for
 }
@@ -76,7 +77,7 @@ func (n *Node) start() error {
 		return fmt.Errorf("%s: %w", n.Name, err)
 	}
 	done := make(chan struct{})
-	n.cmd, n.done, n.expected, n.paused = cmd, done, false, false
+	n.cmd, n.done, n.expected, n.excused, n.paused = cmd, done, false, false, false
 	go n.wait(cmd, done)
 	return nil
 }
@@ -86,10 +87,17 @@ func (n *Node) wait(cmd *exec.Cmd, done chan struct{}) {
 	err := cmd.Wait()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !n.expected {
+	if !n.expected && !n.excused {
 		n.findings = append(n.findings, fmt.Errorf("%s ended by itself (%v); the end of its log:\n%s", n.Name, err, lastLines(n.Log, 10)))
 	}
 	close(done)
+}
+
+// excuse says whether the process may end by itself from now on, until it is started again.
+func (n *Node) excuse(yes bool) {
+	n.mu.Lock()
+	n.excused = n.excused || yes
+	n.mu.Unlock()
 }
 
 // end signals the process to end and waits until it has.
