@@ -78,7 +78,7 @@ func errText(op *linearizability.Op) string {
 // and its replicas where they are wanted, all of them equal, and each node must serve every client.
 func (w *world) recover() {
 	w.clientsEnd = true
-	if !w.await("the clients end", 2*patience, w.clientsIdle) || !w.await("the cluster is whole", recoverLimit, w.whole) {
+	if !w.await("the clients end", 2*patience+10*w.plan.Think, w.clientsIdle) || !w.await("the cluster is whole", recoverLimit, w.whole) {
 		return
 	}
 	for _, r := range w.ranges {
