@@ -34,7 +34,7 @@ var clock = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", 
 // They are in the shell's part of F1: nothing that a replay would have to repeat.
 var clockAllowed = map[string]string{
 	"kv/engine/diskfaults.go": "a slow disk, for tests of real processes, makes its caller wait",
-	"transport/peer.go": "a broken stream is opened again after a pause, with a jitter so that nodes do not do it in step",
+	"transport/peer.go":       "a broken stream is opened again after a pause, with a jitter so that nodes do not do it in step",
 }
 
 // ruleCore: no goroutine, lock, I/O or random source of its own in the core.

@@ -142,9 +142,7 @@ func (p *process) settle() {
 		p.passing = true
 		p.later(passDelay, p.pass)
 	}
-	for _, y := range p.hand.Syncs() {
-		p.syncing = append(p.syncing, y)
-	}
+	p.syncing = append(p.syncing, p.hand.Syncs()...)
 	p.sync()
 	if !p.applying && n.slow.applyStalls == 0 && p.hand.Applies() {
 		p.applying = true
