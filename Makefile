@@ -108,9 +108,9 @@ jepsen: build ## run real processes under every fault for JEPSEN_FOR (10m), into
 	bin/jepsen run --for $(JEPSEN_FOR) --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
 
 .PHONY: jepsen-quick
-jepsen-quick: build ## run real processes under a drawn part of the faults, for three minutes (root)
+jepsen-quick: build ## run real processes under a drawn part of the faults, each alone, for three minutes (root)
 	go build -trimpath -o bin/jepsen ./cmd/jepsen
-	bin/jepsen run --for 3m --mix --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
+	bin/jepsen run --for 3m --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
 
 .PHONY: clean
 clean: ## remove what was built
