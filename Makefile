@@ -110,7 +110,7 @@ jepsen: build ## run real processes under every fault for JEPSEN_FOR (10m), into
 .PHONY: jepsen-quick
 jepsen-quick: build ## run real processes under a drawn part of the faults, each alone, for three minutes (root)
 	go build -trimpath -o bin/jepsen ./cmd/jepsen
-	bin/jepsen run --for 3m --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
+	bin/jepsen run --for 3m --workload register,set,append,bank,monotonic --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
 
 .PHONY: clean
 clean: ## remove what was built
