@@ -84,6 +84,9 @@ func (r *rules) changed(p *process, c *raftgroup.StateChange) {
 	if g := c.Descriptor.GetGeneration(); g > r.moved[c.Range].generation {
 		r.moved[c.Range] = movedAt{g, r.w.now}
 	}
+	if !c.Destroyed && c.Role == raftgroup.Candidate {
+		r.listed(p, c.Range, "campaigns for")
+	}
 	if c.Destroyed || c.Role != raftgroup.Leader {
 		return
 	}
