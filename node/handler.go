@@ -28,6 +28,8 @@ func (h handler) HandleFrame(from base.NodeID, class transport.Class, frame []by
 	switch class {
 	case transport.Raft:
 		err = h.m.store.HandleRaft(from, frame)
+	case transport.Support:
+		err = h.m.store.HandleSupport(from, frame)
 	case transport.Control:
 		err = h.m.dispatch.HandleControl(from, frame)
 	}

@@ -16,6 +16,12 @@ type Config struct {
 	Store       LogStore
 	Seed        uint64 // of the election timers
 
+	// Supports, if not nil, is what support this node has: ranges are led under leases then. SupportDuration is how long
+	// each promise lasts, by which elections are paced. SilentFor is how long after its making the loop neither votes nor
+	// campaigns, because of what its node's earlier process may have promised.
+	Supports                   Supports
+	SupportDuration, SilentFor time.Duration
+
 	// TickInterval is how often a leader is ticked, which is how often it sends heartbeats.
 	TickInterval time.Duration
 	// ElectionTicks is the time-out of an election in ticks: a follower that heard nothing for one to two times that
@@ -59,6 +65,17 @@ func (c *Config) Validate() error {
 		errs = append(errs, errors.New("the bounds of messages under way do not let one through"))
 	}
 	return errors.Join(errs...)
+}
+
+// successionStep is how long each of a lost leader's possible successors leaves the one before it alone.
+func (c *Config) successionStep() time.Duration { return c.SupportDuration / 4 }
+
+// retry bounds the pause before a candidate that was not elected campaigns again, from the first time on.
+func (c *Config) retry(tries int) time.Duration {
+	if c.Supports == nil || c.SupportDuration == 0 {
+		return c.electionTimeout()
+	}
+	return min(c.SupportDuration/2<<min(tries-1, 8), 2*c.electionTimeout())
 }
 
 // electionTimeout is the shortest time without a leader after which a replica campaigns.

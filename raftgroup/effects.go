@@ -1,6 +1,8 @@
 package raftgroup
 
 import (
+	"time"
+
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/cairndb/cairn/api/metapb"
@@ -29,9 +31,13 @@ type Events struct {
 	Durable   []Durable
 	Applied   []Applied
 	Admin     []Admin
+	// Promised tells of changes of what this node promises to others, Supported of the nodes whose support for this one
+	// began under a new token or ran out. Until is read from Config.Supports.
+	Promised  []Promised
+	Supported []base.NodeID
 }
 
-// Message is one Raft message between two replicas of a range.
+// Message is one message between two replicas of a range: of Raft, unless Fort or TooOld is set.
 type Message struct {
 	Range                  base.RangeID
 	FromNode, ToNode       base.NodeID
@@ -40,6 +46,8 @@ type Message struct {
 	// TooOld, if not 0, stands instead of Raft: the receiving replica was removed from its range, ids below this
 	// are dead. The receiver removes itself and keeps the number as its tombstone.
 	TooOld base.ReplicaID
+	// Fort, if not nil, is about the lease and stands instead of Raft.
+	Fort *FortMessage
 }
 
 // Proposal asks for a command to be put into a range's log.
@@ -117,6 +125,7 @@ type SnapshotSent struct {
 //  4. Answer ReadsReady and Failed to their waiters.
 //  5. Start SendSnapshots; report each one's end with Admin.Sent.
 //  6. Call Step again when there are events, or at Wake at the latest.
+//  7. Show Gates and Commits to readers before Messages are sent: what a message does may end a lease.
 type Effects struct {
 	Seq          uint64 // of Appends; 0 if there are none
 	Appends      []Append
@@ -127,7 +136,22 @@ type Effects struct {
 	SendSnapshot []SendSnapshot
 	DropStaged   []string // tokens of received snapshots that Raft did not want
 	Changes      []StateChange
+	Gates        []GateChange
+	Commits      []Commit
 	Wake         base.Instant
+}
+
+// GateChange shows readers a leader's lease, or takes it away: a nil Gate.
+type GateChange struct {
+	Range base.RangeID
+	Gate  *Gate
+}
+
+// Commit says up to where the log of a range with a Gate is committed. A follower may apply that, and show it to its
+// readers, as soon as the step's messages have reached it: who reads under the lease must have applied it too.
+type Commit struct {
+	Range base.RangeID
+	Index uint64
 }
 
 // Append is what one range wants to be durable, in the order of the fields.
@@ -218,6 +242,12 @@ type Status struct {
 	First, Last uint64
 	LogBytes    uint64
 	Progress    []Progress // on the leader only, ordered by replica
+	Resting     bool       // a leader that is neither ticked nor sends anything
+	// Lease is the leader's, nil if it has none now; LeaseLeft is how long it lasts if nothing prolongs it.
+	Lease     *Gate
+	LeaseLeft time.Duration
+	// Fortified, on a follower, is the node to whose replica it promised its votes; 0: none.
+	Fortified base.NodeID
 }
 
 // Progress is what a leader knows of one replica.

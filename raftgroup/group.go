@@ -30,6 +30,17 @@ type group struct {
 	applying []pendingApply
 	told     StateChange // the last that observers were told
 
+	lease    lease     // of a leader
+	fort     fortified // of a follower
+	heldBack *raftpb.Message
+	heldAt   base.Instant // when heldBack, a request for a vote, was held back
+	bornHere bool         // its node's earlier processes have promised nothing in its name
+	tries    int          // elections in a row that it did not win
+	leading  bool         // as roleChanged last saw it
+	stirred  base.Instant // when anything but a tick last happened to a leader
+	tickedAt base.Instant
+	parted   []parted // replicas that were removed and may still hold votes back
+
 	timer     int          // index in the heap of deadlines, -1 if in none
 	deadline  base.Instant // the earliest of those below
 	tickAt    base.Instant // leader
@@ -63,7 +74,7 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 		id: id, replica: replica, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
 		spoke:  make(map[base.ReplicaID]base.Instant),
 		tickAt: base.Never, readsAt: base.Never, lastHeard: l.now, votedAt: l.now.Add(-l.cfg.electionTimeout()),
-		unwritten: ld.ReplicaID == 0, unborn: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
+		bornHere: ld.ReplicaID == 0, stirred: l.now, unwritten: ld.ReplicaID == 0, unborn: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
 	}
 	hard := ld.HardState
 	if hard == nil {
@@ -135,11 +146,11 @@ func (g *group) notLeader() error {
 	return e
 }
 
-// inTouch says whether a leader heard of a replica within the time of an election. Raft's RecentActive says less: it is
-// forgotten for all at each check of the quorum.
+// inTouch says whether a leader heard of a replica within the time of an election, or of its node for it. Raft's
+// RecentActive says less: it is forgotten for all at each check of the quorum.
 func (l *Loop) inTouch(g *group, id base.ReplicaID) bool {
 	at, ok := g.spoke[id]
-	return id == g.replica || ok && l.now.Sub(at) < l.cfg.electionTimeout()
+	return id == g.replica || ok && l.now.Sub(at) < l.cfg.electionTimeout() || g.resting() && l.fortHolds(g, id)
 }
 
 // soleVoter says whether this replica alone decides.
@@ -183,6 +194,10 @@ func (l *Loop) collect(g *group) {
 		for i := range rd.ReadStates {
 			l.readState(g, &rd.ReadStates[i])
 		}
+	}
+	if g.fort.live && g.term > g.fort.term && g.lead != 0 && g.role != raft.StateLeader {
+		l.unfortify(g, false) // a later leader has been elected
+		l.restartElection(g)
 	}
 	l.tell(g)
 }
@@ -284,11 +299,14 @@ func (l *Loop) answer(g *group, ms []*raftpb.Message) {
 // roleChanged sets the timers that the role needs.
 func (l *Loop) roleChanged(g *group) {
 	switch {
-	case g.role == raft.StateLeader && g.tickAt == base.Never:
-		g.tickAt, g.electAt = l.now.Add(l.cfg.TickInterval), base.Never
+	case g.role == raft.StateLeader && !g.leading:
+		g.leading, g.tries = true, 0
+		g.tickAt, g.electAt, g.stirred = l.now.Add(l.cfg.TickInterval), base.Never, l.now
 		g.proposals.elected(g.log.last)
-	case g.role != raft.StateLeader && g.tickAt != base.Never:
-		g.tickAt = base.Never
+		l.beginLease(g)
+	case g.role != raft.StateLeader && g.leading:
+		g.leading, g.tickAt = false, base.Never
+		l.endLease(g, g.term)
 		l.restartElection(g)
 		if mutant.Is(mutant.LostLeaderRefuses) {
 			l.refusePlaced(g)
@@ -296,6 +314,9 @@ func (l *Loop) roleChanged(g *group) {
 	}
 	if g.lead == 0 || g.role != raft.StateLeader {
 		l.failRounds(g)
+	}
+	if g.lead != 0 {
+		g.tries = 0
 	}
 	l.retime(g)
 }
@@ -305,9 +326,6 @@ func (l *Loop) tell(g *group) {
 	now := StateChange{
 		Range: g.id, Replica: g.replica, Role: g.roleNow(), Term: g.term, Leader: g.lead, LeaderNode: g.nodeOf(g.lead),
 		Descriptor: g.log.desc,
-	}
-	if mutant.Is(mutant.LeaderNeverDropped) && now.Leader == 0 {
-		now.Leader, now.LeaderNode = g.told.Leader, g.told.LeaderNode
 	}
 	if g.destroyed || now.Role == g.told.Role && now.Term == g.told.Term && now.Leader == g.told.Leader &&
 		now.LeaderNode == g.told.LeaderNode && now.Descriptor == g.told.Descriptor {

@@ -63,6 +63,10 @@ func (l *Loop) receive(m *Message) {
 		}
 		return
 	}
+	if m.Fort != nil {
+		l.receiveFort(g, m)
+		return
+	}
 	if m.Raft == nil || m.Raft.GetType() == raftpb.MsgSnap {
 		return // a snapshot is stepped when its data is here: Admin.Received
 	}
@@ -71,7 +75,20 @@ func (l *Loop) receive(m *Message) {
 	}
 	l.hear(g, m)
 	switch m.Raft.GetType() {
+	case raftpb.MsgPreVote, raftpb.MsgVote:
+		if l.withholds(g, m) {
+			return
+		}
+	case raftpb.MsgTimeoutNow:
+		if m.Raft.GetTerm() == g.term && m.FromReplica == g.fort.replica {
+			l.unfortify(g, false) // its leader gave its lease up before it said so
+			l.restartElection(g)
+		}
 	case raftpb.MsgReadIndex:
+		if l.leased(g) {
+			l.answerRead(g, m)
+			return
+		}
 		if g.soleVoter() && !g.ownTermApplied() {
 			// What was committed before this leader's term is not known yet. Raft waits for that, but not where one voter
 			// is all; the asker asks again.
@@ -82,6 +99,9 @@ func (l *Loop) receive(m *Message) {
 	}
 	_ = g.rn.Step(m.Raft) // its errors speak of messages from strangers
 	l.touch(g)
+	if m.Raft.GetType() == raftpb.MsgPreVote {
+		l.standInstead(g, m.Raft)
+	}
 }
 
 // resolve finds the replica that a message is for: it may have to be made, and its sender may be dead.
@@ -172,6 +192,9 @@ func (l *Loop) hear(g *group, m *Message) {
 	}
 	if g.role == raft.StateLeader {
 		g.spoke[m.FromReplica] = l.now
+		if m.Raft.GetType() != raftpb.MsgHeartbeatResp {
+			g.stirred = l.now
+		}
 	}
 	switch {
 	case fromLeader(m.Raft):
@@ -180,7 +203,8 @@ func (l *Loop) hear(g *group, m *Message) {
 		}
 	case m.Raft.GetType() == raftpb.MsgPreVote, m.Raft.GetType() == raftpb.MsgVote:
 		// Raft would refuse to vote as long as it remembers a leader, for its follower is never ticked.
-		if g.tickAt == base.Never && g.lead != 0 && l.now.Sub(g.lastHeard) >= l.cfg.electionTimeout() {
+		lost := l.withdrawn(g) || l.now.Sub(g.lastHeard) >= l.cfg.electionTimeout()
+		if g.role != raft.StateLeader && g.lead != 0 && lost && !g.fort.live {
 			_ = g.rn.ForgetLeader()
 		}
 	}
@@ -196,6 +220,7 @@ func (l *Loop) destroy(g *group, tombstone base.ReplicaID, why string) {
 	l.eff.Failed = g.proposals.end(errDestroyed, l.eff.Failed)
 	l.endReads(g, func(*round) bool { return true }, true)
 	l.dropStaged(g)
+	l.endLease(g, g.term)
 	l.eff.Appends = append(l.eff.Appends, Append{Range: g.id, Destroy: tombstone, Descriptor: g.log.desc})
 	l.eff.Changes = append(l.eff.Changes, StateChange{
 		Range: g.id, Replica: g.replica, Destroyed: true, Descriptor: g.log.desc, Reason: why,

@@ -29,6 +29,9 @@ type Loop struct {
 	flying []batch // made and not durable yet, in order
 	reads  uint64  // ReadIndex questions asked
 
+	promises    map[base.NodeID]Promised // of this node to others
+	silentUntil base.Instant
+
 	proposing []*group                        // with proposals of this step
 	buried    map[base.RangeID]base.ReplicaID // tombstones of this step, which the store does not show yet
 }
@@ -51,7 +54,8 @@ func NewLoop(cfg Config, now base.Instant) (*Loop, error) {
 		return nil, fmt.Errorf("raft loop: %w", err)
 	}
 	return &Loop{cfg: cfg, rand: base.NewRand(cfg.Seed), now: now, groups: make(map[base.RangeID]*group),
-		buried: make(map[base.RangeID]base.ReplicaID)}, nil
+		buried: make(map[base.RangeID]base.ReplicaID), promises: make(map[base.NodeID]Promised),
+		silentUntil: now.Add(cfg.SilentFor)}, nil
 }
 
 // Step delivers the events and returns what is to be done. The effects are valid until the next Step. An error of the
@@ -61,6 +65,12 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	l.eff.reset()
 	clear(l.buried)
 	l.durable(ev.Durable)
+	for i := range ev.Promised {
+		l.promised(&ev.Promised[i])
+	}
+	if len(ev.Supported) > 0 {
+		l.supported(ev.Supported)
+	}
 	for i := range ev.Applied {
 		l.appliedTo(&ev.Applied[i])
 	}
@@ -102,13 +112,21 @@ func (l *Loop) collectAll() {
 		l.refuseUnplaced(g)
 		l.dropStaged(g)
 		l.truncate(g)
+		if g.lease.ask {
+			l.askForts(g)
+		}
+		l.refreshGate(g)
 	}
 	clear(l.dirty)
 	l.dirty = l.dirty[:0]
 }
 
-// touch has the group asked for its Ready at the end of the step.
+// touch has the group asked for its Ready at the end of the step. A leader that rested is ticked again.
 func (l *Loop) touch(g *group) {
+	if g.resting() {
+		g.tickAt, g.stirred = l.now.Add(l.cfg.TickInterval), l.now
+		l.retime(g)
+	}
 	if !g.dirty {
 		g.dirty = true
 		l.dirty = append(l.dirty, g)
@@ -190,10 +208,12 @@ func (l *Loop) reconfigure(g *group, a *Applied) {
 	if a.Descriptor == nil {
 		return
 	}
+	l.part(g, a.Descriptor)
 	g.log.desc = a.Descriptor
+	g.lease.stale, g.lease.ask = g.leading, g.leading
 	clear(g.nodes)
 	maps.DeleteFunc(g.spoke, func(id base.ReplicaID, _ base.Instant) bool { return removed(a.Descriptor, id) })
-	if g.electAt == base.Never && g.role != raft.StateLeader {
+	if g.electAt == base.Never && g.role != raft.StateLeader && !g.fort.live {
 		l.restartElection(g)
 	}
 }
@@ -218,6 +238,7 @@ func (l *Loop) admin(a *Admin) {
 		g.rn.ReportUnreachable(uint64(a.Unreachable))
 	case a.Transfer != 0:
 		if g.role == raft.StateLeader {
+			l.giveUp(g)
 			g.rn.TransferLeader(uint64(a.Transfer))
 		}
 	case a.Campaign:
@@ -234,7 +255,9 @@ func (e *Effects) reset() {
 	e.Seq = 0
 	e.Appends, e.Messages, e.Applies = e.Appends[:0], e.Messages[:0], e.Applies[:0]
 	e.ReadsReady, e.Failed, e.SendSnapshot = e.ReadsReady[:0], e.Failed[:0], e.SendSnapshot[:0]
-	e.DropStaged, e.Changes = e.DropStaged[:0], e.Changes[:0]
+	clear(e.Gates)
+	e.Commits = e.Commits[:0]
+	e.DropStaged, e.Changes, e.Gates = e.DropStaged[:0], e.Changes[:0], e.Gates[:0]
 }
 
 // Ranges lists the ranges that have a replica in the loop, in order.
@@ -257,7 +280,10 @@ func (l *Loop) Status(id base.RangeID) (Status, bool) {
 	s := Status{
 		Range: id, Replica: g.replica, Descriptor: g.log.desc, Role: g.roleNow(), Term: st.GetTerm(), Leader: g.lead,
 		LeaderNode: g.nodeOf(g.lead), Commit: st.GetCommit(), Applied: g.applied,
-		First: g.log.truncated.Index + 1, Last: g.log.last, LogBytes: g.log.bytes,
+		First: g.log.truncated.Index + 1, Last: g.log.last, LogBytes: g.log.bytes, Resting: g.resting(),
+	}
+	if s.Lease, s.LeaseLeft = l.leaseStatus(g); g.fort.live {
+		s.Fortified = g.fort.node
 	}
 	for rid, p := range st.Progress {
 		s.Progress = append(s.Progress, Progress{

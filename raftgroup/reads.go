@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
@@ -56,10 +57,17 @@ func (l *Loop) read(r *Read) {
 	l.touch(g)
 }
 
-// startRounds asks for a read index on behalf of all that wait. The seam of leases is here: a leader with a valid lease
-// needs no question.
+// startRounds asks for a read index on behalf of all that wait. A leader with a valid lease needs no question.
 func (l *Loop) startRounds(g *group) {
 	rs := &g.reads
+	if len(rs.waiting) > 0 && l.leased(g) {
+		l.reads++
+		rs.rounds = append(rs.rounds, round{seq: l.reads, ids: rs.waiting, at: rs.since, index: g.log.hard.GetCommit()})
+		rs.waiting = nil
+		l.finishReads(g)
+		l.retimeReads(g)
+		return
+	}
 	if len(rs.waiting) == 0 || g.open() >= base.ReadRounds || g.role == raft.StateLeader && !g.ownTermApplied() {
 		l.retimeReads(g)
 		return
@@ -69,6 +77,15 @@ func (l *Loop) startRounds(g *group) {
 	rs.waiting = nil
 	g.rn.ReadIndex(l.roundContext(g, l.reads))
 	l.retimeReads(g)
+}
+
+// answerRead answers another replica's question under this leader's lease: what is committed here is all
+// that anybody can have seen.
+func (l *Loop) answerRead(g *group, m *Message) {
+	l.emitMessage(g, &raftpb.Message{
+		Type: raftpb.MsgReadIndexResp.Enum(), From: new(uint64(g.replica)), To: new(uint64(m.FromReplica)), Term: new(g.term),
+		Index: new(g.log.hard.GetCommit()), Entries: m.Raft.GetEntries(),
+	})
 }
 
 // open counts the questions without an answer.

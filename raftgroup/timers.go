@@ -100,9 +100,7 @@ func (l *Loop) fire() {
 	for l.timers.next() <= l.now {
 		g := l.timers.groups[0]
 		if g.tickAt <= l.now {
-			g.rn.Tick()
-			g.tickAt = l.now.Add(l.cfg.TickInterval)
-			l.touch(g)
+			l.tick(g)
 		}
 		if g.electAt <= l.now {
 			l.electionDue(g)
@@ -119,19 +117,30 @@ func (l *Loop) fire() {
 func (l *Loop) electionDue(g *group) {
 	t := l.cfg.electionTimeout()
 	since := g.votedAt
-	if g.lead != 0 {
+	switch {
+	case g.lead != 0 && !l.withdrawn(g):
 		since = max(since, g.lastHeard)
+	case l.cfg.Supports != nil:
+		t = l.cfg.retry(1) // the candidate that has the vote has at most as long
 	}
 	if l.now.Sub(since) < t {
 		g.electAt = since.Add(t + time.Duration(l.rand.Int63n(int64(t))))
 		return
 	}
-	if g.voter() {
-		l.campaign(g)
-	} else {
-		l.ask(g)
+	if l.silent(g) {
+		g.electAt = l.silentUntil.Add(1 + time.Duration(l.rand.Int63n(int64(t))))
+		return
 	}
-	l.restartElection(g)
+	if !g.voter() {
+		l.ask(g)
+		l.restartElection(g)
+		return
+	}
+	l.campaign(g)
+	g.tries++
+	retry := l.cfg.retry(g.tries)
+	g.electAt = l.now.Add(retry + time.Duration(l.rand.Int63n(int64(retry))))
+	l.retime(g)
 }
 
 // ask says a word to the range's other replicas that means nothing to them if this one is still a learner. If it was
@@ -156,7 +165,7 @@ func (l *Loop) ask(g *group) {
 // campaign begins an election, if the applied configuration lists this replica as a voter: one that it does not list
 // never campaigns. The replica forgets its leader first, so that it can be granted votes and grant them.
 func (l *Loop) campaign(g *group) {
-	if g.role == raft.StateLeader || !g.voter() {
+	if g.role == raft.StateLeader || !g.voter() || g.fort.live || l.silent(g) {
 		return
 	}
 	_ = g.rn.ForgetLeader() // a no-op where there is none

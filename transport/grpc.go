@@ -140,7 +140,7 @@ func (t *GRPC) Frames(s grpc.ClientStreamingServer[transportpb.Frame, transportp
 		return err
 	}
 	class := Class(first.GetHello().GetClass())
-	if class != Raft && class != Control {
+	if class < Raft || class > Classes {
 		return status.Errorf(codes.InvalidArgument, "class %d is not known", class)
 	}
 	ctx, from, leave, err := t.enter(s.Context(), first.GetHello())

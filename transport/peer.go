@@ -23,7 +23,7 @@ type peer struct {
 	id base.NodeID
 
 	mu      sync.Mutex
-	queues  [Control + 1]*queue
+	queues  [Classes + 1]*queue
 	bulk    *grpc.ClientConn
 	address string // that bulk is connected to
 	up      bool

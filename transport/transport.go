@@ -14,11 +14,15 @@ import (
 type Class uint8
 
 // The classes. Raft frames may be dropped when a queue is full: Raft sends again. Control frames carry requests
-// between nodes and their answers; a full queue is an error to the caller.
+// between nodes and their answers; a full queue is an error to the caller. Support frames are asked again.
 const (
 	Raft Class = iota + 1
 	Control
+	Support // what nodes promise each other: a few bytes, several times a second
 )
+
+// Classes is how many there are, and the last of them.
+const Classes = Support
 
 // Transport sends to other nodes. All methods may be called from any goroutine.
 type Transport interface {

@@ -24,6 +24,61 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type FortificationKind int32
+
+const (
+	FortificationKind_FORTIFICATION_KIND_UNSPECIFIED FortificationKind = 0
+	FortificationKind_FORTIFICATION_KIND_ASK         FortificationKind = 1 // leader: vote for nobody else while you support my node
+	FortificationKind_FORTIFICATION_KIND_GIVEN       FortificationKind = 2 // follower: I do not, under this token
+	FortificationKind_FORTIFICATION_KIND_RELEASE     FortificationKind = 3 // former leader: I do not lead at that term, and never will again
+	FortificationKind_FORTIFICATION_KIND_INQUIRE     FortificationKind = 4 // follower: somebody asks for my vote; do you still lead at that term?
+)
+
+// Enum value maps for FortificationKind.
+var (
+	FortificationKind_name = map[int32]string{
+		0: "FORTIFICATION_KIND_UNSPECIFIED",
+		1: "FORTIFICATION_KIND_ASK",
+		2: "FORTIFICATION_KIND_GIVEN",
+		3: "FORTIFICATION_KIND_RELEASE",
+		4: "FORTIFICATION_KIND_INQUIRE",
+	}
+	FortificationKind_value = map[string]int32{
+		"FORTIFICATION_KIND_UNSPECIFIED": 0,
+		"FORTIFICATION_KIND_ASK":         1,
+		"FORTIFICATION_KIND_GIVEN":       2,
+		"FORTIFICATION_KIND_RELEASE":     3,
+		"FORTIFICATION_KIND_INQUIRE":     4,
+	}
+)
+
+func (x FortificationKind) Enum() *FortificationKind {
+	p := new(FortificationKind)
+	*p = x
+	return p
+}
+
+func (x FortificationKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FortificationKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_rangepb_range_proto_enumTypes[0].Descriptor()
+}
+
+func (FortificationKind) Type() protoreflect.EnumType {
+	return &file_api_rangepb_range_proto_enumTypes[0]
+}
+
+func (x FortificationKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FortificationKind.Descriptor instead.
+func (FortificationKind) EnumDescriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{0}
+}
+
 type RequestKind int32
 
 const (
@@ -60,11 +115,11 @@ func (x RequestKind) String() string {
 }
 
 func (RequestKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_rangepb_range_proto_enumTypes[0].Descriptor()
+	return file_api_rangepb_range_proto_enumTypes[1].Descriptor()
 }
 
 func (RequestKind) Type() protoreflect.EnumType {
-	return &file_api_rangepb_range_proto_enumTypes[0]
+	return &file_api_rangepb_range_proto_enumTypes[1]
 }
 
 func (x RequestKind) Number() protoreflect.EnumNumber {
@@ -73,7 +128,7 @@ func (x RequestKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RequestKind.Descriptor instead.
 func (RequestKind) EnumDescriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{0}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{1}
 }
 
 type ErrorCode int32
@@ -121,11 +176,11 @@ func (x ErrorCode) String() string {
 }
 
 func (ErrorCode) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_rangepb_range_proto_enumTypes[1].Descriptor()
+	return file_api_rangepb_range_proto_enumTypes[2].Descriptor()
 }
 
 func (ErrorCode) Type() protoreflect.EnumType {
-	return &file_api_rangepb_range_proto_enumTypes[1]
+	return &file_api_rangepb_range_proto_enumTypes[2]
 }
 
 func (x ErrorCode) Number() protoreflect.EnumNumber {
@@ -134,7 +189,7 @@ func (x ErrorCode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ErrorCode.Descriptor instead.
 func (ErrorCode) EnumDescriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{1}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{2}
 }
 
 // RaftFrame is everything that one pass of a loop sends to one node.
@@ -191,7 +246,8 @@ type RaftMessage struct {
 	Raft        []byte                 `protobuf:"bytes,4,opt,name=raft,proto3" json:"raft,omitempty"` // raftpb.Message; empty when too_old is set
 	// The receiver's replica was removed: ids below this one are dead. It destroys itself and keeps
 	// the number as its tombstone.
-	TooOldNextReplicaId uint64 `protobuf:"varint,5,opt,name=too_old_next_replica_id,json=tooOldNextReplicaId,proto3" json:"too_old_next_replica_id,omitempty"`
+	TooOldNextReplicaId uint64         `protobuf:"varint,5,opt,name=too_old_next_replica_id,json=tooOldNextReplicaId,proto3" json:"too_old_next_replica_id,omitempty"`
+	Fortification       *Fortification `protobuf:"bytes,6,opt,name=fortification,proto3" json:"fortification,omitempty"` // stands instead of raft
 	unknownFields       protoimpl.UnknownFields
 	sizeCache           protoimpl.SizeCache
 }
@@ -261,6 +317,271 @@ func (x *RaftMessage) GetTooOldNextReplicaId() uint64 {
 	return 0
 }
 
+func (x *RaftMessage) GetFortification() *Fortification {
+	if x != nil {
+		return x.Fortification
+	}
+	return nil
+}
+
+// Fortification is what a range's leader and its followers say about the lease (raftgroup/support).
+type Fortification struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Kind             FortificationKind      `protobuf:"varint,1,opt,name=kind,proto3,enum=cairn.range.v1.FortificationKind" json:"kind,omitempty"`
+	Term             uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Incarnation      uint64                 `protobuf:"varint,3,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                                   // ask: of the leader's node
+	TokenIncarnation uint64                 `protobuf:"varint,4,opt,name=token_incarnation,json=tokenIncarnation,proto3" json:"token_incarnation,omitempty"` // given: of the follower's node
+	TokenEpoch       uint64                 `protobuf:"varint,5,opt,name=token_epoch,json=tokenEpoch,proto3" json:"token_epoch,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Fortification) Reset() {
+	*x = Fortification{}
+	mi := &file_api_rangepb_range_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Fortification) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Fortification) ProtoMessage() {}
+
+func (x *Fortification) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Fortification.ProtoReflect.Descriptor instead.
+func (*Fortification) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Fortification) GetKind() FortificationKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FortificationKind_FORTIFICATION_KIND_UNSPECIFIED
+}
+
+func (x *Fortification) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Fortification) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Fortification) GetTokenIncarnation() uint64 {
+	if x != nil {
+		return x.TokenIncarnation
+	}
+	return 0
+}
+
+func (x *Fortification) GetTokenEpoch() uint64 {
+	if x != nil {
+		return x.TokenEpoch
+	}
+	return 0
+}
+
+// SupportFrame is what travels in the support class: one of the two.
+type SupportFrame struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Request       *SupportRequest        `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	Answer        *SupportAnswer         `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SupportFrame) Reset() {
+	*x = SupportFrame{}
+	mi := &file_api_rangepb_range_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupportFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupportFrame) ProtoMessage() {}
+
+func (x *SupportFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupportFrame.ProtoReflect.Descriptor instead.
+func (*SupportFrame) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SupportFrame) GetRequest() *SupportRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+func (x *SupportFrame) GetAnswer() *SupportAnswer {
+	if x != nil {
+		return x.Answer
+	}
+	return nil
+}
+
+type SupportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the sender
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	DurationNanos uint64                 `protobuf:"varint,3,opt,name=duration_nanos,json=durationNanos,proto3" json:"duration_nanos,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SupportRequest) Reset() {
+	*x = SupportRequest{}
+	mi := &file_api_rangepb_range_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupportRequest) ProtoMessage() {}
+
+func (x *SupportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupportRequest.ProtoReflect.Descriptor instead.
+func (*SupportRequest) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SupportRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *SupportRequest) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *SupportRequest) GetDurationNanos() uint64 {
+	if x != nil {
+		return x.DurationNanos
+	}
+	return 0
+}
+
+type SupportAnswer struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Incarnation      uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the requester that is meant
+	Seq              uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	TokenIncarnation uint64                 `protobuf:"varint,3,opt,name=token_incarnation,json=tokenIncarnation,proto3" json:"token_incarnation,omitempty"`
+	TokenEpoch       uint64                 `protobuf:"varint,4,opt,name=token_epoch,json=tokenEpoch,proto3" json:"token_epoch,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SupportAnswer) Reset() {
+	*x = SupportAnswer{}
+	mi := &file_api_rangepb_range_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupportAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupportAnswer) ProtoMessage() {}
+
+func (x *SupportAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupportAnswer.ProtoReflect.Descriptor instead.
+func (*SupportAnswer) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *SupportAnswer) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *SupportAnswer) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *SupportAnswer) GetTokenIncarnation() uint64 {
+	if x != nil {
+		return x.TokenIncarnation
+	}
+	return 0
+}
+
+func (x *SupportAnswer) GetTokenEpoch() uint64 {
+	if x != nil {
+		return x.TokenEpoch
+	}
+	return 0
+}
+
 // RequestFrame carries requests from one node to another, and ResponseFrame their answers.
 type RequestFrame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -271,7 +592,7 @@ type RequestFrame struct {
 
 func (x *RequestFrame) Reset() {
 	*x = RequestFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[2]
+	mi := &file_api_rangepb_range_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -283,7 +604,7 @@ func (x *RequestFrame) String() string {
 func (*RequestFrame) ProtoMessage() {}
 
 func (x *RequestFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[2]
+	mi := &file_api_rangepb_range_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -296,7 +617,7 @@ func (x *RequestFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFrame.ProtoReflect.Descriptor instead.
 func (*RequestFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{2}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RequestFrame) GetRequests() []*Request {
@@ -319,7 +640,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_api_rangepb_range_proto_msgTypes[3]
+	mi := &file_api_rangepb_range_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -331,7 +652,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[3]
+	mi := &file_api_rangepb_range_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -344,7 +665,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{3}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Request) GetId() uint64 {
@@ -391,7 +712,7 @@ type ResponseFrame struct {
 
 func (x *ResponseFrame) Reset() {
 	*x = ResponseFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[4]
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -403,7 +724,7 @@ func (x *ResponseFrame) String() string {
 func (*ResponseFrame) ProtoMessage() {}
 
 func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[4]
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -416,7 +737,7 @@ func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseFrame.ProtoReflect.Descriptor instead.
 func (*ResponseFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{4}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResponseFrame) GetResponses() []*Response {
@@ -437,7 +758,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_api_rangepb_range_proto_msgTypes[5]
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -449,7 +770,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[5]
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -462,7 +783,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{5}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Response) GetId() uint64 {
@@ -497,7 +818,7 @@ type ControlFrame struct {
 
 func (x *ControlFrame) Reset() {
 	*x = ControlFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[6]
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +830,7 @@ func (x *ControlFrame) String() string {
 func (*ControlFrame) ProtoMessage() {}
 
 func (x *ControlFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[6]
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +843,7 @@ func (x *ControlFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlFrame.ProtoReflect.Descriptor instead.
 func (*ControlFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{6}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ControlFrame) GetRequests() *RequestFrame {
@@ -554,7 +875,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_api_rangepb_range_proto_msgTypes[7]
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -566,7 +887,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[7]
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -579,7 +900,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{7}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -648,7 +969,7 @@ type SnapshotMessage struct {
 
 func (x *SnapshotMessage) Reset() {
 	*x = SnapshotMessage{}
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -660,7 +981,7 @@ func (x *SnapshotMessage) String() string {
 func (*SnapshotMessage) ProtoMessage() {}
 
 func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -673,7 +994,7 @@ func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMessage.ProtoReflect.Descriptor instead.
 func (*SnapshotMessage) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SnapshotMessage) GetBody() isSnapshotMessage_Body {
@@ -778,7 +1099,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -790,7 +1111,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -803,7 +1124,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotOffer) GetToken() []byte {
@@ -865,7 +1186,7 @@ type SnapshotFile struct {
 
 func (x *SnapshotFile) Reset() {
 	*x = SnapshotFile{}
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -877,7 +1198,7 @@ func (x *SnapshotFile) String() string {
 func (*SnapshotFile) ProtoMessage() {}
 
 func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -890,7 +1211,7 @@ func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
 func (*SnapshotFile) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotFile) GetSize() uint64 {
@@ -919,7 +1240,7 @@ type SnapshotResume struct {
 
 func (x *SnapshotResume) Reset() {
 	*x = SnapshotResume{}
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -931,7 +1252,7 @@ func (x *SnapshotResume) String() string {
 func (*SnapshotResume) ProtoMessage() {}
 
 func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -944,7 +1265,7 @@ func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResume.ProtoReflect.Descriptor instead.
 func (*SnapshotResume) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotResume) GetRefused() string {
@@ -987,7 +1308,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1320,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1333,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotChunk) GetFile() uint64 {
@@ -1052,7 +1373,7 @@ type SnapshotAck struct {
 
 func (x *SnapshotAck) Reset() {
 	*x = SnapshotAck{}
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1064,7 +1385,7 @@ func (x *SnapshotAck) String() string {
 func (*SnapshotAck) ProtoMessage() {}
 
 func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1077,7 +1398,7 @@ func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAck.ProtoReflect.Descriptor instead.
 func (*SnapshotAck) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotAck) GetCredits() uint64 {
@@ -1096,7 +1417,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1108,7 +1429,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1121,7 +1442,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -1137,14 +1458,35 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\n" +
 	"\x17api/rangepb/range.proto\x12\x0ecairn.range.v1\x1a\x15api/metapb/meta.proto\"D\n" +
 	"\tRaftFrame\x127\n" +
-	"\bmessages\x18\x01 \x03(\v2\x1b.cairn.range.v1.RaftMessageR\bmessages\"\xb4\x01\n" +
+	"\bmessages\x18\x01 \x03(\v2\x1b.cairn.range.v1.RaftMessageR\bmessages\"\xf9\x01\n" +
 	"\vRaftMessage\x12\x19\n" +
 	"\brange_id\x18\x01 \x01(\x04R\arangeId\x12!\n" +
 	"\ffrom_replica\x18\x02 \x01(\x04R\vfromReplica\x12\x1d\n" +
 	"\n" +
 	"to_replica\x18\x03 \x01(\x04R\ttoReplica\x12\x12\n" +
 	"\x04raft\x18\x04 \x01(\fR\x04raft\x124\n" +
-	"\x17too_old_next_replica_id\x18\x05 \x01(\x04R\x13tooOldNextReplicaId\"C\n" +
+	"\x17too_old_next_replica_id\x18\x05 \x01(\x04R\x13tooOldNextReplicaId\x12C\n" +
+	"\rfortification\x18\x06 \x01(\v2\x1d.cairn.range.v1.FortificationR\rfortification\"\xca\x01\n" +
+	"\rFortification\x125\n" +
+	"\x04kind\x18\x01 \x01(\x0e2!.cairn.range.v1.FortificationKindR\x04kind\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12 \n" +
+	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12+\n" +
+	"\x11token_incarnation\x18\x04 \x01(\x04R\x10tokenIncarnation\x12\x1f\n" +
+	"\vtoken_epoch\x18\x05 \x01(\x04R\n" +
+	"tokenEpoch\"\x7f\n" +
+	"\fSupportFrame\x128\n" +
+	"\arequest\x18\x01 \x01(\v2\x1e.cairn.range.v1.SupportRequestR\arequest\x125\n" +
+	"\x06answer\x18\x02 \x01(\v2\x1d.cairn.range.v1.SupportAnswerR\x06answer\"k\n" +
+	"\x0eSupportRequest\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12%\n" +
+	"\x0eduration_nanos\x18\x03 \x01(\x04R\rdurationNanos\"\x91\x01\n" +
+	"\rSupportAnswer\x12 \n" +
+	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12+\n" +
+	"\x11token_incarnation\x18\x03 \x01(\x04R\x10tokenIncarnation\x12\x1f\n" +
+	"\vtoken_epoch\x18\x04 \x01(\x04R\n" +
+	"tokenEpoch\"C\n" +
 	"\fRequestFrame\x123\n" +
 	"\brequests\x18\x01 \x03(\v2\x17.cairn.range.v1.RequestR\brequests\"\xa0\x01\n" +
 	"\aRequest\x12\x0e\n" +
@@ -1203,7 +1545,13 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\vSnapshotAck\x12\x18\n" +
 	"\acredits\x18\x01 \x01(\x04R\acredits\"$\n" +
 	"\fSnapshotDone\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\tR\x05error*w\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error*\xb1\x01\n" +
+	"\x11FortificationKind\x12\"\n" +
+	"\x1eFORTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16FORTIFICATION_KIND_ASK\x10\x01\x12\x1c\n" +
+	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
+	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
+	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04*w\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
@@ -1230,50 +1578,59 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 	return file_api_rangepb_range_proto_rawDescData
 }
 
-var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_api_rangepb_range_proto_goTypes = []any{
-	(RequestKind)(0),               // 0: cairn.range.v1.RequestKind
-	(ErrorCode)(0),                 // 1: cairn.range.v1.ErrorCode
-	(*RaftFrame)(nil),              // 2: cairn.range.v1.RaftFrame
-	(*RaftMessage)(nil),            // 3: cairn.range.v1.RaftMessage
-	(*RequestFrame)(nil),           // 4: cairn.range.v1.RequestFrame
-	(*Request)(nil),                // 5: cairn.range.v1.Request
-	(*ResponseFrame)(nil),          // 6: cairn.range.v1.ResponseFrame
-	(*Response)(nil),               // 7: cairn.range.v1.Response
-	(*ControlFrame)(nil),           // 8: cairn.range.v1.ControlFrame
-	(*Error)(nil),                  // 9: cairn.range.v1.Error
-	(*SnapshotMessage)(nil),        // 10: cairn.range.v1.SnapshotMessage
-	(*SnapshotOffer)(nil),          // 11: cairn.range.v1.SnapshotOffer
-	(*SnapshotFile)(nil),           // 12: cairn.range.v1.SnapshotFile
-	(*SnapshotResume)(nil),         // 13: cairn.range.v1.SnapshotResume
-	(*SnapshotChunk)(nil),          // 14: cairn.range.v1.SnapshotChunk
-	(*SnapshotAck)(nil),            // 15: cairn.range.v1.SnapshotAck
-	(*SnapshotDone)(nil),           // 16: cairn.range.v1.SnapshotDone
-	(*metapb.RangeDescriptor)(nil), // 17: cairn.meta.v1.RangeDescriptor
+	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
+	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
+	(ErrorCode)(0),                 // 2: cairn.range.v1.ErrorCode
+	(*RaftFrame)(nil),              // 3: cairn.range.v1.RaftFrame
+	(*RaftMessage)(nil),            // 4: cairn.range.v1.RaftMessage
+	(*Fortification)(nil),          // 5: cairn.range.v1.Fortification
+	(*SupportFrame)(nil),           // 6: cairn.range.v1.SupportFrame
+	(*SupportRequest)(nil),         // 7: cairn.range.v1.SupportRequest
+	(*SupportAnswer)(nil),          // 8: cairn.range.v1.SupportAnswer
+	(*RequestFrame)(nil),           // 9: cairn.range.v1.RequestFrame
+	(*Request)(nil),                // 10: cairn.range.v1.Request
+	(*ResponseFrame)(nil),          // 11: cairn.range.v1.ResponseFrame
+	(*Response)(nil),               // 12: cairn.range.v1.Response
+	(*ControlFrame)(nil),           // 13: cairn.range.v1.ControlFrame
+	(*Error)(nil),                  // 14: cairn.range.v1.Error
+	(*SnapshotMessage)(nil),        // 15: cairn.range.v1.SnapshotMessage
+	(*SnapshotOffer)(nil),          // 16: cairn.range.v1.SnapshotOffer
+	(*SnapshotFile)(nil),           // 17: cairn.range.v1.SnapshotFile
+	(*SnapshotResume)(nil),         // 18: cairn.range.v1.SnapshotResume
+	(*SnapshotChunk)(nil),          // 19: cairn.range.v1.SnapshotChunk
+	(*SnapshotAck)(nil),            // 20: cairn.range.v1.SnapshotAck
+	(*SnapshotDone)(nil),           // 21: cairn.range.v1.SnapshotDone
+	(*metapb.RangeDescriptor)(nil), // 22: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
-	3,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
-	5,  // 1: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
-	0,  // 2: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
-	7,  // 3: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
-	9,  // 4: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
-	4,  // 5: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
-	6,  // 6: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
-	1,  // 7: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	17, // 8: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
-	11, // 9: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
-	13, // 10: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
-	14, // 11: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
-	15, // 12: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
-	16, // 13: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
-	12, // 14: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	17, // 15: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
+	5,  // 1: cairn.range.v1.RaftMessage.fortification:type_name -> cairn.range.v1.Fortification
+	0,  // 2: cairn.range.v1.Fortification.kind:type_name -> cairn.range.v1.FortificationKind
+	7,  // 3: cairn.range.v1.SupportFrame.request:type_name -> cairn.range.v1.SupportRequest
+	8,  // 4: cairn.range.v1.SupportFrame.answer:type_name -> cairn.range.v1.SupportAnswer
+	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
+	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
+	12, // 7: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
+	14, // 8: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
+	9,  // 9: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
+	11, // 10: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
+	2,  // 11: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
+	22, // 12: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	16, // 13: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
+	18, // 14: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
+	19, // 15: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
+	20, // 16: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
+	21, // 17: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
+	17, // 18: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
+	22, // 19: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }
@@ -1281,7 +1638,7 @@ func file_api_rangepb_range_proto_init() {
 	if File_api_rangepb_range_proto != nil {
 		return
 	}
-	file_api_rangepb_range_proto_msgTypes[8].OneofWrappers = []any{
+	file_api_rangepb_range_proto_msgTypes[12].OneofWrappers = []any{
 		(*SnapshotMessage_Offer)(nil),
 		(*SnapshotMessage_Resume)(nil),
 		(*SnapshotMessage_Chunk)(nil),
@@ -1293,8 +1650,8 @@ func file_api_rangepb_range_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   15,
+			NumEnums:      3,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -20,10 +20,11 @@ const (
 
 	// SupportInterval is how often a node asks its peers for support, SupportDuration how long it asks for: five lost
 	// messages in a row end it. SupportMaxDuration bounds every promise, and is how long a node that was started again
-	// neither votes nor campaigns. The first two are to be measured where leases use them.
-	SupportInterval    = 100 * time.Millisecond
-	SupportDuration    = 500 * time.Millisecond
+	// neither votes nor campaigns. A node whose disk has completed no sync for SupportDiskLimit asks for none.
+	SupportInterval    = 60 * time.Millisecond
+	SupportDuration    = 300 * time.Millisecond
 	SupportMaxDuration = time.Second
+	SupportDiskLimit   = 400 * time.Millisecond
 	// ReadRounds bounds the ReadIndex questions of one range under way: enough that a new read rarely waits for an
 	// older question, few enough that a loaded leader answers many reads with each heartbeat.
 	ReadRounds = 4

@@ -10,6 +10,9 @@ const (
 	kinJoint      = "a joint configuration whose halves do not overlap (etcd-io/raft #372)"
 	kinLearner    = "learners promoted before they have caught up; a joint configuration never left (etcd #12359, #7625)"
 	kinLease      = "a read that trusts a leadership that may be over (etcd #6005, tikv #10011)"
+	kinStuck      = "leases that end because somebody was stuck (etcd #15247)"
+	kinFort       = "a fortification that outlives the leadership, or support that survives a restart of the supporter"
+	kinStalled    = "a stalled disk that keeps leadership (hashicorp/raft #683; cockroach #41691)"
 	kinLeader     = "a cached leader that is never dropped on a time-out (cockroach #80713)"
 	kinBelow      = "a decision below raft that reads unreplicated state (etcd #14571)"
 	kinUnlisted   = "a node that its own applied configuration does not list campaigns (nats #8489)"
@@ -44,6 +47,18 @@ func All() []Mutant {
 		{ReadBeforeApplied, "read-before-applied", "a read is served before the replica has applied its index", kinLease},
 		{ReadJoinsRound, "read-joins-round", "a read takes the answer to a question that was asked before it came", kinLease},
 		{StaleLeaderServes, "stale-leader-serves", "reads that wait when a leadership ends are served from what is applied", kinLease},
+		{LeaseFromReceipt, "lease-from-receipt", "support is timed from the receipt of the answer, not from the sending of the question", kinLease},
+		{LeaseCheckedOnce, "lease-checked-once", "a read looks at its lease before it reads, and not after", kinLease},
+		{LeaseOfOldToken, "lease-of-old-token", "a lease counts followers whose promise was under an earlier token", kinLease},
+		{GateStaysOpen, "gate-stays-open", "readers are not told that a leadership has ended", kinLease},
+		{TransferKeepsLease, "transfer-keeps-lease", "a leader that hands its leadership over keeps its lease meanwhile", kinLease},
+		{VotesWhileFortified, "votes-while-fortified", "a follower votes against the leader that it promised its votes to", kinLease},
+		{WithdrawnEarly, "withdrawn-early", "a node withdraws its support before the time that it promised is over", kinStuck},
+		{SilenceIgnored, "silence-ignored", "a node that has started again votes at once, whatever it promised before", kinFort},
+		{ReleaseNotSent, "release-not-sent", "a leader that steps down does not release its followers, nor answers when they ask", kinFort},
+		{LeaderNeverDropped, "leader-never-dropped", "a promise to a leader outlives the support for its node", kinLeader},
+		{StalledDiskAsks, "stalled-disk-asks", "a node whose disk is stuck goes on asking for support", kinStalled},
+		{LeaderWithoutSupportStays, "leader-without-support-stays", "a leader that no quorum supports any more does not step down", kinStalled},
 		{TombstoneIgnored, "tombstone-ignored", "a late message brings a removed replica back to life", kinReused},
 		{ReplicaIDReused, "replica-id-reused", "a replica that is added gets the id of the last one that was removed", kinReused},
 		{LearnerPromotedEarly, "learner-promoted-early", "a learner becomes a voter before it has caught up", kinLearner},
@@ -57,7 +72,6 @@ func All() []Mutant {
 		{AmbiguousAsFailed, "ambiguous-as-failed", "a write whose outcome is not known is reported as failed", kinAmbiguous},
 		{BlindRetry, "blind-retry", "a write whose outcome is not known is made again", kinAmbiguous},
 		{LostLeaderRefuses, "lost-leader-refuses", "a leader that loses its place refuses what is in its log already", kinAmbiguous},
-		{LeaderNeverDropped, "leader-never-dropped", "a node goes on sending to the leader that it once knew", kinLeader},
 		{CompareAtPropose, "compare-at-propose", "comparisons are evaluated where a transaction is proposed, not where it is applied", kinCompare},
 		{NodeDecides, "node-decides", "a put counts twice on the node where somebody waits for it", kinBelow},
 		{UnreplicatedState, "unreplicated-state", "what a put replaces is looked up in memory alone, which a restart empties", kinBelow},

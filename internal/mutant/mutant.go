@@ -47,6 +47,21 @@ const (
 	ReadJoinsRound
 	StaleLeaderServes
 
+	// Leases.
+
+	LeaseFromReceipt
+	LeaseCheckedOnce
+	LeaseOfOldToken
+	GateStaysOpen
+	TransferKeepsLease
+	VotesWhileFortified
+	WithdrawnEarly
+	SilenceIgnored
+	ReleaseNotSent
+	LeaderNeverDropped
+	StalledDiskAsks
+	LeaderWithoutSupportStays
+
 	// Membership.
 
 	TombstoneIgnored
@@ -65,7 +80,6 @@ const (
 	AmbiguousAsFailed
 	BlindRetry
 	LostLeaderRefuses
-	LeaderNeverDropped
 
 	// The state machine.
 

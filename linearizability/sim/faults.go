@@ -93,7 +93,7 @@ func pauseSome(n int) func(in *injector, f *Fault) (func(), bool) {
 	}
 }
 
-var allClasses = []class{classRaft, classControl, classBulk}
+var allClasses = []class{classRaft, classControl, classBulk, classSupport}
 
 type edge struct{ from, to int }
 
@@ -348,7 +348,7 @@ var kinds = []kind{
 			}
 		}, true
 	}},
-	{"clock-step", "F08", "a clock jumps", func(r *base.Rand, p *Plan, f *Fault) {
+	{"clock-step", "F08", "a wall clock jumps", func(r *base.Rand, p *Plan, f *Fault) {
 		someNode(r, p, f)
 		f.Amount = int64(between(r, 10*time.Millisecond, 10*time.Minute) / time.Millisecond)
 		if r.Int63n(2) == 0 {
@@ -358,24 +358,24 @@ var kinds = []kind{
 			f.Amount = -f.Amount
 		}
 	}, clockFault(func(in *injector, n *node, f *Fault) func() {
-		n.clock.change(in.w.now, func(c *clock) { c.local = c.local.Add(time.Duration(f.Amount) * time.Millisecond) })
+		n.wall.change(in.w.now, func(c *clock) { c.local = c.local.Add(time.Duration(f.Amount) * time.Millisecond) })
 		return nil
 	})},
-	{"clock-drift", "F08", "a clock runs at another rate", func(r *base.Rand, p *Plan, f *Fault) {
+	{"clock-drift", "F08", "a clock runs at another rate, within what leases allow", func(r *base.Rand, p *Plan, f *Fault) {
 		someNode(r, p, f)
 		f.For, f.Amount = between(r, 2*time.Second, 20*time.Second), r.Int63n(100_000)-50_000
 	}, clockFault(func(in *injector, n *node, f *Fault) func() {
 		n.clock.change(in.w.now, func(c *clock) { c.drift += int(f.Amount) })
 		return func() { n.clock.change(in.w.now, func(c *clock) { c.drift -= int(f.Amount) }) }
 	})},
-	{"clock-freeze", "F08", "a clock stands still", func(r *base.Rand, p *Plan, f *Fault) {
+	{"clock-freeze", "F08", "a wall clock stands still", func(r *base.Rand, p *Plan, f *Fault) {
 		someNode(r, p, f)
 		f.For = between(r, 500*time.Millisecond, 8*time.Second)
 	}, clockFault(func(in *injector, n *node, f *Fault) func() {
-		n.clock.change(in.w.now, func(c *clock) { c.frozen++ })
-		return func() { n.clock.change(in.w.now, func(c *clock) { c.frozen-- }) }
+		n.wall.change(in.w.now, func(c *clock) { c.frozen++ })
+		return func() { n.wall.change(in.w.now, func(c *clock) { c.frozen-- }) }
 	})},
-	{"clock-strobe", "F08", "a clock jumps to and fro", func(r *base.Rand, p *Plan, f *Fault) {
+	{"clock-strobe", "F08", "a wall clock jumps to and fro", func(r *base.Rand, p *Plan, f *Fault) {
 		someNode(r, p, f)
 		f.For, f.Amount = between(r, 2*time.Second, 8*time.Second), 50+r.Int63n(2000)
 	}, clockFault(func(in *injector, n *node, f *Fault) func() {
@@ -386,7 +386,7 @@ var kinds = []kind{
 			if over {
 				return
 			}
-			n.clock.change(in.w.now, func(c *clock) { c.local = c.local.Add(d) })
+			n.wall.change(in.w.now, func(c *clock) { c.local = c.local.Add(d) })
 			d = -d
 			in.w.queue.put(in.w.now+150*time.Millisecond, step)
 		}
@@ -397,7 +397,7 @@ var kinds = []kind{
 		someNode(r, p, f)
 		f.For = []time.Duration{time.Second, 4 * time.Second, 25 * time.Second, 0}[r.Int63n(4)]
 	}, clockFault(func(in *injector, n *node, f *Fault) func() {
-		n.slow.stalls++
+		n.slow.stall(in.w.now)
 		return func() {
 			n.slow.stalls--
 			if p := n.process; p != nil {

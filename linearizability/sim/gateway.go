@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/meta/route"
+	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -88,8 +89,8 @@ func (g *gateway) begin(c *call) {
 
 func (g *gateway) now() base.Instant { return g.p.store.Now() }
 
-// micros is the wall clock of this node: as wrong as its other clock is.
-func (g *gateway) micros() int64 { return int64(g.p.n.clock.read(g.p.n.w.now)) / 1000 }
+// micros is the wall clock of this node.
+func (g *gateway) micros() int64 { return int64(g.p.n.wall.read(g.p.n.w.now)) / 1000 }
 
 // encodeCommand makes of a request the command that a range's log carries; false for one that only reads.
 func encodeCommand(req proto.Message, micros int64) ([]byte, bool) {
@@ -191,6 +192,39 @@ func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done fu
 		done(g.read(id, c.req))
 		return
 	}
+	if lease, ok := p.store.Lease(id); ok && lease.Caught() {
+		g.leased(id, c, deadline, lease, done)
+		return
+	}
+	g.indexed(id, c, deadline, done)
+}
+
+// leased reads under a lease, as store.ReadLeased does: whatever may happen to a goroutine happens between its two looks
+// at the lease.
+func (g *gateway) leased(id base.RangeID, c *call, deadline base.Instant, lease store.Lease, done func(proto.Message, error)) {
+	p := g.p
+	check := p.n.w.rules.fresh(p, id)
+	p.later(exponential(p.n.rand, leasedRead), func() {
+		check()
+		m, err := g.read(id, c.req)
+		p.later(exponential(p.n.rand, leasedRead), func() {
+			if !lease.Valid() {
+				p.n.w.count("leases that ended under a read")
+				g.indexed(id, c, deadline, done)
+				return
+			}
+			p.n.w.count("reads under a lease")
+			done(m, err)
+		})
+	})
+}
+
+// leasedRead is the mean time between a look at a lease and the reading of the engine.
+const leasedRead = 20 * time.Microsecond
+
+// indexed waits for a read index.
+func (g *gateway) indexed(id base.RangeID, c *call, deadline base.Instant, done func(proto.Message, error)) {
+	p := g.p
 	check := p.n.w.rules.fresh(p, id)
 	p.store.ReadIndex(id, deadline, func(_ proto.Message, err error) {
 		p.ready = append(p.ready, func() {

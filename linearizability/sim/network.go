@@ -14,6 +14,7 @@ const (
 	classRaft    class = iota // may be lost, doubled, reordered
 	classControl              // requests between nodes, and of clients: in order, on a connection
 	classBulk                 // snapshots
+	classSupport              // what nodes promise each other: as classRaft
 	classes
 )
 
@@ -66,16 +67,18 @@ func chance(r *base.Rand, million int) bool {
 	return million > 0 && r.Int63n(1_000_000) < int64(million)
 }
 
+func lossy(c class) bool { return c == classRaft || c == classSupport }
+
 // send has arrive called when the frame reaches the other end, if it does: once, or twice for a doubled one. size is in
 // bytes. It reports false if the frame was lost for certain; the sender does not learn that.
 func (n *network) send(from, to int, c class, size int, arrive func()) bool {
 	l := &n.links[from][to]
-	if l.cuts[c] > 0 || c == classRaft && chance(n.rand, n.plan.Loss+l.loss) {
+	if l.cuts[c] > 0 || lossy(c) && chance(n.rand, n.plan.Loss+l.loss) {
 		n.w.count("frames lost")
 		return false
 	}
 	n.deliver(l, c, arrive)
-	if c == classRaft && chance(n.rand, n.plan.Duplicate+l.double) {
+	if lossy(c) && chance(n.rand, n.plan.Duplicate+l.double) {
 		n.w.count("frames doubled")
 		n.deliver(l, c, arrive)
 	}
@@ -84,7 +87,7 @@ func (n *network) send(from, to int, c class, size int, arrive func()) bool {
 
 func (n *network) deliver(l *link, c class, arrive func()) {
 	at := n.w.now + n.plan.Delay + l.delay + exponential(n.rand, n.plan.Jitter+l.jitter)
-	if c == classRaft && chance(n.rand, n.plan.Reorder+l.reorder) {
+	if lossy(c) && chance(n.rand, n.plan.Reorder+l.reorder) {
 		n.w.count("frames reordered")
 		at += exponential(n.rand, 4*(n.plan.Delay+n.plan.Jitter+l.delay))
 	} else {

@@ -23,7 +23,8 @@ type node struct {
 	i     int // place in world.nodes, and endpoint of the network
 	id    base.NodeID
 	disk  disk
-	clock clock
+	clock clock // that the store runs on
+	wall  clock
 	rand  *base.Rand // of its disk and its process
 
 	incarnation base.Incarnation
@@ -37,6 +38,14 @@ type node struct {
 type slowness struct {
 	stalls, applyStalls int // how many faults hold its syncs, its applies
 	factor              int64
+	since               time.Duration // when the first of stalls began
+}
+
+func (s *slowness) stall(now time.Duration) {
+	if s.stalls == 0 {
+		s.since = now
+	}
+	s.stalls++
 }
 
 // process is one life of a node.
@@ -51,6 +60,8 @@ type process struct {
 	begun             bool // its first pass is over: its replicas are loaded
 	passing, applying bool // an event for it is on its way
 	timer             uint64
+	supportTimer      uint64
+	supporting        bool          // a pass of its support is on its way
 	syncing           []*store.Sync // under way, in order
 	syncBusy          bool
 	ready             []func() // what callbacks of the store wanted done once it has returned
@@ -99,6 +110,7 @@ func (n *node) start() {
 	w.note(noteStart, uint64(n.id), uint64(n.incarnation))
 	w.tracef("%s starts, incarnation %d", n.id, n.incarnation)
 	p.beat()
+	p.support()
 	p.mover.tick()
 	p.expire()
 	p.probe()
@@ -142,6 +154,10 @@ func (p *process) settle() {
 		p.passing = true
 		p.later(passDelay, p.pass)
 	}
+	if !p.supporting && p.hand.SupportDue() {
+		p.supporting = true
+		p.later(passDelay, p.support)
+	}
 	p.syncing = append(p.syncing, p.hand.Syncs()...)
 	p.sync()
 	if !p.applying && n.slow.applyStalls == 0 && p.hand.Applies() {
@@ -154,6 +170,7 @@ func (p *process) settle() {
 			}
 		})
 	}
+	n.w.rules.leases(p)
 	for _, m := range p.hand.Sends() {
 		// The state that goes is that of the moment when somebody comes round to it.
 		p.later(exponential(n.rand, packDelay), func() { p.carry(m) })
@@ -191,6 +208,30 @@ func (p *process) arm(timer uint64, wait time.Duration, wake base.Instant) {
 		}
 		if left := wake.Sub(p.store.Now()); left > 0 {
 			p.arm(timer, max(left, 500*time.Microsecond), wake)
+		}
+	})
+}
+
+// support does what is due between this node and the others.
+func (p *process) support() {
+	p.supporting = false
+	next := p.hand.Support()
+	p.supportTimer++
+	if next == base.Never {
+		return
+	}
+	p.supportAt(p.supportTimer, next)
+}
+
+func (p *process) supportAt(timer uint64, at base.Instant) {
+	// The clock may run slower than the timer.
+	p.later(max(at.Sub(p.store.Now()), 500*time.Microsecond), func() {
+		switch {
+		case p.supportTimer != timer || p.supporting:
+		case p.store.Now() < at:
+			p.supportAt(timer, at)
+		default:
+			p.support()
 		}
 	})
 }
@@ -386,6 +427,9 @@ func (p *process) expire() {
 // probe reads every range that is here, linearizably, for the rule of fresh reads: clients ask too seldom.
 func (p *process) probe() {
 	p.later(probeInterval, func() {
+		if p.n.w.clientsEnd {
+			return // ranges are to come to rest
+		}
 		for _, id := range p.store.Ranges() {
 			check := p.n.w.rules.fresh(p, id)
 			p.store.ReadIndex(id, p.store.Now().Add(probeInterval), func(_ proto.Message, err error) {
@@ -404,7 +448,7 @@ const probeInterval = 500 * time.Millisecond
 type wire struct{ p *process }
 
 // Send implements transport.Transport.
-func (t wire) Send(to base.NodeID, _ transport.Class, frame []byte) error {
+func (t wire) Send(to base.NodeID, c transport.Class, frame []byte) error {
 	p := t.p
 	n, w := p.n, p.n.w
 	p.point("before send")
@@ -418,12 +462,16 @@ func (t wire) Send(to base.NodeID, _ transport.Class, frame []byte) error {
 	sum := xxhash.Sum64(frame)
 	w.note(noteSend, uint64(n.id), uint64(to), sum)
 	frame = bytes.Clone(frame)
-	w.net.send(n.i, target.i, classRaft, len(frame), func() {
+	link, handle := classRaft, (*store.Store).HandleRaft
+	if c == transport.Support {
+		link, handle = classSupport, (*store.Store).HandleSupport
+	}
+	w.net.send(n.i, target.i, link, len(frame), func() {
 		if q := target.process; q != nil {
 			q.do(func() {
 				w.note(noteArrive, uint64(to), sum)
 				q.heard(n.i)
-				if err := q.store.HandleRaft(n.id, bytes.Clone(frame)); err != nil {
+				if err := handle(q.store, n.id, bytes.Clone(frame)); err != nil && link == classRaft {
 					w.violate("no fatal error", "%s does not understand a frame of %s: %v", to, n.id, err)
 				}
 			})

@@ -98,8 +98,11 @@ func (w *world) addRange(id base.RangeID, ks base.KeyspaceID, workload string) {
 
 func (w *world) addNode(i int) {
 	n := &node{w: w, i: i, id: base.NodeID(i + 1), rand: w.stream(fmt.Sprintf("node %d", i)), clock: newClock(ClockPlan{})}
+	n.wall = n.clock
 	if i < len(w.plan.Clock) {
 		n.clock = newClock(w.plan.Clock[i])
+		n.wall = n.clock
+		n.wall.bound = 0
 	}
 	if w.plan.Pebble {
 		n.disk = &pebbleDisk{disk: enginetest.NewDisk(w.stream(fmt.Sprintf("disk %d", i)).Uint64())}

@@ -165,6 +165,9 @@ func (d *Dispatcher) read(ctx context.Context, ks base.KeyspaceID, key []byte, r
 func (d *Dispatcher) readAt(ctx context.Context, desc *metapb.RangeDescriptor, node base.NodeID, req, out proto.Message) error {
 	id := base.RangeID(desc.RangeId)
 	if node == d.cfg.Node {
+		if served, err := d.cfg.Store.ReadLeased(id, req, out); served {
+			return err
+		}
 		_, err := wait(ctx, false, func(done store.Done) { d.cfg.Store.ReadIndex(id, d.deadline(ctx), done) })
 		if err != nil {
 			return err

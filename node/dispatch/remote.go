@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
+	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -188,28 +189,30 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 	}
 }
 
-// serveRead waits for the read index and evaluates on a goroutine of its own: an evaluation may be long. Their number
-// is bounded by that of the askers' clients.
+// serveRead serves a read on a goroutine of its own: it may wait for the read index, and an evaluation may be long. Their
+// number is bounded by that of the askers' clients.
 func (d *Dispatcher) serveRead(id base.RangeID, until base.Instant, q *rangepb.Request, req proto.Message, done func(proto.Message, error)) {
 	if err := proto.Unmarshal(q.Body, req); err != nil {
 		done(nil, status.Error(codes.InvalidArgument, "the request cannot be read: "+err.Error()))
 		return
 	}
-	d.cfg.Store.ReadIndex(id, until, func(_ proto.Message, err error) {
-		if err != nil {
+	if !d.begin() {
+		done(nil, base.ErrStopped)
+		return
+	}
+	go func() {
+		defer d.wg.Done()
+		out := emptyAnswer(req)
+		if served, err := d.cfg.Store.ReadLeased(id, req, out); served {
+			done(out, err)
+			return
+		}
+		if _, err := wait(d.ctx, false, func(done store.Done) { d.cfg.Store.ReadIndex(id, until, done) }); err != nil {
 			done(nil, err)
 			return
 		}
-		if !d.begin() {
-			done(nil, base.ErrStopped)
-			return
-		}
-		go func() {
-			defer d.wg.Done()
-			out := emptyAnswer(req)
-			done(out, d.cfg.Store.Read(id, req, out))
-		}()
-	})
+		done(out, d.cfg.Store.Read(id, req, out))
+	}()
 }
 
 // begin counts a goroutine that Stop is to wait for; false if it no longer waits for any.

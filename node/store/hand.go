@@ -30,9 +30,8 @@ type Hand struct {
 
 // Sync is a batch that was committed and is not known to be on disk.
 type Sync struct {
-	w    *worker
-	seq  uint64
-	wait func() error // nil: nothing to wait for but those before
+	w *worker
+	pendingSync
 }
 
 // Quick says that the batch need not be waited for: only those before it.
@@ -92,7 +91,7 @@ func (h *Hand) Syncs() (out []*Sync) {
 	for _, w := range h.s.workers {
 		w.syncer.mu.Lock()
 		for _, p := range w.syncer.queue {
-			out = append(out, &Sync{w, p.seq, p.wait})
+			out = append(out, &Sync{w, p})
 		}
 		w.syncer.queue = w.syncer.queue[:0]
 		w.syncer.mu.Unlock()
@@ -112,6 +111,10 @@ func (h *Hand) Synced(y *Sync) error {
 			h.s.fatal(err)
 			return err
 		}
+		h.s.supports.synced(y.began, y.probe)
+	}
+	if y.probe {
+		return nil
 	}
 	y.w.box.put(func(ev *raftgroup.Events) { ev.Durable = append(ev.Durable, raftgroup.Durable{Seq: y.seq}) })
 	return nil
@@ -133,6 +136,18 @@ func (h *Hand) Apply() {
 		w.applier.once()
 	}
 }
+
+// Support does what is due of the support between nodes, and returns when it is to be called again.
+func (h *Hand) Support() (next base.Instant) {
+	select {
+	case <-h.s.supports.wake:
+	default:
+	}
+	return h.s.supports.pass()
+}
+
+// SupportDue says whether Support is to be called earlier than it said.
+func (h *Hand) SupportDue() bool { return len(h.s.supports.wake) > 0 }
 
 // Expire ends the requests whose time is over.
 func (h *Hand) Expire() { h.s.waiters.expire(h.s.Now()) }

@@ -14,8 +14,11 @@ import (
 
 // replica is the state machine of one local replica, and what of it is shown to readers.
 type replica struct {
-	sm   *apply.Replica             // the applier's
-	view atomic.Pointer[apply.View] // after some applied index: everything it says is visible in the engine
+	sm   *apply.Replica                 // the applier's
+	view atomic.Pointer[apply.View]     // after some applied index: everything it says is visible in the engine
+	gate atomic.Pointer[raftgroup.Gate] // of a leader that may read under a lease
+	// committed is what a leader with a gate knows to be committed: what any follower can have applied.
+	committed atomic.Uint64
 }
 
 // publish shows the state machine's state to readers, and says whether a compaction moved its mark.
@@ -118,11 +121,14 @@ func (s *Store) State(id base.RangeID) (raftgroup.StateChange, bool) {
 // changed keeps and passes on what a loop says of a replica.
 func (s *Store) changed(c *raftgroup.StateChange) {
 	s.mu.Lock()
+	before, after := s.statuses[c.Range].Descriptor, c.Descriptor
 	if c.Destroyed {
+		after = nil
 		delete(s.statuses, c.Range)
 	} else {
 		s.statuses[c.Range] = *c
 	}
 	s.mu.Unlock()
+	s.supports.shares(before, after)
 	s.cfg.OnChange(*c)
 }

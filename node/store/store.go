@@ -32,6 +32,8 @@ type Config struct {
 	Logger      *slog.Logger
 	// Clock is the node's monotonic clock, Now if nil. Deadlines are on it, and the loops' timers.
 	Clock func() base.Instant
+	// SupportInterval is how often this node asks others for support, SupportDuration how long for; 0: base's.
+	SupportInterval, SupportDuration time.Duration
 	// LogKeepEntries and LogKeepBytes are how much of a log is kept for replicas that are behind; 0: base's limits.
 	LogKeepEntries, LogKeepBytes uint64
 
@@ -51,6 +53,12 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.SupportInterval == 0 {
+		c.SupportInterval = base.SupportInterval
+	}
+	if c.SupportDuration == 0 {
+		c.SupportDuration = base.SupportDuration
 	}
 	if c.Clock == nil {
 		c.Clock = Now
@@ -96,6 +104,7 @@ type Store struct {
 	workers   []*worker
 	snapshots *snapshots
 	compactor *compactor
+	supports  *supports
 	transport transport.Transport
 
 	nextID atomic.Uint64 // incarnation in the upper 24 bits: ids are never used twice
@@ -127,6 +136,9 @@ func New(cfg Config) (*Store, error) {
 	}
 	s.nextID.Store(uint64(cfg.Incarnation) << 40)
 	s.snapshots, s.compactor = newSnapshots(s), newCompactor(s)
+	if s.supports, err = newSupports(s); err != nil {
+		return nil, fmt.Errorf("store: %w", err)
+	}
 	for i := range cfg.Loops {
 		w, err := s.newWorker(i)
 		if err != nil {
@@ -141,10 +153,15 @@ func New(cfg Config) (*Store, error) {
 func (s *Store) Incarnation() base.Incarnation { return s.cfg.Incarnation }
 
 func (s *Store) newWorker(i int) (*worker, error) {
+	var silent time.Duration
+	if s.cfg.Incarnation > 1 { // the first process of a node follows none that could have promised anything
+		silent = base.SupportMaxDuration
+	}
 	loop, err := raftgroup.NewLoop(raftgroup.Config{
 		Node: s.node, Incarnation: s.cfg.Incarnation, Seed: s.cfg.Seed + uint64(i),
 		Store:          &logStore{eng: s.eng, cache: s.cache},
 		LogKeepEntries: s.cfg.LogKeepEntries, LogKeepBytes: s.cfg.LogKeepBytes,
+		Supports: s.supports, SupportDuration: s.cfg.SupportDuration, SilentFor: silent,
 	}, s.Now())
 	if err != nil {
 		return nil, err
@@ -167,6 +184,7 @@ func (s *Store) Start(t transport.Transport) error {
 		s.wg.Go(w.applier.run)
 	}
 	s.wg.Go(s.expire)
+	s.wg.Go(func() { s.supports.run(s.expiry) })
 	s.wg.Go(s.compactor.run)
 	s.begin(ids)
 	return nil

@@ -3,6 +3,7 @@ package store
 import (
 	"sync"
 
+	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -19,8 +20,10 @@ type syncer struct {
 }
 
 type pendingSync struct {
-	seq  uint64
-	wait func() error // nil: nothing to wait for but those before
+	seq   uint64
+	wait  func() error // nil: nothing to wait for but those before
+	began base.Instant // when it was committed
+	probe bool         // of supports, and of no loop
 }
 
 func newSyncer(s *Store, box *mailbox) *syncer {
@@ -29,9 +32,9 @@ func newSyncer(s *Store, box *mailbox) *syncer {
 	return y
 }
 
-func (y *syncer) put(seq uint64, wait func() error) {
+func (y *syncer) put(p pendingSync) {
 	y.mu.Lock()
-	y.queue = append(y.queue, pendingSync{seq, wait})
+	y.queue = append(y.queue, p)
 	y.mu.Unlock()
 	y.cond.Signal()
 }
@@ -65,8 +68,12 @@ func (y *syncer) run() {
 					y.s.fatal(err)
 					return
 				}
+				y.s.supports.synced(p.began, p.probe)
 			}
-			if i+1 < len(queue) && queue[i+1].wait == nil {
+			if p.probe {
+				continue
+			}
+			if i+1 < len(queue) && queue[i+1].wait == nil && !queue[i+1].probe {
 				continue // told together with the next
 			}
 			y.box.put(func(ev *raftgroup.Events) { ev.Durable = append(ev.Durable, raftgroup.Durable{Seq: p.seq}) })

@@ -10,6 +10,7 @@ import (
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/raftgroup"
+	"github.com/cairndb/cairn/raftgroup/support"
 )
 
 // Field numbers of rangepb.RaftFrame and RaftMessage: frames are written field by field into one buffer, so that
@@ -21,6 +22,7 @@ const (
 	fieldToReplica   = 3
 	fieldRaft        = 4
 	fieldTooOld      = 5
+	fieldFort        = 6
 )
 
 // appendRaftMessage appends m as one more message of the frame.
@@ -35,6 +37,14 @@ func appendRaftMessage(frame []byte, m *raftgroup.Message) ([]byte, error) {
 	}
 	if m.TooOld != 0 {
 		size += protowire.SizeTag(fieldTooOld) + protowire.SizeVarint(uint64(m.TooOld))
+	}
+	var fort []byte
+	if m.Fort != nil {
+		var err error
+		if fort, err = proto.Marshal(fortification(m.Fort)); err != nil {
+			return nil, err
+		}
+		size += protowire.SizeTag(fieldFort) + protowire.SizeBytes(len(fort))
 	}
 	frame = protowire.AppendTag(frame, fieldMessages, protowire.BytesType)
 	frame = protowire.AppendVarint(frame, uint64(size))
@@ -53,7 +63,28 @@ func appendRaftMessage(frame []byte, m *raftgroup.Message) ([]byte, error) {
 	if m.TooOld != 0 {
 		frame = appendUint(frame, fieldTooOld, uint64(m.TooOld))
 	}
+	if m.Fort != nil {
+		frame = protowire.AppendBytes(protowire.AppendTag(frame, fieldFort, protowire.BytesType), fort)
+	}
 	return frame, nil
+}
+
+func fortification(f *raftgroup.FortMessage) *rangepb.Fortification {
+	return &rangepb.Fortification{
+		Kind: rangepb.FortificationKind(f.Kind), Term: f.Term, Incarnation: uint64(f.Incarnation),
+		TokenIncarnation: uint64(f.Token.Incarnation), TokenEpoch: f.Token.Epoch,
+	}
+}
+
+func decodeFort(f *rangepb.Fortification) (*raftgroup.FortMessage, error) {
+	kind := raftgroup.FortKind(f.Kind)
+	if int32(kind) != int32(f.Kind) || kind < raftgroup.FortAsk || kind > raftgroup.FortInquire || f.Term == 0 {
+		return nil, fmt.Errorf("a word about a lease of kind %d and term %d", f.Kind, f.Term)
+	}
+	return &raftgroup.FortMessage{
+		Kind: kind, Term: f.Term, Incarnation: base.Incarnation(f.Incarnation),
+		Token: support.Token{Incarnation: base.Incarnation(f.TokenIncarnation), Epoch: f.TokenEpoch},
+	}, nil
 }
 
 func appendUint(b []byte, field protowire.Number, v uint64) []byte {
@@ -76,7 +107,12 @@ func decodeRaftFrame(frame []byte, from, to base.NodeID) ([]raftgroup.Message, e
 		if g.Range == 0 || g.FromReplica == 0 || g.ToReplica == 0 {
 			return nil, fmt.Errorf("a message from %s names no range or no replica", from)
 		}
-		if g.TooOld == 0 {
+		if m.Fortification != nil {
+			var err error
+			if g.Fort, err = decodeFort(m.Fortification); err != nil {
+				return nil, fmt.Errorf("%s: message from %s: %w", g.Range, from, err)
+			}
+		} else if g.TooOld == 0 {
 			g.Raft = &raftpb.Message{}
 			if err := proto.Unmarshal(m.Raft, g.Raft); err != nil {
 				return nil, fmt.Errorf("raft message from %s for %s: %w", from, g.Range, err)

@@ -69,8 +69,19 @@ func (w *worker) pass(watch func(*raftgroup.Effects)) (wake base.Instant, err er
 	return eff.Wake, nil
 }
 
-// carryOut does what the loop asked for. Messages go first: a follower's sync is the longer path.
+// carryOut does what the loop asked for. Readers first learn of leases that have ended; then messages go: a follower's
+// sync is the longer path.
 func (w *worker) carryOut(eff *raftgroup.Effects) error {
+	for _, c := range eff.Commits {
+		if r := w.s.replica(c.Range); r != nil {
+			r.committed.Store(c.Index)
+		}
+	}
+	for _, c := range eff.Gates {
+		if r := w.s.replica(c.Range); r != nil {
+			r.gate.Store(c.Gate)
+		}
+	}
 	if len(eff.Messages) > 0 {
 		w.frames.send(w.s, eff.Messages)
 	}
@@ -160,16 +171,17 @@ func (w *worker) write(seq uint64, appends []raftgroup.Append, last bool, mustSy
 			return err
 		}
 		if last {
-			w.syncer.put(seq, nil)
+			w.syncer.put(pendingSync{seq: seq})
 		}
 		return nil
 	}
+	began := w.s.Now()
 	wait, err := b.CommitSync()
 	if err != nil {
 		b.Close()
 		return err
 	}
-	w.syncer.put(seq, wait)
+	w.syncer.put(pendingSync{seq: seq, wait: wait, began: began})
 	return nil
 }
 

@@ -23,6 +23,8 @@ type Config struct {
 	// MaxDuration bounds what anybody is promised, and is how long a node is silent after its start. It is one for the
 	// whole cluster.
 	MaxDuration time.Duration
+	// DiskLimit is how long the disk may complete nothing before support is no longer asked for.
+	DiskLimit time.Duration
 }
 
 // EnsureDefaults fills what was left empty.
@@ -32,6 +34,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.Duration == 0 {
 		c.Duration = base.SupportDuration
+	}
+	if c.DiskLimit == 0 {
+		c.DiskLimit = base.SupportDiskLimit
 	}
 	if c.MaxDuration == 0 {
 		c.MaxDuration = base.SupportMaxDuration
@@ -49,6 +54,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Duration < 2*c.Interval {
 		errs = append(errs, fmt.Errorf("support for %s, asked for every %s: one lost message would end it; at least twice the interval is needed", c.Duration, c.Interval))
+	}
+	if c.DiskLimit <= 0 {
+		errs = append(errs, fmt.Errorf("a disk that may complete nothing for %s", c.DiskLimit))
 	}
 	if c.MaxDuration < c.Duration {
 		errs = append(errs, fmt.Errorf("support for %s, and nobody is promised more than %s", c.Duration, c.MaxDuration))

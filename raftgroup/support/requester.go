@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // Requester asks this node's peers for support and knows until when it certainly has it.
@@ -14,6 +15,7 @@ type Requester struct {
 	peers map[base.NodeID]*peer
 	order []base.NodeID // of peers, ascending: what is sent must not rest on a map's order
 	seq   uint64
+	askAt base.Instant // all are asked at once: then they withdraw at once too, and elect without waiting for each other
 	disk  base.Instant // when this node's disk last completed a synced write that began at or after that time
 }
 
@@ -21,8 +23,8 @@ type Requester struct {
 type peer struct {
 	token  Token
 	until  base.Instant // the support under token, on this node's clock
-	askAt  base.Instant
-	flying []flying // requests without an answer, oldest first; at most maxFlying
+	held   bool         // it had not run out when Lost was last asked
+	flying []flying     // requests without an answer, oldest first; at most maxFlying
 }
 
 type flying struct {
@@ -46,7 +48,7 @@ func NewRequester(cfg Config, now base.Instant) (*Requester, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Requester{cfg: cfg, rand: base.NewRand(cfg.Seed), peers: make(map[base.NodeID]*peer), disk: now}, nil
+	return &Requester{cfg: cfg, rand: base.NewRand(cfg.Seed), peers: make(map[base.NodeID]*peer), disk: now, askAt: now}, nil
 }
 
 // SetPeers says whom to ask: the nodes that share a range with this one. What is known of those that stay is kept.
@@ -58,7 +60,8 @@ func (r *Requester) SetPeers(now base.Instant, nodes []base.NodeID) {
 	}
 	for _, id := range nodes {
 		if id != r.cfg.Self && r.peers[id] == nil {
-			r.peers[id] = &peer{askAt: now}
+			r.peers[id] = &peer{}
+			r.askAt = min(r.askAt, now)
 		}
 	}
 	r.order = r.order[:0]
@@ -73,37 +76,39 @@ func (r *Requester) Synced(began base.Instant) { r.disk = max(r.disk, began) }
 
 // DiskStale says whether the disk has completed nothing for so long that support is not asked for: a node that cannot
 // write must not lead. The caller then makes a small synced write, and tells Synced.
-func (r *Requester) DiskStale(now base.Instant) bool { return now.Sub(r.disk) >= r.cfg.Duration }
+func (r *Requester) DiskStale(now base.Instant) bool { return now.Sub(r.disk) >= r.cfg.DiskLimit }
 
 // ProbeAt is when the disk should be written to if nothing else does: early enough that an idle disk is never stale.
-func (r *Requester) ProbeAt() base.Instant { return r.disk.Add(r.cfg.Duration / 2) }
+func (r *Requester) ProbeAt() base.Instant { return r.disk.Add(r.cfg.DiskLimit / 2) }
 
 // Due returns what is to be sent at now, and when to ask again. The slice is the caller's.
 func (r *Requester) Due(now base.Instant) (asks []Ask, next base.Instant) {
-	next = base.Never
-	stale := r.DiskStale(now)
+	if len(r.order) == 0 {
+		return nil, base.Never
+	}
+	if now < r.askAt {
+		return nil, r.askAt
+	}
+	// Jittered, so that many nodes do not ask in step.
+	r.askAt = now.Add(r.cfg.Interval - time.Duration(r.rand.Int63n(int64(r.cfg.Interval/4)+1)))
+	if r.DiskStale(now) && !mutant.Is(mutant.StalledDiskAsks) {
+		return nil, r.askAt
+	}
 	for _, id := range r.order {
 		p := r.peers[id]
-		if p.askAt <= now {
-			if !stale {
-				r.seq++
-				p.flying = append(p.flying, flying{r.seq, now, r.cfg.Duration})
-				if len(p.flying) > maxFlying {
-					p.flying = slices.Delete(p.flying, 0, 1)
-				}
-				asks = append(asks, Ask{id, Request{r.cfg.Incarnation, r.seq, r.cfg.Duration}})
-			}
-			// Jittered, so that many nodes do not ask in step.
-			spread := int64(r.cfg.Interval / 4)
-			p.askAt = now.Add(r.cfg.Interval - time.Duration(r.rand.Int63n(spread+1)))
+		r.seq++
+		p.flying = append(p.flying, flying{r.seq, now, r.cfg.Duration})
+		if len(p.flying) > maxFlying {
+			p.flying = slices.Delete(p.flying, 0, 1)
 		}
-		next = min(next, p.askAt)
+		asks = append(asks, Ask{id, Request{r.cfg.Incarnation, r.seq, r.cfg.Duration}})
 	}
-	return asks, next
+	return asks, r.askAt
 }
 
-// Answered takes an answer, and says whether the peer's token changed: fortifications under the old one no longer count.
-func (r *Requester) Answered(from base.NodeID, a Answer) (tokenChanged bool) {
+// Answered takes an answer that came at now, and says whether it brought support where there was none, or under another
+// token than before: what was fortified under that one no longer counts.
+func (r *Requester) Answered(now base.Instant, from base.NodeID, a Answer) (fresh bool) {
 	p := r.peers[from]
 	if p == nil || a.Incarnation != r.cfg.Incarnation || a.Token.Less(p.token) {
 		return false
@@ -115,10 +120,31 @@ func (r *Requester) Answered(from base.NodeID, a Answer) (tokenChanged bool) {
 	f := p.flying[i]
 	p.flying = slices.Delete(p.flying, i, i+1)
 	if p.token.Less(a.Token) {
-		p.token, p.until, tokenChanged = a.Token, 0, true
+		p.token, p.until, p.held = a.Token, 0, false
+	}
+	if mutant.Is(mutant.LeaseFromReceipt) {
+		f.sent = now
 	}
 	p.until = max(p.until, f.sent.Add(relied(f.duration)))
-	return tokenChanged
+	fresh = !p.held && p.until > now
+	p.held = p.held || fresh
+	return fresh
+}
+
+// Lost returns the nodes whose support has run out since it was last asked, and when the next one's will if nothing comes.
+func (r *Requester) Lost(now base.Instant) (lost []base.NodeID, next base.Instant) {
+	next = base.Never
+	for _, id := range r.order {
+		p := r.peers[id]
+		switch {
+		case p.held && p.until <= now:
+			p.held = false
+			lost = append(lost, id)
+		case p.held:
+			next = min(next, p.until)
+		}
+	}
+	return lost, next
 }
 
 // relied is how long, on its own clock from the sending, a requester relies on a promise of d.

@@ -11,7 +11,7 @@ import (
 const ms = base.Instant(time.Millisecond)
 
 func config(node base.NodeID, inc base.Incarnation) Config {
-	return Config{Self: node, Incarnation: inc, Seed: uint64(node)<<8 | uint64(inc)}
+	return Config{Self: node, Incarnation: inc, Seed: uint64(node)<<8 | uint64(inc), Interval: 100 * time.Millisecond, Duration: 500 * time.Millisecond, DiskLimit: 500 * time.Millisecond}
 }
 
 func must[T any](t testing.TB) func(T, error) T {
@@ -47,14 +47,14 @@ func TestSupportIsTimedFromTheSending(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Answered(2, a) // long after it was sent
+	r.Answered(0, 2, a) // long after it was sent
 	if _, until := r.Support(2); until != 1000*ms+450*ms {
 		t.Errorf("relies until %d ms, want 1450: 500 ms from the sending, less twice the drift", until/ms)
 	}
 	if s.NextEnd() != 577*ms+1 {
 		t.Errorf("promised until %d", s.NextEnd())
 	}
-	r.Answered(2, a) // doubled
+	r.Answered(0, 2, a) // doubled
 	if _, until := r.Support(2); until != 1450*ms {
 		t.Errorf("an answer that came twice prolongs to %d", until/ms)
 	}
@@ -63,7 +63,7 @@ func TestSupportIsTimedFromTheSending(t *testing.T) {
 func TestWithdrawalEndsTheToken(t *testing.T) {
 	r, s := pair(t, 0)
 	a, _, _ := s.Requested(0, 1, ask(t, r, 0))
-	r.Answered(2, a)
+	r.Answered(0, 2, a)
 	if ended := s.Withdraw(500 * ms); len(ended) != 0 {
 		t.Errorf("at the last instant of the promise: %+v", ended)
 	}
@@ -76,12 +76,12 @@ func TestWithdrawalEndsTheToken(t *testing.T) {
 	}
 	r.Synced(590 * ms)
 	b, _, _ := s.Requested(600*ms, 1, ask(t, r, 600*ms))
-	if b.Token != (Token{1, 2}) || !r.Answered(2, b) {
+	if b.Token != (Token{1, 2}) || !r.Answered(0, 2, b) {
 		t.Errorf("supported again under %+v", b.Token)
 	}
 	late := a // of the old token, for a request that is still waited for
 	late.Seq = ask(t, r, 800*ms).Seq
-	if token, until := r.Support(2); r.Answered(2, late) || token != b.Token || until != 1050*ms {
+	if token, until := r.Support(2); r.Answered(0, 2, late) || token != b.Token || until != 1050*ms {
 		t.Errorf("an answer of an older token: %+v until %d", token, until/ms)
 	}
 }
@@ -118,11 +118,11 @@ func TestForgedAndSenseless(t *testing.T) {
 	}
 	q := ask(t, r, 0)
 	for _, a := range []Answer{{1, q.Seq + 1, Token{1, 1}}, {2, q.Seq, Token{1, 1}}} {
-		if r.Answered(2, a); r.peers[2].until != 0 {
+		if r.Answered(0, 2, a); r.peers[2].until != 0 {
 			t.Errorf("%+v was taken for an answer", a)
 		}
 	}
-	if r.Answered(3, Answer{1, q.Seq, Token{1, 1}}) {
+	if r.Answered(0, 3, Answer{1, q.Seq, Token{1, 1}}) {
 		t.Error("a stranger's answer was taken")
 	}
 	for _, c := range []Config{
@@ -232,7 +232,7 @@ func (w *world) step(t testing.TB) {
 		}
 	case x < 900 && len(w.answers) > 0:
 		i := int(w.rand.Int63n(int64(len(w.answers))))
-		w.r.Answered(2, w.answers[i])
+		w.r.Answered(w.clock(0), 2, w.answers[i])
 		w.answers = append(w.answers[:i], w.answers[i+1:]...)
 	default:
 		w.s.Withdraw(w.clock(1))

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // Supporter keeps what this node has promised to others.
@@ -78,7 +79,12 @@ func (s *Supporter) Requested(now base.Instant, from base.NodeID, q Request) (An
 // been withdrawn, or holds.
 func (s *Supporter) Withdraw(now base.Instant) (ended []Ended) {
 	for _, id := range s.order {
-		if p := s.promises[id]; p.live && p.until < now {
+		p := s.promises[id]
+		until := p.until
+		if mutant.Is(mutant.WithdrawnEarly) {
+			until = until.Add(-s.cfg.Duration / 2)
+		}
+		if p.live && until < now {
 			ended = append(ended, Ended{id, s.token(p)})
 			p.live = false
 		}

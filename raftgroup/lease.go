@@ -1,0 +1,234 @@
+package raftgroup
+
+import (
+	"slices"
+	"time"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
+	"github.com/cairndb/cairn/raftgroup/support"
+)
+
+// This file is the leader's side of a lease: asking for fortification, the gate that readers see, giving a term up, and
+// stepping down. What a follower promises is in fortify.go; why it is safe, in doc.go of raftgroup/support.
+
+// FortKind is what a FortMessage says.
+type FortKind uint8
+
+// The kinds.
+const (
+	FortAsk     FortKind = iota + 1 // leader: vote for nobody else while your node supports mine
+	FortGiven                       // follower: I do not, under this token
+	FortRelease                     // former leader: I do not lead at that term, and never will again
+	FortInquire                     // follower: somebody asks for my vote; do you still lead at that term?
+)
+
+// FortMessage is what leaders and followers say about the lease of their range.
+type FortMessage struct {
+	Kind        FortKind
+	Term        uint64
+	Incarnation base.Incarnation // FortAsk: of the leader's node
+	Token       support.Token    // FortGiven: of the follower's node
+}
+
+// lease is what a leader keeps of its own.
+type lease struct {
+	forts   map[base.ReplicaID]Fort // nil on others than leaders
+	givenUp bool                    // no lease reads in this term ever again
+	held    bool                    // it was valid once in this term
+	opened  bool                    // an entry of this term is applied: the gate is shown
+	stale   bool                    // what the gate is made of has changed
+	ask     bool                    // followers are to be asked at the end of the step
+	since   base.Instant            // of this leadership
+	gaveAt  base.Instant            // when it was given up
+	current *Gate
+	commit  uint64 // as readers were told
+}
+
+// beginLease is called when a replica becomes leader.
+func (l *Loop) beginLease(g *group) {
+	g.lease = lease{forts: make(map[base.ReplicaID]Fort), stale: true, ask: true, since: l.now}
+	l.unfortify(g, false)
+}
+
+// endLease is called when a replica is leader no more. Its followers are told, so that they need not wait.
+func (l *Loop) endLease(g *group, term uint64) {
+	if g.lease.forts == nil {
+		return
+	}
+	for _, id := range sortedForts(g.lease.forts) {
+		if !mutant.Is(mutant.ReleaseNotSent) {
+			l.emitFort(g, id, g.lease.forts[id].Node, FortMessage{Kind: FortRelease, Term: term})
+		}
+	}
+	l.closeGate(g)
+	g.lease = lease{}
+}
+
+func sortedForts(m map[base.ReplicaID]Fort) []base.ReplicaID {
+	ids := make([]base.ReplicaID, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func (l *Loop) emitFort(g *group, to base.ReplicaID, node base.NodeID, f FortMessage) {
+	if node == 0 || node == l.cfg.Node || g.unborn {
+		return
+	}
+	l.eff.Messages = append(l.eff.Messages, Message{
+		Range: g.id, FromNode: l.cfg.Node, ToNode: node, FromReplica: g.replica, ToReplica: to, Fort: &f,
+	})
+}
+
+// support is what this node has of another now; false if nothing that lasts.
+func (l *Loop) support(node base.NodeID) (support.Token, bool) {
+	if l.cfg.Supports == nil {
+		return support.Token{}, false
+	}
+	token, until := l.cfg.Supports.Support(node)
+	return token, until > l.now
+}
+
+// askForts asks each follower that has not promised under its node's newest token. A lost question is asked again at the
+// next tick.
+func (l *Loop) askForts(g *group) {
+	g.lease.ask = false
+	if g.role != raft.StateLeader || l.cfg.Supports == nil || g.lease.givenUp {
+		return
+	}
+	for _, r := range g.log.desc.GetReplicas() {
+		id, node := base.ReplicaID(r.ReplicaId), base.NodeID(r.NodeId)
+		if id == g.replica {
+			continue
+		}
+		if token, ok := l.support(node); ok && g.lease.forts[id].Token != token {
+			l.emitFort(g, id, node, FortMessage{Kind: FortAsk, Term: g.term, Incarnation: l.cfg.Incarnation})
+		}
+	}
+}
+
+// fortified takes a follower's promise.
+func (l *Loop) fortified(g *group, m *Message) {
+	if g.role != raft.StateLeader || m.Fort.Term != g.term || g.lease.givenUp || g.nodeOf(m.FromReplica) != m.FromNode {
+		return
+	}
+	if old := g.lease.forts[m.FromReplica]; old.Node == m.FromNode && m.Fort.Token.Less(old.Token) {
+		return
+	}
+	g.lease.forts[m.FromReplica] = Fort{m.FromNode, m.Fort.Token}
+	g.lease.stale = true
+	l.touch(g)
+}
+
+// leaseUntil is the end of a leader's lease; 0 if it has none.
+func (l *Loop) leaseUntil(g *group) base.Instant {
+	if g.role != raft.StateLeader || g.lease.givenUp && !mutant.Is(mutant.TransferKeepsLease) || l.cfg.Supports == nil {
+		return 0
+	}
+	if g.lease.current == nil || g.lease.stale {
+		g.lease.current, g.lease.stale, g.lease.opened = g.gate(), false, false
+	}
+	return g.lease.current.Until(l.cfg.Supports)
+}
+
+// leased says whether reads may be answered from what is committed here.
+func (l *Loop) leased(g *group) bool {
+	return g.role == raft.StateLeader && g.ownTermApplied() && l.now < l.leaseUntil(g)
+}
+
+// refreshGate shows readers the lease as it is now: after each step, if anything of it changed. It is shown once an entry
+// of this term is applied, whether or not it is valid: support comes and goes without the loop.
+func (l *Loop) refreshGate(g *group) {
+	if g.role != raft.StateLeader || l.cfg.Supports == nil {
+		return
+	}
+	until := l.leaseUntil(g)
+	g.lease.held = g.lease.held || until > l.now
+	if g.lease.givenUp || !g.lease.opened && !g.ownTermApplied() {
+		return
+	}
+	if commit := g.log.hard.GetCommit(); !g.lease.opened || commit != g.lease.commit {
+		g.lease.commit = commit
+		l.eff.Commits = append(l.eff.Commits, Commit{g.id, commit})
+	}
+	if !g.lease.opened {
+		g.lease.opened = true
+		l.eff.Gates = append(l.eff.Gates, GateChange{g.id, g.lease.current})
+	}
+}
+
+// closeGate takes the lease away from readers. The driver does so before the step's messages leave.
+func (l *Loop) closeGate(g *group) {
+	if g.lease.opened && !mutant.Is(mutant.GateStaysOpen) {
+		l.eff.Gates = append(l.eff.Gates, GateChange{g.id, nil})
+	}
+	g.lease.opened, g.lease.current = false, nil
+}
+
+// giveUp ends the lease of this term for good, before leadership is handed over: the next leader is elected while the
+// followers' promises last.
+func (l *Loop) giveUp(g *group) {
+	if g.lease.forts == nil || g.lease.givenUp {
+		return
+	}
+	if !mutant.Is(mutant.TransferKeepsLease) {
+		l.closeGate(g)
+	}
+	g.lease.givenUp, g.lease.gaveAt = true, l.now
+}
+
+// checkLease has a leader step down that no quorum supports any more, or whose transfer failed: nothing keeps others from
+// being elected, and a node whose disk is stuck or that nobody hears is better off following.
+func (l *Loop) checkLease(g *group) {
+	if g.role != raft.StateLeader || l.cfg.Supports == nil || g.soleVoter() {
+		return
+	}
+	switch until := l.leaseUntil(g); {
+	case g.lease.givenUp:
+		if l.now.Sub(g.lease.gaveAt) >= l.cfg.electionTimeout() {
+			l.stepDown(g, "the transfer of its leadership failed")
+		}
+	case until > l.now:
+		g.lease.held = true
+	case mutant.Is(mutant.LeaderWithoutSupportStays):
+	case g.lease.held:
+		l.stepDown(g, "no quorum supports its node any more")
+	case l.now.Sub(g.lease.since) >= 2*l.cfg.electionTimeout() && l.everSupported(g):
+		l.stepDown(g, "no quorum has supported its node since it was elected")
+	}
+}
+
+// everSupported says whether any of the range's nodes ever supported this one: a cluster whose nodes know nothing of
+// support yet is led without.
+func (l *Loop) everSupported(g *group) bool {
+	return slices.ContainsFunc(g.log.desc.GetReplicas(), func(r *metapb.Replica) bool {
+		token, _ := l.cfg.Supports.Support(base.NodeID(r.NodeId))
+		return token != support.Token{}
+	})
+}
+
+// stepDown makes a follower of a leader. Raft does so when it finds that no quorum was active since it last looked; the
+// second look of two finds that.
+func (l *Loop) stepDown(g *group, why string) {
+	for range 2 {
+		_ = g.rn.Step(&raftpb.Message{Type: raftpb.MsgCheckQuorum.Enum(), From: new(raft.LocalAppendThread)})
+	}
+	g.logger.last = why
+	l.touch(g)
+}
+
+// leaseStatus is what a replica's lease is now, for people: nil if it leads without.
+func (l *Loop) leaseStatus(g *group) (gate *Gate, left time.Duration) {
+	until := l.leaseUntil(g)
+	if until <= l.now {
+		return nil, 0
+	}
+	return g.lease.current, until.Sub(l.now)
+}

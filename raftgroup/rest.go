@@ -1,0 +1,131 @@
+package raftgroup
+
+import (
+	"slices"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+	"go.etcd.io/raft/v3/tracker"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// A leader rests when its range is idle: it is in no list that anything walks, and sends nothing. Its followers have no
+// timer as long as they are fortified. What ends the rest: whatever happens to the range here, and a change of support
+// from one of its nodes. A follower that is lost costs no rest: its node's support has ended, and begins anew when it is
+// back.
+
+// restAfter is how many ticks a leader goes on after the last thing that happened.
+const restAfter = 3
+
+// resting says whether this is a leader that is not ticked.
+func (g *group) resting() bool { return g.leading && g.tickAt == base.Never }
+
+// tick is a leader's, a few times a second while its range is in use.
+func (l *Loop) tick(g *group) {
+	l.checkLease(g)
+	l.askForts(g)
+	l.sayParted(g)
+	if l.mayRest(g) {
+		g.tickAt = base.Never
+		return
+	}
+	g.rn.Tick()
+	g.tickAt, g.tickedAt = l.now.Add(l.cfg.TickInterval), l.now
+	l.touch(g)
+}
+
+// mayRest says whether everybody who can be reached has everything and knows that it is committed.
+func (l *Loop) mayRest(g *group) bool {
+	if l.cfg.Supports == nil || l.now.Sub(g.stirred) < restAfter*l.cfg.TickInterval || g.applied != g.log.last ||
+		len(g.reads.waiting)+len(g.reads.rounds)+len(g.proposals.placed)+len(g.sending)+len(g.parted) > 0 ||
+		!l.leased(g) || l.newest(g) != nil {
+		return false
+	}
+	rest := true
+	g.rn.WithProgress(func(rid uint64, _ raft.ProgressType, p tracker.Progress) {
+		id := base.ReplicaID(rid)
+		if _, up := l.support(g.nodeOf(id)); id == g.replica || !up {
+			return
+		}
+		rest = rest && p.Match == g.log.last && g.spoke[id] >= g.tickedAt && l.fortHolds(g, id)
+	})
+	return rest
+}
+
+// fortHolds says whether a follower's promise holds now.
+func (l *Loop) fortHolds(g *group, id base.ReplicaID) bool {
+	f, ok := g.lease.forts[id]
+	if !ok {
+		return false
+	}
+	token, up := l.support(f.Node)
+	return up && token == f.Token
+}
+
+// supported takes note that the support of nodes began under a new token, or ran out: leaders that it concerns look to
+// their leases, and to followers that may have started again.
+func (l *Loop) supported(nodes []base.NodeID) {
+	for _, id := range l.Ranges() {
+		g := l.groups[id]
+		if !g.leading || !slices.ContainsFunc(g.log.desc.GetReplicas(), func(r *metapb.Replica) bool {
+			return slices.Contains(nodes, base.NodeID(r.NodeId))
+		}) {
+			continue
+		}
+		l.checkLease(g)
+		l.touch(g)
+		g.lease.ask = true
+		g.tickAt = l.now // a follower that has started again knows of no leader
+		l.retime(g)
+	}
+}
+
+// parted is a replica that was removed while it held votes back. Nobody speaks to it any more: it is told a few times that
+// its promise is over, and asks then what became of it.
+type parted struct {
+	id   base.ReplicaID
+	node base.NodeID
+	left int
+}
+
+const partingWords = 3
+
+// part takes note of the replicas that a new descriptor no longer lists.
+func (l *Loop) part(g *group, d *metapb.RangeDescriptor) {
+	for _, id := range sortedForts(g.lease.forts) {
+		if !removed(d, id) {
+			continue
+		}
+		g.parted = append(g.parted, parted{id, g.lease.forts[id].Node, partingWords})
+		delete(g.lease.forts, id)
+	}
+}
+
+func (l *Loop) sayParted(g *group) {
+	rest := g.parted[:0]
+	for _, p := range g.parted {
+		l.emitFort(g, p.id, p.node, FortMessage{Kind: FortRelease, Term: g.term})
+		if p.left--; p.left > 0 {
+			rest = append(rest, p)
+		}
+	}
+	g.parted = rest
+}
+
+// withdrawn says whether this node's support for the leader's node has ended: the leader is as good as lost, whatever may
+// still be heard of it.
+func (l *Loop) withdrawn(g *group) bool {
+	p, ok := l.promises[g.nodeOf(g.lead)]
+	return ok && !p.Live
+}
+
+// standInstead has this replica campaign soon if it refused a candidate whose log is behind its own.
+func (l *Loop) standInstead(g *group, m *raftpb.Message) {
+	if l.cfg.Supports == nil || g.lead != 0 || g.fort.live || g.role != raft.StateFollower || !g.voter() || !g.refuses(m) {
+		return
+	}
+	g.electAt = min(g.electAt, l.now.Add(l.cfg.successionStep()/4))
+	l.retime(g)
+}
