@@ -22,6 +22,7 @@ import (
 const (
 	firstLimit   = 20 * time.Second
 	recoverLimit = 60 * time.Second
+	restLimit    = 10 * time.Second
 )
 
 // led says whether every range has a leader that its nodes know.
@@ -102,6 +103,23 @@ func (w *world) recover() {
 		}
 	}
 	w.await("the replicas are equal", recoverLimit, w.whole)
+	w.await("the ranges rest", restLimit, w.rest)
+}
+
+// rest says whether every leader holds its lease and is neither ticked nor sends anything: nothing is wrong, and nobody
+// asks for anything.
+func (w *world) rest() bool {
+	for _, r := range w.ranges {
+		l := w.leader(r)
+		if l == nil {
+			return false
+		}
+		st, _ := l.process.hand.Status(r.id)
+		if _, leased := l.process.store.Lease(r.id); !leased || !st.Resting {
+			return false
+		}
+	}
+	return true
 }
 
 // whole says whether every range is led, has its replicas where they are wanted and no others, and all have applied all.
