@@ -33,4 +33,46 @@
 // under a new token. A request of the old incarnation that comes later is ignored.
 //
 // - R or S is paused: clocks count on. R looks at its clock after each read that it makes under a lease.
+//
+// # Why at most one replica of a range holds a lease at a time
+//
+// (The range's side is package raftgroup: gate.go and lease.go for the leader, fortify.go for followers.) A leader at term T
+// asks its followers to fortify it. A follower S does so if it follows that leader at T and its node supports the leader's
+// node R now; it answers with the token of that support. From then on it drops requests for its vote and does not campaign,
+// until its node withdraws that support, or R's replica says that it leads no more, or a later term has a leader, or the
+// leader itself asks a replica to campaign in its place. The lease lasts, on R's clock, until the latest time until which a
+// quorum supports R under the tokens with which its replicas fortified R at T; the leader's own replica counts as for ever. In
+// a joint configuration that is so of both halves. A read looks at the lease, reads what is applied, and looks again.
+//
+// Let L, on node R, hold a lease at T at a moment, and let another replica have been elected at a later term before it. Its
+// votes came from a quorum of a configuration that meets L's applied one: consecutive configurations, simple or joint, have
+// quorums that intersect, and nobody is more than one configuration ahead of a leader. So some S is in both quorums.
+//
+//   - S is L itself. It voted, and had stepped down before: the gate that readers look at is closed before the step's messages
+//     leave, the vote among them. A read that looks at the lease after that finds no lease.
+//   - S was fortified for (T, R) under the token that the lease counts, and voted because its node had withdrawn that
+//     support: its promises had ended by then, and with them all that R relied on under that token (above).
+//   - S voted because R's replica had said that it leads no more at T. It says so after it has stepped down, when the gate is
+//     closed, and it never leads at T again: a term is won once. That this word may come late, twice or never changes nothing:
+//     it is about that term alone.
+//   - S voted because it knew of a leader of a term after T. That leader was elected earlier, by this same argument not while
+//     L held its lease.
+//   - S had restarted since. Its token has another incarnation, so that the lease counts S only as long as R knows of no newer
+//     token and its time lasts; until it is over S is silent, since no promise is longer than MaxDuration. A node's first
+//     process has no promises before it, and a replica that was made by this process was promised for by no other.
+//   - S had never fortified (T, R), or under a token that is no longer S's newest: then the lease did not count it.
+//   - S voted in an election that a leader itself asked for (a transfer). L gave its lease up for the whole of T, and closed
+//     the gate, before it asked; a request of an earlier term is ignored, for the replica that is asked campaigns at the term
+//     after its own.
+//
+// L's own restart ends its gate with its process. A pause of R stops no clock. Clocks are compared with nothing but
+// themselves.
+//
+// # Why a read under a lease is new enough
+//
+// What was acknowledged before L was elected is in L's log, and is applied when an entry of T is: before that the gate is
+// closed. What is acknowledged while L leads, L has applied. But a follower may have applied, and shown to its own readers
+// (who asked L for the index), an entry that L has committed and not applied yet. So L tells its readers what is committed
+// before the messages leave that tell the followers, and a read under the lease also waits until that is applied. The
+// simulator found that this was missing from the design, at the first run with leases.
 package support
