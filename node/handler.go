@@ -59,7 +59,7 @@ func (h handler) PeerDown(node base.NodeID, reason error) {
 // PeerUp implements transport.Handler.
 func (h handler) PeerUp(node base.NodeID) {
 	h.n.cfg.Logger.Info("a node is reached", "node", node)
-	h.m.reconciler.Wake()
+	h.m.reconciler.WakeAll()
 }
 
 // changed is told by the store of a new role, leader or descriptor.
@@ -67,7 +67,7 @@ func (h handler) changed(c raftgroup.StateChange) {
 	h.n.cfg.Logger.Debug("replica changed", "range", c.Range, "replica", c.Replica, "role", c.Role, "term", c.Term,
 		"leader", c.LeaderNode, "reason", c.Reason)
 	h.m.dispatch.Changed(c)
-	h.m.reconciler.Wake()
+	h.m.reconciler.Changed(c)
 }
 
 // applied is told by the store that something was applied in a range.

@@ -139,6 +139,7 @@ type Effects struct {
 	Gates        []GateChange
 	Commits      []Commit
 	Wake         base.Instant
+	Busy         bool // a leader here does not rest
 }
 
 // GateChange shows readers a leader's lease, or takes it away: a nil Gate.

@@ -215,6 +215,7 @@ func (l *Loop) destroy(g *group, tombstone base.ReplicaID, why string) {
 	tombstone = max(tombstone, g.replica+1)
 	g.destroyed = true
 	l.timers.set(g, base.Never)
+	l.retime(g)
 	delete(l.groups, g.id)
 	l.buried[g.id] = tombstone
 	l.eff.Failed = g.proposals.end(errDestroyed, l.eff.Failed)

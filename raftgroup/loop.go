@@ -28,6 +28,7 @@ type Loop struct {
 	batch  batch   // being made
 	flying []batch // made and not durable yet, in order
 	reads  uint64  // ReadIndex questions asked
+	awake  int     // leaders that do not rest
 
 	promises    map[base.NodeID]Promised // of this node to others
 	silentUntil base.Instant
@@ -95,7 +96,7 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 		l.flying = append(l.flying, l.batch)
 		l.batch = batch{}
 	}
-	l.eff.Wake = l.timers.next()
+	l.eff.Wake, l.eff.Busy = l.timers.next(), l.awake > 0
 	return &l.eff
 }
 

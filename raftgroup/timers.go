@@ -80,6 +80,12 @@ func (l *Loop) retime(g *group) {
 	if !g.destroyed {
 		l.timers.set(g, min(g.tickAt, g.electAt, g.readsAt))
 	}
+	if awake := g.leading && g.tickAt != base.Never && !g.destroyed; awake != g.awake {
+		g.awake = awake
+		if l.awake--; awake {
+			l.awake += 2
+		}
+	}
 }
 
 // restartElection draws the time at which a replica that is not the leader campaigns, if it hears of no leader. A learner,

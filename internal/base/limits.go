@@ -18,10 +18,10 @@ const (
 	TickInterval  = 100 * time.Millisecond
 	ElectionTicks = 10
 
-	// SupportInterval is how often a node asks its peers for support, SupportDuration how long it asks for: five lost
+	// SupportInterval is how often a node asks its peers for support, SupportDuration how long it asks for: three lost
 	// messages in a row end it. SupportMaxDuration bounds every promise, and is how long a node that was started again
 	// neither votes nor campaigns. A node whose disk has completed no sync for SupportDiskLimit asks for none.
-	SupportInterval    = 60 * time.Millisecond
+	SupportInterval    = 100 * time.Millisecond
 	SupportDuration    = 300 * time.Millisecond
 	SupportMaxDuration = time.Second
 	SupportDiskLimit   = 400 * time.Millisecond

@@ -3,14 +3,17 @@
 //
 // On the leader of each range it publishes the descriptor to the index until the index has it, and up-replicates:
 // meta/change gives the next step from the stored descriptor, so that any node can finish what another began. It also
-// keeps the node's knowledge of the other nodes fresh. It is woken by changes of replicas, of the nodes' records and of
-// what can be reached, and looks by itself once in a while, because followers catch up without telling.
+// keeps the node's knowledge of the other nodes fresh. It looks at a range when something of it changed, and again and
+// again while something is left to be done, because followers catch up without telling. A range that is as it should be is
+// not looked at: ten thousand of them cost nothing.
 package reconcile
 
 import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -54,6 +57,9 @@ type Reconciler struct {
 
 	published map[base.RangeID]uint64    // the generation that the index acknowledged
 	alone     map[base.RangeID]time.Time // since when a local replica hears of no leader
+
+	mu  sync.Mutex
+	due map[base.RangeID]struct{} // to be looked at
 }
 
 // New makes a reconciler; Start runs it.
@@ -61,12 +67,13 @@ func New(cfg Config) *Reconciler {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Reconciler{
 		cfg: cfg, wake: make(chan struct{}, 1), nodes: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
-		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time),
+		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time), due: make(map[base.RangeID]struct{}),
 	}
 }
 
 // Start runs the loop.
 func (r *Reconciler) Start() {
+	r.WakeAll()
 	r.wg.Go(r.run)
 	r.wg.Go(r.watchNodes)
 }
@@ -77,8 +84,36 @@ func (r *Reconciler) Stop() {
 	r.wg.Wait()
 }
 
-// Wake has it look now.
+// Wake has it look now at what is left to be done.
 func (r *Reconciler) Wake() { signal(r.wake) }
+
+// Changed has it look at a replica whose role, leader or descriptor is another.
+func (r *Reconciler) Changed(c raftgroup.StateChange) {
+	r.mu.Lock()
+	r.due[c.Range] = struct{}{}
+	r.mu.Unlock()
+	r.Wake()
+}
+
+// WakeAll has it look at every range: the nodes have changed, or one is reached again.
+func (r *Reconciler) WakeAll() {
+	ids := r.cfg.Store.Ranges()
+	r.mu.Lock()
+	for _, id := range ids {
+		r.due[id] = struct{}{}
+	}
+	r.mu.Unlock()
+	r.Wake()
+}
+
+// take returns the ranges to be looked at, in order, and forgets them.
+func (r *Reconciler) take() []base.RangeID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := slices.Sorted(maps.Keys(r.due))
+	clear(r.due)
+	return ids
+}
 
 // NodesChanged has it read the nodes' records again.
 func (r *Reconciler) NodesChanged() { signal(r.nodes) }
@@ -91,31 +126,49 @@ func signal(c chan struct{}) {
 }
 
 func (r *Reconciler) run() {
-	tick := time.NewTicker(base.ReconcileInterval)
-	defer tick.Stop()
+	again := time.NewTimer(base.ReconcileInterval)
+	defer again.Stop()
 	for {
 		select {
 		case <-r.ctx.Done():
 			return
 		case <-r.wake:
-		case <-tick.C:
+		case <-again.C:
 		}
-		for _, id := range r.cfg.Store.Ranges() {
-			st, ok := r.cfg.Store.State(id)
-			switch {
-			case !ok || st.Leader != 0:
-				delete(r.alone, id)
-			case r.alone[id].IsZero():
-				r.alone[id] = time.Now()
-			case time.Since(r.alone[id]) > base.OrphanAfter:
-				delete(r.alone, id) // asked again after as long
-				r.askIndex(id, st.Replica)
+		var nodes *observed
+		left := false
+		for _, id := range r.take() {
+			if r.ctx.Err() != nil {
+				return
 			}
-			if ok && st.Role == raftgroup.Leader {
-				r.lead(id)
+			if r.look(id, &nodes) {
+				left = true
+				r.mu.Lock()
+				r.due[id] = struct{}{}
+				r.mu.Unlock()
 			}
+		}
+		if left {
+			again.Reset(base.ReconcileInterval)
 		}
 	}
+}
+
+// look looks at one range, and says whether it must be looked at again without being told.
+func (r *Reconciler) look(id base.RangeID, nodes **observed) bool {
+	st, ok := r.cfg.Store.State(id)
+	if !ok || st.Leader != 0 {
+		delete(r.alone, id)
+		return ok && st.Role == raftgroup.Leader && !r.lead(id, nodes)
+	}
+	switch {
+	case r.alone[id].IsZero():
+		r.alone[id] = time.Now()
+	case time.Since(r.alone[id]) > base.OrphanAfter:
+		delete(r.alone, id) // asked again after as long
+		r.askIndex(id, st.Replica)
+	}
+	return true
 }
 
 // askIndex finds out whether a replica that hears of no leader is still one of its range. The root range is in no index.
@@ -146,18 +199,27 @@ func (r *Reconciler) askIndex(id base.RangeID, replica base.ReplicaID) {
 	}
 }
 
-// lead looks after one range that this node leads.
-func (r *Reconciler) lead(id base.RangeID) {
+// lead looks after one range that this node leads, and says whether it is as it should be.
+func (r *Reconciler) lead(id base.RangeID, nodes **observed) (done bool) {
 	st, ok, err := r.cfg.Store.Status(r.ctx, id)
 	if err != nil || !ok || st.Role != raftgroup.Leader || st.Descriptor == nil {
-		return
+		return false // it is told when somebody else leads
 	}
-	if err := r.publish(st.Descriptor); err != nil && r.ctx.Err() == nil {
-		r.cfg.Logger.Debug("descriptor not published yet", "range", id, "error", err)
+	if err := r.publish(st.Descriptor); err != nil {
+		if r.ctx.Err() == nil {
+			r.cfg.Logger.Debug("descriptor not published yet", "range", id, "error", err)
+		}
+	} else {
+		done = true
 	}
-	if err := r.step(&st); err != nil && r.ctx.Err() == nil {
+	if *nodes == nil {
+		*nodes = r.observe()
+	}
+	stepped, err := r.step(&st, *nodes)
+	if err != nil && r.ctx.Err() == nil {
 		r.cfg.Logger.Info("replica change did not go through; it is tried again", "range", id, "error", err)
 	}
+	return done && stepped
 }
 
 // publish puts the descriptor into the index that lists the range, unless it is there already.
@@ -179,28 +241,28 @@ func (r *Reconciler) publish(d *metapb.RangeDescriptor) error {
 	return err
 }
 
-// step carries out the next step of the range's replica change, if there is one.
-func (r *Reconciler) step(st *raftgroup.Status) error {
-	nodes, down := r.observeNodes()
-	goal := change.UpReplicate(st.Descriptor, nodes)
-	step, done := change.Next(st.Descriptor, change.Observe(st, down), goal)
+// step carries out the next step of the range's replica change; done says that there is none, and that none will come by
+// itself.
+func (r *Reconciler) step(st *raftgroup.Status, o *observed) (done bool, err error) {
+	goal := change.UpReplicate(st.Descriptor, o.nodes)
+	step, done := change.Next(st.Descriptor, change.Observe(st, o.down), goal)
 	switch {
 	case done:
-		return nil
+		return true, nil
 	case step.Transfer != 0:
 		r.cfg.Logger.Info("handing leadership over", "range", st.Range, "to", step.Transfer, "reason", step.Reason)
 		r.cfg.Store.Transfer(st.Range, step.Transfer)
-		return nil
+		return false, nil
 	case step.Propose == nil:
-		return nil // waiting for what the reason says
+		return false, nil // waiting for what the reason says
 	}
 	cmd, cc, err := apply.Change(st.Descriptor, step.Propose)
 	if err != nil {
-		return err
+		return false, err
 	}
 	data, err := proto.Marshal(cmd)
 	if err != nil {
-		return err
+		return false, err
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
 	defer cancel()
@@ -208,17 +270,24 @@ func (r *Reconciler) step(st *raftgroup.Status) error {
 	var stale *base.StaleGeneration
 	switch {
 	case errors.As(err, &stale):
-		return nil // somebody else took a step: look again
+		return false, nil // somebody else took a step: look again
 	case err != nil:
-		return err
+		return false, err
 	}
 	r.cfg.Logger.Info("replica change", "range", st.Range, "reason", step.Reason, "generation", step.Propose.Generation)
 	r.Wake()
-	return nil
+	return false, nil
 }
 
-// observeNodes says which nodes there are and which of them this node reaches now.
-func (r *Reconciler) observeNodes() (nodes []change.Node, down []base.NodeID) {
+// observed says which nodes there are and which of them this node does not reach now.
+type observed struct {
+	nodes []change.Node
+	down  []base.NodeID
+}
+
+// observe is made once for all ranges that are looked at together.
+func (r *Reconciler) observe() *observed {
+	o := &observed{}
 	up := map[base.NodeID]bool{r.cfg.Node: true}
 	for _, p := range r.cfg.Peers.Peers() {
 		up[p.Node] = p.Up
@@ -234,11 +303,11 @@ func (r *Reconciler) observeNodes() (nodes []change.Node, down []base.NodeID) {
 		// A node that nothing was ever sent to is taken to be up: the first message to it will show.
 		isUp, spoken := up[id]
 		if rec.State == metapb.NodeState_NODE_STATE_REPLACED || spoken && !isUp {
-			down = append(down, id)
+			o.down = append(o.down, id)
 		}
-		nodes = append(nodes, change.Node{Record: rec, Up: !spoken || isUp, Load: load[id]})
+		o.nodes = append(o.nodes, change.Node{Record: rec, Up: !spoken || isUp, Load: load[id]})
 	}
-	return nodes, down
+	return o
 }
 
 // watchNodes reads the nodes' records from `sys` when they may have changed: told by the local replica of sys, and
@@ -277,7 +346,7 @@ func (r *Reconciler) readNodes() error {
 		fresh = r.cfg.Learn(rec) || fresh
 	}
 	if fresh {
-		r.Wake()
+		r.WakeAll()
 	}
 	return nil
 }

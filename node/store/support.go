@@ -87,6 +87,11 @@ func (p *supports) run(stop <-chan struct{}) {
 	}
 }
 
+// busy says whether a loop has a leader that does not rest.
+func (s *Store) busy() bool {
+	return slices.ContainsFunc(s.workers, func(w *worker) bool { return w.busy.Load() })
+}
+
 func (p *supports) hurry() {
 	select {
 	case p.wake <- struct{}{}:
@@ -99,6 +104,7 @@ func (p *supports) pass() (next base.Instant) {
 	p.mu.Lock()
 	now := p.s.Now()
 	p.req.Synced(base.Instant(p.disk.Load()))
+	p.req.Busy(now, p.s.busy())
 	ended := p.sup.Withdraw(now)
 	lost, lossAt := p.req.Lost(now)
 	asks, next := p.req.Due(now)
@@ -113,6 +119,12 @@ func (p *supports) pass() (next base.Instant) {
 		}
 	}
 	p.mu.Unlock()
+	for _, n := range lost {
+		p.s.cfg.Logger.Info("a node no longer supports this one", "node", n)
+	}
+	for _, e := range ended {
+		p.s.cfg.Logger.Info("support withdrawn from a node that is not heard of", "node", e.Node)
+	}
 	for _, a := range asks {
 		p.send(a.To, &rangepb.SupportFrame{Request: &rangepb.SupportRequest{
 			Incarnation: uint64(a.Request.Incarnation), Seq: a.Request.Seq, DurationNanos: uint64(a.Request.Duration),

@@ -24,6 +24,7 @@ type worker struct {
 	frames   frameBuilder
 
 	passes atomic.Uint64
+	busy   atomic.Bool // a range here is led and in use
 }
 
 // run is the worker's goroutine.
@@ -59,6 +60,12 @@ func (w *worker) pass(watch func(*raftgroup.Effects)) (wake base.Instant, err er
 	w.passes.Add(1)
 	if watch != nil {
 		watch(eff)
+	}
+	if eff.Busy != w.busy.Load() {
+		w.busy.Store(eff.Busy)
+		if eff.Busy {
+			w.s.supports.hurry()
+		}
 	}
 	if err := w.carryOut(eff); err != nil {
 		return 0, err

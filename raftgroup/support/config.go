@@ -20,6 +20,9 @@ type Config struct {
 	// Interval is how often a node asks each of its peers; Duration how long it asks for. An answer that comes late, or
 	// not, costs nothing while Duration lasts.
 	Interval, Duration time.Duration
+	// IdleInterval and IdleDuration are the same for a node that leads no range which is in use: who asks it nothing does
+	// not mind that its loss is noticed later.
+	IdleInterval, IdleDuration time.Duration
 	// MaxDuration bounds what anybody is promised, and is how long a node is silent after its start. It is one for the
 	// whole cluster.
 	MaxDuration time.Duration
@@ -35,11 +38,17 @@ func (c *Config) EnsureDefaults() {
 	if c.Duration == 0 {
 		c.Duration = base.SupportDuration
 	}
-	if c.DiskLimit == 0 {
-		c.DiskLimit = base.SupportDiskLimit
-	}
 	if c.MaxDuration == 0 {
 		c.MaxDuration = base.SupportMaxDuration
+	}
+	if c.IdleInterval == 0 {
+		c.IdleInterval = 3 * c.Interval
+	}
+	if c.IdleDuration == 0 {
+		c.IdleDuration = min(3*c.Duration, c.MaxDuration)
+	}
+	if c.DiskLimit == 0 {
+		c.DiskLimit = base.SupportDiskLimit
 	}
 }
 
@@ -54,6 +63,9 @@ func (c *Config) Validate() error {
 	}
 	if c.Duration < 2*c.Interval {
 		errs = append(errs, fmt.Errorf("support for %s, asked for every %s: one lost message would end it; at least twice the interval is needed", c.Duration, c.Interval))
+	}
+	if c.IdleInterval < c.Interval || c.IdleDuration < 2*c.IdleInterval || c.IdleDuration > c.MaxDuration {
+		errs = append(errs, fmt.Errorf("idle nodes ask every %s for %s: at least as seldom as others, for at least twice that, and for at most %s", c.IdleInterval, c.IdleDuration, c.MaxDuration))
 	}
 	if c.DiskLimit <= 0 {
 		errs = append(errs, fmt.Errorf("a disk that may complete nothing for %s", c.DiskLimit))

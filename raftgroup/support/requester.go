@@ -15,6 +15,7 @@ type Requester struct {
 	peers map[base.NodeID]*peer
 	order []base.NodeID // of peers, ascending: what is sent must not rest on a map's order
 	seq   uint64
+	busy  bool
 	askAt base.Instant // all are asked at once: then they withdraw at once too, and elect without waiting for each other
 	disk  base.Instant // when this node's disk last completed a synced write that began at or after that time
 }
@@ -71,6 +72,14 @@ func (r *Requester) SetPeers(now base.Instant, nodes []base.NodeID) {
 	slices.Sort(r.order)
 }
 
+// Busy says whether this node leads a range that is in use. If it does now and did not before, it asks at once.
+func (r *Requester) Busy(now base.Instant, busy bool) {
+	if busy && !r.busy {
+		r.askAt = min(r.askAt, now)
+	}
+	r.busy = busy
+}
+
 // Synced says that a synced write which began at began is on disk.
 func (r *Requester) Synced(began base.Instant) { r.disk = max(r.disk, began) }
 
@@ -90,18 +99,22 @@ func (r *Requester) Due(now base.Instant) (asks []Ask, next base.Instant) {
 		return nil, r.askAt
 	}
 	// Jittered, so that many nodes do not ask in step.
-	r.askAt = now.Add(r.cfg.Interval - time.Duration(r.rand.Int63n(int64(r.cfg.Interval/4)+1)))
+	interval, duration := r.cfg.Interval, r.cfg.Duration
+	if !r.busy {
+		interval, duration = r.cfg.IdleInterval, r.cfg.IdleDuration
+	}
+	r.askAt = now.Add(interval - time.Duration(r.rand.Int63n(int64(interval/4)+1)))
 	if r.DiskStale(now) && !mutant.Is(mutant.StalledDiskAsks) {
 		return nil, r.askAt
 	}
 	for _, id := range r.order {
 		p := r.peers[id]
 		r.seq++
-		p.flying = append(p.flying, flying{r.seq, now, r.cfg.Duration})
+		p.flying = append(p.flying, flying{r.seq, now, duration})
 		if len(p.flying) > maxFlying {
 			p.flying = slices.Delete(p.flying, 0, 1)
 		}
-		asks = append(asks, Ask{id, Request{r.cfg.Incarnation, r.seq, r.cfg.Duration}})
+		asks = append(asks, Ask{id, Request{r.cfg.Incarnation, r.seq, duration}})
 	}
 	return asks, r.askAt
 }

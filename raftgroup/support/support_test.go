@@ -11,7 +11,7 @@ import (
 const ms = base.Instant(time.Millisecond)
 
 func config(node base.NodeID, inc base.Incarnation) Config {
-	return Config{Self: node, Incarnation: inc, Seed: uint64(node)<<8 | uint64(inc), Interval: 100 * time.Millisecond, Duration: 500 * time.Millisecond, DiskLimit: 500 * time.Millisecond}
+	return Config{Self: node, Incarnation: inc, Seed: uint64(node)<<8 | uint64(inc), Interval: 100 * time.Millisecond, Duration: 500 * time.Millisecond, DiskLimit: 500 * time.Millisecond, IdleInterval: 100 * time.Millisecond, IdleDuration: 500 * time.Millisecond}
 }
 
 func must[T any](t testing.TB) func(T, error) T {
