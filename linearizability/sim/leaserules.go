@@ -32,8 +32,8 @@ func (r *rules) leases(p *process) {
 }
 
 // stalledFor is how long after its disk got stuck a node may hold leases: what the disk is given, what it was promised
-// then, and the slowest clock.
-const stalledFor = base.SupportDiskLimit + base.SupportDuration + base.SupportInterval + 100*time.Millisecond
+// then as an idle node, and the slowest clock.
+const stalledFor = 2*3*base.SupportDuration + 4*base.SupportInterval + 100*time.Millisecond
 
 // stalled: a node whose disk completes nothing leads nothing.
 func (r *rules) stalled(p *process, id base.RangeID) {

@@ -26,7 +26,8 @@ type Config struct {
 	// MaxDuration bounds what anybody is promised, and is how long a node is silent after its start. It is one for the
 	// whole cluster.
 	MaxDuration time.Duration
-	// DiskLimit is how long the disk may complete nothing before support is no longer asked for.
+	// DiskLimit is how long the disk may complete nothing before support is no longer asked for; on an idle node that is
+	// IdleDuration, for an idle disk must be written to only to know that.
 	DiskLimit time.Duration
 }
 
@@ -42,7 +43,7 @@ func (c *Config) EnsureDefaults() {
 		c.MaxDuration = base.SupportMaxDuration
 	}
 	if c.IdleInterval == 0 {
-		c.IdleInterval = 3 * c.Interval
+		c.IdleInterval = 4 * c.Interval
 	}
 	if c.IdleDuration == 0 {
 		c.IdleDuration = min(3*c.Duration, c.MaxDuration)

@@ -85,10 +85,17 @@ func (r *Requester) Synced(began base.Instant) { r.disk = max(r.disk, began) }
 
 // DiskStale says whether the disk has completed nothing for so long that support is not asked for: a node that cannot
 // write must not lead. The caller then makes a small synced write, and tells Synced.
-func (r *Requester) DiskStale(now base.Instant) bool { return now.Sub(r.disk) >= r.cfg.DiskLimit }
+func (r *Requester) DiskStale(now base.Instant) bool { return now.Sub(r.disk) >= r.diskLimit() }
 
 // ProbeAt is when the disk should be written to if nothing else does: early enough that an idle disk is never stale.
-func (r *Requester) ProbeAt() base.Instant { return r.disk.Add(r.cfg.DiskLimit / 2) }
+func (r *Requester) ProbeAt() base.Instant { return r.disk.Add(r.diskLimit() / 2) }
+
+func (r *Requester) diskLimit() time.Duration {
+	if r.busy {
+		return r.cfg.DiskLimit
+	}
+	return max(r.cfg.DiskLimit, r.cfg.IdleDuration)
+}
 
 // Due returns what is to be sent at now, and when to ask again. The slice is the caller's.
 func (r *Requester) Due(now base.Instant) (asks []Ask, next base.Instant) {
@@ -105,6 +112,7 @@ func (r *Requester) Due(now base.Instant) (asks []Ask, next base.Instant) {
 	}
 	r.askAt = now.Add(interval - time.Duration(r.rand.Int63n(int64(interval/4)+1)))
 	if r.DiskStale(now) && !mutant.Is(mutant.StalledDiskAsks) {
+		r.askAt = now.Add(r.cfg.Interval / 4) // soon after it has completed something
 		return nil, r.askAt
 	}
 	for _, id := range r.order {
