@@ -108,9 +108,15 @@ func (n *Node) StoreMetrics() *clusterpb.StoreMetrics {
 		return nil
 	}
 	e, sn := n.eng.Metrics(), m.store.SnapshotStats()
+	leaders, resting := m.store.Leaders()
+	var frames uint64
+	for _, p := range m.transport.Peers() {
+		frames += p.Sent
+	}
 	return &clusterpb.StoreMetrics{
 		Syncs: e.Syncs, BytesWritten: e.BytesWritten, DiskBytes: e.DiskBytes, MemtableBytes: e.MemtableBytes,
 		BlockCacheBytes: e.BlockCacheBytes, Compactions: e.Compactions, Passes: m.store.Passes(),
+		Leaders: uint64(leaders), LeadersResting: uint64(resting), FramesSent: frames, LeasesLost: m.store.SupportsLost(),
 		SnapshotsSent: sn.Sent, SnapshotsFailed: sn.SendFailed, SnapshotsInstalled: sn.Installed, SnapshotsResumed: sn.Resumed,
 	}
 }
@@ -140,9 +146,39 @@ func (n *Node) LocalReplicas(ctx context.Context) ([]*clusterpb.ReplicaStatus, e
 		for _, p := range st.Progress {
 			r.Progress = append(r.Progress, &clusterpb.Progress{ReplicaId: uint64(p.Replica), Match: p.Match, State: p.State, Recent: p.Recent})
 		}
+		if st.Role == raftgroup.Leader {
+			r.Lease = lease(&st)
+		}
 		out = append(out, r)
 	}
 	return out, nil
+}
+
+// lease is a leader's, for people.
+func lease(st *raftgroup.Status) *clusterpb.Lease {
+	l := &clusterpb.Lease{LeftMicros: st.LeaseLeft.Microseconds(), Resting: st.Resting}
+	if st.LeaseForEver {
+		l.LeftMicros = -1
+	}
+	for _, n := range st.Supporters {
+		l.Supporters = append(l.Supporters, uint64(n))
+	}
+	return l
+}
+
+// Supports implements serve.Backend.
+func (n *Node) Supports() (out []*clusterpb.SupportEntry) {
+	m := n.current()
+	if m == nil {
+		return nil
+	}
+	for _, s := range m.store.Supports() {
+		out = append(out, &clusterpb.SupportEntry{
+			Node: uint64(s.Node), LeftMicros: s.Left.Microseconds(), Promised: s.Promised,
+			TokenIncarnation: uint64(s.Token.Incarnation), TokenEpoch: s.Token.Epoch,
+		})
+	}
+	return out
 }
 
 // Init, Consent, Join and Announce are what node/serve needs of node/join.

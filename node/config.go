@@ -13,6 +13,8 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/join"
+	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/raftgroup/support"
 )
 
 // Config is what a Node is made of.
@@ -40,6 +42,9 @@ type Config struct {
 	Loops int
 	// UnsafeTesting lets whoever reaches the node make its disk and its clock unwell: for tests, with data that is theirs.
 	UnsafeTesting bool
+	// SupportInterval is how often the node asks others for the support on which its leases rest, SupportDuration how long
+	// each promise is for; 0: base's. Failover takes about SupportDuration.
+	SupportInterval, SupportDuration time.Duration
 	// StopTimeout bounds a graceful stop: handing leadership over, and letting requests end.
 	StopTimeout time.Duration
 }
@@ -49,6 +54,8 @@ func (c *Config) EnsureDefaults() {
 	c.Advertise = cmp.Or(c.Advertise, c.Listen)
 	c.MaxRequestBytes = cmp.Or(c.MaxRequestBytes, base.MaxRequestBytes)
 	c.MaxTxnOps = cmp.Or(c.MaxTxnOps, base.MaxTxnOps)
+	c.SupportInterval = cmp.Or(c.SupportInterval, base.SupportInterval)
+	c.SupportDuration = cmp.Or(c.SupportDuration, base.SupportDuration)
 	c.StopTimeout = cmp.Or(c.StopTimeout, base.StopTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -77,6 +84,14 @@ func (c *Config) Validate() error {
 	}
 	if c.MaxRequestBytes < 0 || c.MaxTxnOps < 0 {
 		errs = append(errs, errors.New("limits cannot be negative"))
+	}
+	pace := support.Config{Self: 1, Incarnation: 1, Interval: c.SupportInterval, Duration: c.SupportDuration}
+	pace.EnsureDefaults()
+	if err := pace.Validate(); err != nil {
+		errs = append(errs, fmt.Errorf("--support-interval %s and --support-duration %s: %w", c.SupportInterval, c.SupportDuration, err))
+	}
+	if err := store.CheckClock(); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cairndb/cairn/api/faultpb"
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/node/store"
@@ -28,6 +29,7 @@ type faults struct {
 	disk   *engine.DiskFaults  // nil: refused
 	clock  func() base.Instant // nil: the machine's
 	skew   skew
+	member func() *member // nil before the node is part of a cluster
 }
 
 func newFaults(cfg *Config) *faults {
@@ -52,6 +54,35 @@ func (f *faults) SetFaults(_ context.Context, req *faultpb.SetFaultsRequest) (*f
 	})
 	f.skew.set(time.Duration(c.GetStepNanos()), c.GetDriftMillionths(), c.GetFrozen())
 	return &faultpb.SetFaultsResponse{ClockNanos: int64(f.skew.now())}, nil
+}
+
+// maxNewRanges bounds one request: they are written as one batch.
+const maxNewRanges = 1000
+
+// CreateRanges implements faultpb.FaultsServer.
+func (f *faults) CreateRanges(_ context.Context, req *faultpb.CreateRangesRequest) (*faultpb.CreateRangesResponse, error) {
+	if f.disk == nil {
+		return nil, status.Error(codes.FailedPrecondition, "ranges without a keyspace are for tests: the node is to be started with --unsafe-testing")
+	}
+	if req.First <= uint64(base.RangeDefault) || req.Count > maxNewRanges || len(req.Nodes) == 0 {
+		return nil, status.Errorf(codes.InvalidArgument, "ranges begin above %d, at most %d at once, on at least one node", base.RangeDefault, maxNewRanges)
+	}
+	m := f.member()
+	if m == nil {
+		return nil, status.Error(codes.Unavailable, "the node is not part of a cluster yet")
+	}
+	var ds []*metapb.RangeDescriptor
+	for id := req.First; id < req.First+req.Count; id++ {
+		d := &metapb.RangeDescriptor{RangeId: id, KeyspaceId: id, Generation: 1, NextReplicaId: uint64(len(req.Nodes) + 1)}
+		for i, n := range req.Nodes {
+			d.Replicas = append(d.Replicas, &metapb.Replica{ReplicaId: uint64(i + 1), NodeId: n, Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER})
+		}
+		ds = append(ds, d)
+	}
+	if err := m.store.PlaceReplicas(ds); err != nil {
+		return nil, status.Error(codes.FailedPrecondition, err.Error())
+	}
+	return &faultpb.CreateRangesResponse{}, nil
 }
 
 // skew is a clock that differs from the machine's.

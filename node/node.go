@@ -63,7 +63,9 @@ func New(cfg Config) (*Node, error) {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Node{cfg: cfg, faults: newFaults(&cfg), ready: make(chan struct{}), fatal: make(chan error, 1), ctx: ctx, cancel: cancel}, nil
+	n := &Node{cfg: cfg, faults: newFaults(&cfg), ready: make(chan struct{}), fatal: make(chan error, 1), ctx: ctx, cancel: cancel}
+	n.faults.member = n.current
+	return n, nil
 }
 
 // Start opens the store and serves; it returns once the listener accepts. The node may not be part of a cluster yet:
@@ -172,6 +174,7 @@ func (n *Node) run(out *join.Outcome) error {
 	m.store, err = store.New(store.Config{
 		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
+		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
 		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied,
 	})
 	if err != nil {

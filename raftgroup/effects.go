@@ -139,7 +139,8 @@ type Effects struct {
 	Gates        []GateChange
 	Commits      []Commit
 	Wake         base.Instant
-	Busy         bool // a leader here does not rest
+	// Leaders is how many of the loop's replicas lead, Awake how many of these do not rest.
+	Leaders, Awake int
 }
 
 // GateChange shows readers a leader's lease, or takes it away: a nil Gate.
@@ -244,9 +245,11 @@ type Status struct {
 	LogBytes    uint64
 	Progress    []Progress // on the leader only, ordered by replica
 	Resting     bool       // a leader that is neither ticked nor sends anything
-	// Lease is the leader's, nil if it has none now; LeaseLeft is how long it lasts if nothing prolongs it.
-	Lease     *Gate
-	LeaseLeft time.Duration
+	// LeaseLeft is how long the leader's lease lasts if nothing prolongs it, 0 if it has none; LeaseForEver says that the
+	// leader alone decides. Supporters are the nodes whose replicas hold their votes back for it now.
+	LeaseLeft    time.Duration
+	LeaseForEver bool
+	Supporters   []base.NodeID
 	// Fortified, on a follower, is the node to whose replica it promised its votes; 0: none.
 	Fortified base.NodeID
 }

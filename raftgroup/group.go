@@ -37,6 +37,7 @@ type group struct {
 	bornHere bool         // its node's earlier processes have promised nothing in its name
 	tries    int          // elections in a row that it did not win
 	leading  bool         // as roleChanged last saw it
+	leads    bool         // counted in Loop.leaders
 	awake    bool         // counted in Loop.awake
 	stirred  base.Instant // when anything but a tick last happened to a leader
 	tickedAt base.Instant

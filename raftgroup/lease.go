@@ -2,7 +2,6 @@ package raftgroup
 
 import (
 	"slices"
-	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -224,11 +223,21 @@ func (l *Loop) stepDown(g *group, why string) {
 	l.touch(g)
 }
 
-// leaseStatus is what a replica's lease is now, for people: nil if it leads without.
-func (l *Loop) leaseStatus(g *group) (gate *Gate, left time.Duration) {
+// leaseStatus says what a replica's lease is now.
+func (l *Loop) leaseStatus(g *group, s *Status) {
+	if g.fort.live {
+		s.Fortified = g.fort.node
+	}
 	until := l.leaseUntil(g)
 	if until <= l.now {
-		return nil, 0
+		return
 	}
-	return g.lease.current, until.Sub(l.now)
+	if s.LeaseForEver = until == base.Never; !s.LeaseForEver {
+		s.LeaseLeft = until.Sub(l.now)
+	}
+	for _, id := range sortedForts(g.lease.forts) {
+		if l.fortHolds(g, id) {
+			s.Supporters = append(s.Supporters, g.lease.forts[id].Node)
+		}
+	}
 }

@@ -24,11 +24,11 @@ type Loop struct {
 	dirty  []*group // touched in this step, in the order of the events
 	eff    Effects
 
-	seq    uint64  // of the newest batch
-	batch  batch   // being made
-	flying []batch // made and not durable yet, in order
-	reads  uint64  // ReadIndex questions asked
-	awake  int     // leaders that do not rest
+	seq            uint64  // of the newest batch
+	batch          batch   // being made
+	flying         []batch // made and not durable yet, in order
+	reads          uint64  // ReadIndex questions asked
+	leaders, awake int     // replicas that lead, and those of them that do not rest
 
 	promises    map[base.NodeID]Promised // of this node to others
 	silentUntil base.Instant
@@ -96,7 +96,7 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 		l.flying = append(l.flying, l.batch)
 		l.batch = batch{}
 	}
-	l.eff.Wake, l.eff.Busy = l.timers.next(), l.awake > 0
+	l.eff.Wake, l.eff.Leaders, l.eff.Awake = l.timers.next(), l.leaders, l.awake
 	return &l.eff
 }
 
@@ -283,9 +283,7 @@ func (l *Loop) Status(id base.RangeID) (Status, bool) {
 		LeaderNode: g.nodeOf(g.lead), Commit: st.GetCommit(), Applied: g.applied,
 		First: g.log.truncated.Index + 1, Last: g.log.last, LogBytes: g.log.bytes, Resting: g.resting(),
 	}
-	if s.Lease, s.LeaseLeft = l.leaseStatus(g); g.fort.live {
-		s.Fortified = g.fort.node
-	}
+	l.leaseStatus(g, &s)
 	for rid, p := range st.Progress {
 		s.Progress = append(s.Progress, Progress{
 			Replica: base.ReplicaID(rid), Match: p.Match, State: stateName(p.State), Recent: l.inTouch(g, base.ReplicaID(rid)),

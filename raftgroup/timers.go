@@ -80,6 +80,12 @@ func (l *Loop) retime(g *group) {
 	if !g.destroyed {
 		l.timers.set(g, min(g.tickAt, g.electAt, g.readsAt))
 	}
+	if leads := g.leading && !g.destroyed; leads != g.leads {
+		g.leads = leads
+		if l.leaders--; leads {
+			l.leaders += 2
+		}
+	}
 	if awake := g.leading && g.tickAt != base.Never && !g.destroyed; awake != g.awake {
 		g.awake = awake
 		if l.awake--; awake {

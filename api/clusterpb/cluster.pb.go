@@ -680,6 +680,7 @@ type NodeEntry struct {
 	Node          *metapb.NodeRecord     `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Reachable     bool                   `protobuf:"varint,2,opt,name=reachable,proto3" json:"reachable,omitempty"`
 	Error         string                 `protobuf:"bytes,3,opt,name=error,proto3" json:"error,omitempty"` // why not
+	Supports      []*SupportEntry        `protobuf:"bytes,4,rep,name=supports,proto3" json:"supports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -735,6 +736,90 @@ func (x *NodeEntry) GetError() string {
 	return ""
 }
 
+func (x *NodeEntry) GetSupports() []*SupportEntry {
+	if x != nil {
+		return x.Supports
+	}
+	return nil
+}
+
+// SupportEntry is what a node and another promise each other.
+type SupportEntry struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Node             uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`                                                 // the other
+	LeftMicros       int64                  `protobuf:"varint,2,opt,name=left_micros,json=leftMicros,proto3" json:"left_micros,omitempty"`                   // how long the other's support for this one lasts; not positive: it does not
+	Promised         bool                   `protobuf:"varint,3,opt,name=promised,proto3" json:"promised,omitempty"`                                         // this node supports the other
+	TokenIncarnation uint64                 `protobuf:"varint,4,opt,name=token_incarnation,json=tokenIncarnation,proto3" json:"token_incarnation,omitempty"` // of the other's support for this one
+	TokenEpoch       uint64                 `protobuf:"varint,5,opt,name=token_epoch,json=tokenEpoch,proto3" json:"token_epoch,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *SupportEntry) Reset() {
+	*x = SupportEntry{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SupportEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SupportEntry) ProtoMessage() {}
+
+func (x *SupportEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SupportEntry.ProtoReflect.Descriptor instead.
+func (*SupportEntry) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SupportEntry) GetNode() uint64 {
+	if x != nil {
+		return x.Node
+	}
+	return 0
+}
+
+func (x *SupportEntry) GetLeftMicros() int64 {
+	if x != nil {
+		return x.LeftMicros
+	}
+	return 0
+}
+
+func (x *SupportEntry) GetPromised() bool {
+	if x != nil {
+		return x.Promised
+	}
+	return false
+}
+
+func (x *SupportEntry) GetTokenIncarnation() uint64 {
+	if x != nil {
+		return x.TokenIncarnation
+	}
+	return 0
+}
+
+func (x *SupportEntry) GetTokenEpoch() uint64 {
+	if x != nil {
+		return x.TokenEpoch
+	}
+	return 0
+}
+
 type RangeEntry struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
@@ -743,13 +828,14 @@ type RangeEntry struct {
 	LeaderReplica uint64                  `protobuf:"varint,4,opt,name=leader_replica,json=leaderReplica,proto3" json:"leader_replica,omitempty"`
 	Term          uint64                  `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
 	Replicas      []*ReplicaEntry         `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Lease         *Lease                  `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"` // of the leader, as it said itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RangeEntry) Reset() {
 	*x = RangeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -761,7 +847,7 @@ func (x *RangeEntry) String() string {
 func (*RangeEntry) ProtoMessage() {}
 
 func (x *RangeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -774,7 +860,7 @@ func (x *RangeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeEntry.ProtoReflect.Descriptor instead.
 func (*RangeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RangeEntry) GetDescriptor_() *metapb.RangeDescriptor {
@@ -819,6 +905,74 @@ func (x *RangeEntry) GetReplicas() []*ReplicaEntry {
 	return nil
 }
 
+func (x *RangeEntry) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// Lease is how long a leader may answer reads alone, if nothing prolongs it.
+type Lease struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	LeftMicros    int64                  `protobuf:"varint,1,opt,name=left_micros,json=leftMicros,proto3" json:"left_micros,omitempty"` // 0: none; -1: for ever, for the leader alone decides
+	Supporters    []uint64               `protobuf:"varint,2,rep,packed,name=supporters,proto3" json:"supporters,omitempty"`            // nodes whose replicas hold their votes back for it now
+	Resting       bool                   `protobuf:"varint,3,opt,name=resting,proto3" json:"resting,omitempty"`                         // the range is idle: its leader sends nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Lease) Reset() {
+	*x = Lease{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Lease) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Lease) ProtoMessage() {}
+
+func (x *Lease) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Lease.ProtoReflect.Descriptor instead.
+func (*Lease) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Lease) GetLeftMicros() int64 {
+	if x != nil {
+		return x.LeftMicros
+	}
+	return 0
+}
+
+func (x *Lease) GetSupporters() []uint64 {
+	if x != nil {
+		return x.Supporters
+	}
+	return nil
+}
+
+func (x *Lease) GetResting() bool {
+	if x != nil {
+		return x.Resting
+	}
+	return false
+}
+
 type ReplicaEntry struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          uint64                 `protobuf:"varint,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -833,7 +987,7 @@ type ReplicaEntry struct {
 
 func (x *ReplicaEntry) Reset() {
 	*x = ReplicaEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -845,7 +999,7 @@ func (x *ReplicaEntry) String() string {
 func (*ReplicaEntry) ProtoMessage() {}
 
 func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -858,7 +1012,7 @@ func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaEntry.ProtoReflect.Descriptor instead.
 func (*ReplicaEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ReplicaEntry) GetNode() uint64 {
@@ -912,7 +1066,7 @@ type NodeStatusRequest struct {
 
 func (x *NodeStatusRequest) Reset() {
 	*x = NodeStatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -924,7 +1078,7 @@ func (x *NodeStatusRequest) String() string {
 func (*NodeStatusRequest) ProtoMessage() {}
 
 func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -937,7 +1091,7 @@ func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*NodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *NodeStatusRequest) GetRanges() bool {
@@ -952,13 +1106,14 @@ type NodeStatusResponse struct {
 	Node          *metapb.NodeRecord     `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Replicas      []*ReplicaStatus       `protobuf:"bytes,2,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	Store         *StoreMetrics          `protobuf:"bytes,3,opt,name=store,proto3" json:"store,omitempty"`
+	Supports      []*SupportEntry        `protobuf:"bytes,4,rep,name=supports,proto3" json:"supports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeStatusResponse) Reset() {
 	*x = NodeStatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -970,7 +1125,7 @@ func (x *NodeStatusResponse) String() string {
 func (*NodeStatusResponse) ProtoMessage() {}
 
 func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -983,7 +1138,7 @@ func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*NodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *NodeStatusResponse) GetNode() *metapb.NodeRecord {
@@ -1007,6 +1162,13 @@ func (x *NodeStatusResponse) GetStore() *StoreMetrics {
 	return nil
 }
 
+func (x *NodeStatusResponse) GetSupports() []*SupportEntry {
+	if x != nil {
+		return x.Supports
+	}
+	return nil
+}
+
 // StoreMetrics are a node's counters since it was started.
 type StoreMetrics struct {
 	state              protoimpl.MessageState `protogen:"open.v1"`
@@ -1021,13 +1183,17 @@ type StoreMetrics struct {
 	SnapshotsFailed    uint64                 `protobuf:"varint,9,opt,name=snapshots_failed,json=snapshotsFailed,proto3" json:"snapshots_failed,omitempty"`
 	SnapshotsInstalled uint64                 `protobuf:"varint,10,opt,name=snapshots_installed,json=snapshotsInstalled,proto3" json:"snapshots_installed,omitempty"`
 	SnapshotsResumed   uint64                 `protobuf:"varint,11,opt,name=snapshots_resumed,json=snapshotsResumed,proto3" json:"snapshots_resumed,omitempty"`
+	Leaders            uint64                 `protobuf:"varint,12,opt,name=leaders,proto3" json:"leaders,omitempty"`                                     // ranges that this node leads now
+	LeadersResting     uint64                 `protobuf:"varint,13,opt,name=leaders_resting,json=leadersResting,proto3" json:"leaders_resting,omitempty"` // of these, idle
+	FramesSent         uint64                 `protobuf:"varint,14,opt,name=frames_sent,json=framesSent,proto3" json:"frames_sent,omitempty"`             // to other nodes, of all classes
+	LeasesLost         uint64                 `protobuf:"varint,15,opt,name=leases_lost,json=leasesLost,proto3" json:"leases_lost,omitempty"`             // how often another node's support for this one ran out
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
 
 func (x *StoreMetrics) Reset() {
 	*x = StoreMetrics{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +1205,7 @@ func (x *StoreMetrics) String() string {
 func (*StoreMetrics) ProtoMessage() {}
 
 func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +1218,7 @@ func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreMetrics.ProtoReflect.Descriptor instead.
 func (*StoreMetrics) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *StoreMetrics) GetSyncs() uint64 {
@@ -1132,6 +1298,34 @@ func (x *StoreMetrics) GetSnapshotsResumed() uint64 {
 	return 0
 }
 
+func (x *StoreMetrics) GetLeaders() uint64 {
+	if x != nil {
+		return x.Leaders
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetLeadersResting() uint64 {
+	if x != nil {
+		return x.LeadersResting
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetFramesSent() uint64 {
+	if x != nil {
+		return x.FramesSent
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetLeasesLost() uint64 {
+	if x != nil {
+		return x.LeasesLost
+	}
+	return 0
+}
+
 type ReplicaStatus struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
@@ -1145,13 +1339,14 @@ type ReplicaStatus struct {
 	LastIndex     uint64                  `protobuf:"varint,9,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
 	Progress      []*Progress             `protobuf:"bytes,10,rep,name=progress,proto3" json:"progress,omitempty"` // on the leader only
 	Revision      int64                   `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
+	Lease         *Lease                  `protobuf:"bytes,12,opt,name=lease,proto3" json:"lease,omitempty"` // on the leader only
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1358,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1371,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ReplicaStatus) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1256,6 +1451,13 @@ func (x *ReplicaStatus) GetRevision() int64 {
 	return 0
 }
 
+func (x *ReplicaStatus) GetLease() *Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
 type Progress struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ReplicaId     uint64                 `protobuf:"varint,1,opt,name=replica_id,json=replicaId,proto3" json:"replica_id,omitempty"`
@@ -1268,7 +1470,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1280,7 +1482,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1293,7 +1495,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Progress) GetReplicaId() uint64 {
@@ -1373,11 +1575,20 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x121\n" +
 	"\x05nodes\x18\x02 \x03(\v2\x1b.cairn.cluster.v1.NodeEntryR\x05nodes\x124\n" +
-	"\x06ranges\x18\x03 \x03(\v2\x1c.cairn.cluster.v1.RangeEntryR\x06ranges\"n\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x1c.cairn.cluster.v1.RangeEntryR\x06ranges\"\xaa\x01\n" +
 	"\tNodeEntry\x12-\n" +
 	"\x04node\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x04node\x12\x1c\n" +
 	"\treachable\x18\x02 \x01(\bR\treachable\x12\x14\n" +
-	"\x05error\x18\x03 \x01(\tR\x05error\"\x80\x02\n" +
+	"\x05error\x18\x03 \x01(\tR\x05error\x12:\n" +
+	"\bsupports\x18\x04 \x03(\v2\x1e.cairn.cluster.v1.SupportEntryR\bsupports\"\xad\x01\n" +
+	"\fSupportEntry\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x1f\n" +
+	"\vleft_micros\x18\x02 \x01(\x03R\n" +
+	"leftMicros\x12\x1a\n" +
+	"\bpromised\x18\x03 \x01(\bR\bpromised\x12+\n" +
+	"\x11token_incarnation\x18\x04 \x01(\x04R\x10tokenIncarnation\x12\x1f\n" +
+	"\vtoken_epoch\x18\x05 \x01(\x04R\n" +
+	"tokenEpoch\"\xaf\x02\n" +
 	"\n" +
 	"RangeEntry\x12>\n" +
 	"\n" +
@@ -1388,7 +1599,15 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"leaderNode\x12%\n" +
 	"\x0eleader_replica\x18\x04 \x01(\x04R\rleaderReplica\x12\x12\n" +
 	"\x04term\x18\x05 \x01(\x04R\x04term\x12:\n" +
-	"\breplicas\x18\x06 \x03(\v2\x1e.cairn.cluster.v1.ReplicaEntryR\breplicas\"\xba\x01\n" +
+	"\breplicas\x18\x06 \x03(\v2\x1e.cairn.cluster.v1.ReplicaEntryR\breplicas\x12-\n" +
+	"\x05lease\x18\a \x01(\v2\x17.cairn.cluster.v1.LeaseR\x05lease\"b\n" +
+	"\x05Lease\x12\x1f\n" +
+	"\vleft_micros\x18\x01 \x01(\x03R\n" +
+	"leftMicros\x12\x1e\n" +
+	"\n" +
+	"supporters\x18\x02 \x03(\x04R\n" +
+	"supporters\x12\x18\n" +
+	"\aresting\x18\x03 \x01(\bR\aresting\"\xba\x01\n" +
 	"\fReplicaEntry\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\x04R\x04node\x12\x18\n" +
 	"\areplica\x18\x02 \x01(\x04R\areplica\x12.\n" +
@@ -1397,11 +1616,12 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\aapplied\x18\x05 \x01(\x04R\aapplied\x12\x1c\n" +
 	"\treachable\x18\x06 \x01(\bR\treachable\"+\n" +
 	"\x11NodeStatusRequest\x12\x16\n" +
-	"\x06ranges\x18\x01 \x01(\bR\x06ranges\"\xb6\x01\n" +
+	"\x06ranges\x18\x01 \x01(\bR\x06ranges\"\xf2\x01\n" +
 	"\x12NodeStatusResponse\x12-\n" +
 	"\x04node\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x04node\x12;\n" +
 	"\breplicas\x18\x02 \x03(\v2\x1f.cairn.cluster.v1.ReplicaStatusR\breplicas\x124\n" +
-	"\x05store\x18\x03 \x01(\v2\x1e.cairn.cluster.v1.StoreMetricsR\x05store\"\xa5\x03\n" +
+	"\x05store\x18\x03 \x01(\v2\x1e.cairn.cluster.v1.StoreMetricsR\x05store\x12:\n" +
+	"\bsupports\x18\x04 \x03(\v2\x1e.cairn.cluster.v1.SupportEntryR\bsupports\"\xaa\x04\n" +
 	"\fStoreMetrics\x12\x14\n" +
 	"\x05syncs\x18\x01 \x01(\x04R\x05syncs\x12#\n" +
 	"\rbytes_written\x18\x02 \x01(\x04R\fbytesWritten\x12\x1d\n" +
@@ -1415,7 +1635,13 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x10snapshots_failed\x18\t \x01(\x04R\x0fsnapshotsFailed\x12/\n" +
 	"\x13snapshots_installed\x18\n" +
 	" \x01(\x04R\x12snapshotsInstalled\x12+\n" +
-	"\x11snapshots_resumed\x18\v \x01(\x04R\x10snapshotsResumed\"\x87\x03\n" +
+	"\x11snapshots_resumed\x18\v \x01(\x04R\x10snapshotsResumed\x12\x18\n" +
+	"\aleaders\x18\f \x01(\x04R\aleaders\x12'\n" +
+	"\x0fleaders_resting\x18\r \x01(\x04R\x0eleadersResting\x12\x1f\n" +
+	"\vframes_sent\x18\x0e \x01(\x04R\n" +
+	"framesSent\x12\x1f\n" +
+	"\vleases_lost\x18\x0f \x01(\x04R\n" +
+	"leasesLost\"\xb6\x03\n" +
 	"\rReplicaStatus\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
@@ -1433,7 +1659,8 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"last_index\x18\t \x01(\x04R\tlastIndex\x126\n" +
 	"\bprogress\x18\n" +
 	" \x03(\v2\x1a.cairn.cluster.v1.ProgressR\bprogress\x12\x1a\n" +
-	"\brevision\x18\v \x01(\x03R\brevision\"m\n" +
+	"\brevision\x18\v \x01(\x03R\brevision\x12-\n" +
+	"\x05lease\x18\f \x01(\v2\x17.cairn.cluster.v1.LeaseR\x05lease\"m\n" +
 	"\bProgress\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x14\n" +
@@ -1462,7 +1689,7 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_api_clusterpb_cluster_proto_rawDescData
 }
 
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(*IdentityRequest)(nil),        // 0: cairn.cluster.v1.IdentityRequest
 	(*IdentityResponse)(nil),       // 1: cairn.cluster.v1.IdentityResponse
@@ -1477,54 +1704,60 @@ var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(*StatusRequest)(nil),          // 10: cairn.cluster.v1.StatusRequest
 	(*StatusResponse)(nil),         // 11: cairn.cluster.v1.StatusResponse
 	(*NodeEntry)(nil),              // 12: cairn.cluster.v1.NodeEntry
-	(*RangeEntry)(nil),             // 13: cairn.cluster.v1.RangeEntry
-	(*ReplicaEntry)(nil),           // 14: cairn.cluster.v1.ReplicaEntry
-	(*NodeStatusRequest)(nil),      // 15: cairn.cluster.v1.NodeStatusRequest
-	(*NodeStatusResponse)(nil),     // 16: cairn.cluster.v1.NodeStatusResponse
-	(*StoreMetrics)(nil),           // 17: cairn.cluster.v1.StoreMetrics
-	(*ReplicaStatus)(nil),          // 18: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 19: cairn.cluster.v1.Progress
-	(*metapb.NodeRecord)(nil),      // 20: cairn.meta.v1.NodeRecord
-	(*metapb.RangeDescriptor)(nil), // 21: cairn.meta.v1.RangeDescriptor
-	(metapb.ReplicaRole)(0),        // 22: cairn.meta.v1.ReplicaRole
+	(*SupportEntry)(nil),           // 13: cairn.cluster.v1.SupportEntry
+	(*RangeEntry)(nil),             // 14: cairn.cluster.v1.RangeEntry
+	(*Lease)(nil),                  // 15: cairn.cluster.v1.Lease
+	(*ReplicaEntry)(nil),           // 16: cairn.cluster.v1.ReplicaEntry
+	(*NodeStatusRequest)(nil),      // 17: cairn.cluster.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),     // 18: cairn.cluster.v1.NodeStatusResponse
+	(*StoreMetrics)(nil),           // 19: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),          // 20: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),               // 21: cairn.cluster.v1.Progress
+	(*metapb.NodeRecord)(nil),      // 22: cairn.meta.v1.NodeRecord
+	(*metapb.RangeDescriptor)(nil), // 23: cairn.meta.v1.RangeDescriptor
+	(metapb.ReplicaRole)(0),        // 24: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
-	20, // 0: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	20, // 1: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	21, // 2: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	20, // 3: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	20, // 4: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	21, // 5: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 0: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	22, // 1: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	23, // 2: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 3: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	22, // 4: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	23, // 5: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
 	12, // 6: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
-	13, // 7: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	20, // 8: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	21, // 9: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	14, // 10: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	22, // 11: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	20, // 12: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	18, // 13: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	17, // 14: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
-	21, // 15: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	19, // 16: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	0,  // 17: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	2,  // 18: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	4,  // 19: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	6,  // 20: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	8,  // 21: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	10, // 22: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	15, // 23: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	1,  // 24: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	3,  // 25: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	5,  // 26: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	7,  // 27: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	9,  // 28: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	11, // 29: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	16, // 30: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	24, // [24:31] is the sub-list for method output_type
-	17, // [17:24] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	14, // 7: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
+	22, // 8: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	13, // 9: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
+	23, // 10: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	16, // 11: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
+	15, // 12: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
+	24, // 13: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	22, // 14: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	20, // 15: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	19, // 16: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	13, // 17: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
+	23, // 18: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	21, // 19: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	15, // 20: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
+	0,  // 21: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	2,  // 22: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	4,  // 23: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	6,  // 24: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	8,  // 25: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	10, // 26: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	17, // 27: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	1,  // 28: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	3,  // 29: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	5,  // 30: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	7,  // 31: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	9,  // 32: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	11, // 33: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	18, // 34: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	28, // [28:35] is the sub-list for method output_type
+	21, // [21:28] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -1538,7 +1771,7 @@ func file_api_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -76,6 +76,102 @@ func (x *SetFaultsRequest) GetClock() *Clock {
 	return nil
 }
 
+type CreateRangesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         uint64                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"` // id of the first range and of its keyspace; the others follow
+	Count         uint64                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
+	Nodes         []uint64               `protobuf:"varint,3,rep,packed,name=nodes,proto3" json:"nodes,omitempty"` // of the replicas 1, 2, …
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRangesRequest) Reset() {
+	*x = CreateRangesRequest{}
+	mi := &file_api_faultpb_fault_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRangesRequest) ProtoMessage() {}
+
+func (x *CreateRangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_faultpb_fault_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRangesRequest.ProtoReflect.Descriptor instead.
+func (*CreateRangesRequest) Descriptor() ([]byte, []int) {
+	return file_api_faultpb_fault_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CreateRangesRequest) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *CreateRangesRequest) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *CreateRangesRequest) GetNodes() []uint64 {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type CreateRangesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateRangesResponse) Reset() {
+	*x = CreateRangesResponse{}
+	mi := &file_api_faultpb_fault_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateRangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateRangesResponse) ProtoMessage() {}
+
+func (x *CreateRangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_faultpb_fault_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateRangesResponse.ProtoReflect.Descriptor instead.
+func (*CreateRangesResponse) Descriptor() ([]byte, []int) {
+	return file_api_faultpb_fault_proto_rawDescGZIP(), []int{2}
+}
+
 type SetFaultsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What the node's clock shows now, in nanoseconds of its own.
@@ -86,7 +182,7 @@ type SetFaultsResponse struct {
 
 func (x *SetFaultsResponse) Reset() {
 	*x = SetFaultsResponse{}
-	mi := &file_api_faultpb_fault_proto_msgTypes[1]
+	mi := &file_api_faultpb_fault_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -98,7 +194,7 @@ func (x *SetFaultsResponse) String() string {
 func (*SetFaultsResponse) ProtoMessage() {}
 
 func (x *SetFaultsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_faultpb_fault_proto_msgTypes[1]
+	mi := &file_api_faultpb_fault_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -111,7 +207,7 @@ func (x *SetFaultsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetFaultsResponse.ProtoReflect.Descriptor instead.
 func (*SetFaultsResponse) Descriptor() ([]byte, []int) {
-	return file_api_faultpb_fault_proto_rawDescGZIP(), []int{1}
+	return file_api_faultpb_fault_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SetFaultsResponse) GetClockNanos() int64 {
@@ -136,7 +232,7 @@ type Disk struct {
 
 func (x *Disk) Reset() {
 	*x = Disk{}
-	mi := &file_api_faultpb_fault_proto_msgTypes[2]
+	mi := &file_api_faultpb_fault_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -148,7 +244,7 @@ func (x *Disk) String() string {
 func (*Disk) ProtoMessage() {}
 
 func (x *Disk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_faultpb_fault_proto_msgTypes[2]
+	mi := &file_api_faultpb_fault_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -161,7 +257,7 @@ func (x *Disk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Disk.ProtoReflect.Descriptor instead.
 func (*Disk) Descriptor() ([]byte, []int) {
-	return file_api_faultpb_fault_proto_rawDescGZIP(), []int{2}
+	return file_api_faultpb_fault_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Disk) GetStallSyncs() bool {
@@ -218,7 +314,7 @@ type Clock struct {
 
 func (x *Clock) Reset() {
 	*x = Clock{}
-	mi := &file_api_faultpb_fault_proto_msgTypes[3]
+	mi := &file_api_faultpb_fault_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -230,7 +326,7 @@ func (x *Clock) String() string {
 func (*Clock) ProtoMessage() {}
 
 func (x *Clock) ProtoReflect() protoreflect.Message {
-	mi := &file_api_faultpb_fault_proto_msgTypes[3]
+	mi := &file_api_faultpb_fault_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -243,7 +339,7 @@ func (x *Clock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Clock.ProtoReflect.Descriptor instead.
 func (*Clock) Descriptor() ([]byte, []int) {
-	return file_api_faultpb_fault_proto_rawDescGZIP(), []int{3}
+	return file_api_faultpb_fault_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Clock) GetStepNanos() int64 {
@@ -274,7 +370,12 @@ const file_api_faultpb_fault_proto_rawDesc = "" +
 	"\x17api/faultpb/fault.proto\x12\x0ecairn.fault.v1\"i\n" +
 	"\x10SetFaultsRequest\x12(\n" +
 	"\x04disk\x18\x01 \x01(\v2\x14.cairn.fault.v1.DiskR\x04disk\x12+\n" +
-	"\x05clock\x18\x02 \x01(\v2\x15.cairn.fault.v1.ClockR\x05clock\"4\n" +
+	"\x05clock\x18\x02 \x01(\v2\x15.cairn.fault.v1.ClockR\x05clock\"W\n" +
+	"\x13CreateRangesRequest\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x14\n" +
+	"\x05count\x18\x02 \x01(\x04R\x05count\x12\x14\n" +
+	"\x05nodes\x18\x03 \x03(\x04R\x05nodes\"\x16\n" +
+	"\x14CreateRangesResponse\"4\n" +
 	"\x11SetFaultsResponse\x12\x1f\n" +
 	"\vclock_nanos\x18\x01 \x01(\x03R\n" +
 	"clockNanos\"\xbb\x01\n" +
@@ -294,9 +395,10 @@ const file_api_faultpb_fault_proto_rawDesc = "" +
 	"\n" +
 	"step_nanos\x18\x01 \x01(\x03R\tstepNanos\x12)\n" +
 	"\x10drift_millionths\x18\x02 \x01(\x03R\x0fdriftMillionths\x12\x16\n" +
-	"\x06frozen\x18\x03 \x01(\bR\x06frozen2Z\n" +
+	"\x06frozen\x18\x03 \x01(\bR\x06frozen2\xb5\x01\n" +
 	"\x06Faults\x12P\n" +
-	"\tSetFaults\x12 .cairn.fault.v1.SetFaultsRequest\x1a!.cairn.fault.v1.SetFaultsResponseB&Z$github.com/cairndb/cairn/api/faultpbb\x06proto3"
+	"\tSetFaults\x12 .cairn.fault.v1.SetFaultsRequest\x1a!.cairn.fault.v1.SetFaultsResponse\x12Y\n" +
+	"\fCreateRanges\x12#.cairn.fault.v1.CreateRangesRequest\x1a$.cairn.fault.v1.CreateRangesResponseB&Z$github.com/cairndb/cairn/api/faultpbb\x06proto3"
 
 var (
 	file_api_faultpb_fault_proto_rawDescOnce sync.Once
@@ -310,20 +412,24 @@ func file_api_faultpb_fault_proto_rawDescGZIP() []byte {
 	return file_api_faultpb_fault_proto_rawDescData
 }
 
-var file_api_faultpb_fault_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_api_faultpb_fault_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_api_faultpb_fault_proto_goTypes = []any{
-	(*SetFaultsRequest)(nil),  // 0: cairn.fault.v1.SetFaultsRequest
-	(*SetFaultsResponse)(nil), // 1: cairn.fault.v1.SetFaultsResponse
-	(*Disk)(nil),              // 2: cairn.fault.v1.Disk
-	(*Clock)(nil),             // 3: cairn.fault.v1.Clock
+	(*SetFaultsRequest)(nil),     // 0: cairn.fault.v1.SetFaultsRequest
+	(*CreateRangesRequest)(nil),  // 1: cairn.fault.v1.CreateRangesRequest
+	(*CreateRangesResponse)(nil), // 2: cairn.fault.v1.CreateRangesResponse
+	(*SetFaultsResponse)(nil),    // 3: cairn.fault.v1.SetFaultsResponse
+	(*Disk)(nil),                 // 4: cairn.fault.v1.Disk
+	(*Clock)(nil),                // 5: cairn.fault.v1.Clock
 }
 var file_api_faultpb_fault_proto_depIdxs = []int32{
-	2, // 0: cairn.fault.v1.SetFaultsRequest.disk:type_name -> cairn.fault.v1.Disk
-	3, // 1: cairn.fault.v1.SetFaultsRequest.clock:type_name -> cairn.fault.v1.Clock
+	4, // 0: cairn.fault.v1.SetFaultsRequest.disk:type_name -> cairn.fault.v1.Disk
+	5, // 1: cairn.fault.v1.SetFaultsRequest.clock:type_name -> cairn.fault.v1.Clock
 	0, // 2: cairn.fault.v1.Faults.SetFaults:input_type -> cairn.fault.v1.SetFaultsRequest
-	1, // 3: cairn.fault.v1.Faults.SetFaults:output_type -> cairn.fault.v1.SetFaultsResponse
-	3, // [3:4] is the sub-list for method output_type
-	2, // [2:3] is the sub-list for method input_type
+	1, // 3: cairn.fault.v1.Faults.CreateRanges:input_type -> cairn.fault.v1.CreateRangesRequest
+	3, // 4: cairn.fault.v1.Faults.SetFaults:output_type -> cairn.fault.v1.SetFaultsResponse
+	2, // 5: cairn.fault.v1.Faults.CreateRanges:output_type -> cairn.fault.v1.CreateRangesResponse
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -340,7 +446,7 @@ func file_api_faultpb_fault_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_faultpb_fault_proto_rawDesc), len(file_api_faultpb_fault_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,7 +22,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Faults_SetFaults_FullMethodName = "/cairn.fault.v1.Faults/SetFaults"
+	Faults_SetFaults_FullMethodName    = "/cairn.fault.v1.Faults/SetFaults"
+	Faults_CreateRanges_FullMethodName = "/cairn.fault.v1.Faults/CreateRanges"
 )
 
 // FaultsClient is the client API for Faults service.
@@ -31,6 +32,9 @@ const (
 type FaultsClient interface {
 	// SetFaults replaces what is wrong with the node. Without a field all of it is well.
 	SetFaults(ctx context.Context, in *SetFaultsRequest, opts ...grpc.CallOption) (*SetFaultsResponse, error)
+	// CreateRanges writes this node's replicas of new, empty ranges, each in a keyspace of its own. Every node that is to hold
+	// replicas is asked alike; a majority of them elect a leader then.
+	CreateRanges(ctx context.Context, in *CreateRangesRequest, opts ...grpc.CallOption) (*CreateRangesResponse, error)
 }
 
 type faultsClient struct {
@@ -51,12 +55,25 @@ func (c *faultsClient) SetFaults(ctx context.Context, in *SetFaultsRequest, opts
 	return out, nil
 }
 
+func (c *faultsClient) CreateRanges(ctx context.Context, in *CreateRangesRequest, opts ...grpc.CallOption) (*CreateRangesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateRangesResponse)
+	err := c.cc.Invoke(ctx, Faults_CreateRanges_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // FaultsServer is the server API for Faults service.
 // All implementations must embed UnimplementedFaultsServer
 // for forward compatibility.
 type FaultsServer interface {
 	// SetFaults replaces what is wrong with the node. Without a field all of it is well.
 	SetFaults(context.Context, *SetFaultsRequest) (*SetFaultsResponse, error)
+	// CreateRanges writes this node's replicas of new, empty ranges, each in a keyspace of its own. Every node that is to hold
+	// replicas is asked alike; a majority of them elect a leader then.
+	CreateRanges(context.Context, *CreateRangesRequest) (*CreateRangesResponse, error)
 	mustEmbedUnimplementedFaultsServer()
 }
 
@@ -69,6 +86,9 @@ type UnimplementedFaultsServer struct{}
 
 func (UnimplementedFaultsServer) SetFaults(context.Context, *SetFaultsRequest) (*SetFaultsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SetFaults not implemented")
+}
+func (UnimplementedFaultsServer) CreateRanges(context.Context, *CreateRangesRequest) (*CreateRangesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateRanges not implemented")
 }
 func (UnimplementedFaultsServer) mustEmbedUnimplementedFaultsServer() {}
 func (UnimplementedFaultsServer) testEmbeddedByValue()                {}
@@ -109,6 +129,24 @@ func _Faults_SetFaults_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Faults_CreateRanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateRangesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(FaultsServer).CreateRanges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Faults_CreateRanges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(FaultsServer).CreateRanges(ctx, req.(*CreateRangesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Faults_ServiceDesc is the grpc.ServiceDesc for Faults service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -119,6 +157,10 @@ var Faults_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SetFaults",
 			Handler:    _Faults_SetFaults_Handler,
+		},
+		{
+			MethodName: "CreateRanges",
+			Handler:    _Faults_CreateRanges_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

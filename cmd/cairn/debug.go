@@ -14,7 +14,7 @@ import (
 // newDebug holds the verbs for those who look inside a node.
 func newDebug(e env) *cobra.Command {
 	c := &cobra.Command{Use: "debug", Short: "Look inside a node"}
-	c.AddCommand(newDebugMetrics(e))
+	c.AddCommand(newDebugMetrics(e), newDebugSupport(e))
 	return c
 }
 
@@ -74,6 +74,8 @@ func storeCounters(m *clusterpb.StoreMetrics) []counter {
 		{"memtable_bytes", m.GetMemtableBytes()}, {"block_cache_bytes", m.GetBlockCacheBytes()},
 		{"compactions", m.GetCompactions()}, {"passes", m.GetPasses()},
 		{"snapshots_sent", m.GetSnapshotsSent()}, {"snapshots_failed", m.GetSnapshotsFailed()},
+		{"leaders", m.GetLeaders()}, {"leaders_resting", m.GetLeadersResting()}, {"frames_sent", m.GetFramesSent()},
+		{"leases_lost", m.GetLeasesLost()},
 		{"snapshots_installed", m.GetSnapshotsInstalled()}, {"snapshots_resumed", m.GetSnapshotsResumed()},
 	}
 }

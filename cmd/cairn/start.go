@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node"
 )
 
@@ -31,6 +32,8 @@ type startFlags struct {
 	expect                   int
 	replaceLost              bool
 	unsafeTesting            bool
+	supportInterval          time.Duration
+	supportDuration          time.Duration
 	logLevel, logFormat      string
 	pprof                    string
 }
@@ -74,6 +77,8 @@ and make one by themselves. A node that is part of a cluster needs --join no mor
 	fs.IntVar(&f.expect, "bootstrap-expect", 0, "make a cluster when `N` nodes of --join, this one counted, wait for one")
 	fs.BoolVar(&f.replaceLost, "replace-lost", false, "the store that was at this address is lost for good: join as a new node and retire the old one")
 	fs.BoolVar(&f.unsafeTesting, "unsafe-testing", false, "let whoever reaches this node make its disk and its clock fail: for tests")
+	fs.DurationVar(&f.supportInterval, "support-interval", base.SupportInterval, "how often this node asks others for the support that its leases rest on")
+	fs.DurationVar(&f.supportDuration, "support-duration", base.SupportDuration, "how long they promise it for: about as long a failover takes; at least twice the interval, at most "+base.SupportMaxDuration.String())
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` debug, info, warn or error")
 	fs.StringVar(&f.logFormat, "log-format", "text", "`FORMAT` text or json")
 	fs.StringVar(&f.pprof, "pprof", "", "address to serve Go profiles on")
@@ -90,7 +95,7 @@ func (f *startFlags) config(e env) (node.Config, error) {
 	problems = append(problems, flatten(err)...)
 	cfg := node.Config{
 		StoreDir: f.store, Listen: f.listen, Advertise: f.advertise, Join: f.join, BootstrapExpect: f.expect,
-		ReplaceLost: f.replaceLost, UnsafeTesting: f.unsafeTesting, Locality: locality, Version: version, Logger: logger,
+		ReplaceLost: f.replaceLost, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Version: version, Logger: logger,
 	}
 	cfg.EnsureDefaults()
 	problems = append(problems, flatten(cfg.Validate())...)

@@ -79,6 +79,7 @@ type rangeView struct {
 	End        string        `json:"end"`   // empty: to the keyspace's end
 	Generation uint64        `json:"generation"`
 	Leader     leaderView    `json:"leader"`
+	Lease      leaseView     `json:"lease"`
 	Replicas   []replicaView `json:"replicas"`
 }
 
@@ -86,6 +87,12 @@ type leaderView struct {
 	Node    uint64 `json:"node"` // 0: no leader is known
 	Address string `json:"address"`
 	Term    uint64 `json:"term"`
+}
+
+type leaseView struct {
+	LeftMicros int64    `json:"left_micros"` // 0: the leader has none, or does not answer; -1: for ever, it alone decides
+	Supporters []uint64 `json:"supporters"`  // nodes whose replicas hold their votes back for the leader
+	Resting    bool     `json:"resting"`     // the range is idle: its leader sends nothing
 }
 
 type replicaView struct {
@@ -108,7 +115,8 @@ func toView(s *clusterpb.StatusResponse) *view {
 		d := r.Descriptor_
 		rv := rangeView{ID: d.GetRangeId(), Keyspace: r.Keyspace, Start: keyString(d.GetStart()), End: keyString(d.GetEnd()),
 			Generation: d.GetGeneration(), Replicas: []replicaView{},
-			Leader: leaderView{Node: r.LeaderNode, Address: address[r.LeaderNode], Term: r.Term}}
+			Leader: leaderView{Node: r.LeaderNode, Address: address[r.LeaderNode], Term: r.Term},
+			Lease:  leaseView{LeftMicros: r.Lease.GetLeftMicros(), Supporters: append([]uint64{}, r.Lease.GetSupporters()...), Resting: r.Lease.GetResting()}}
 		for _, p := range r.Replicas {
 			rv.Replicas = append(rv.Replicas, replicaView{Node: p.Node, Replica: p.Replica,
 				Role: enumString("REPLICA_ROLE_", p.Role.String()), Match: p.Match, Applied: p.Applied})
@@ -159,17 +167,35 @@ func printTable(w io.Writer, v *view, ranges bool) error {
 		fmt.Fprintf(tw, "n%d\t%s\t%s\t%s\t%s\n", n.ID, n.Address, orDash(n.Locality), n.State, orDash(n.Version))
 	}
 	if ranges {
-		fmt.Fprintln(tw, "\nRANGE\tKEYSPACE\tSTART\tEND\tGENERATION\tLEADER\tTERM\tREPLICAS")
+		fmt.Fprintln(tw, "\nRANGE\tKEYSPACE\tSTART\tEND\tGENERATION\tLEADER\tTERM\tLEASE\tREPLICAS")
 		for _, r := range v.Ranges {
 			leader := "none"
 			if r.Leader.Node != 0 {
 				leader = fmt.Sprintf("n%d", r.Leader.Node)
 			}
-			fmt.Fprintf(tw, "r%d\t%s\t%s\t%s\t%d\t%s\t%d\t%s\n", r.ID, r.Keyspace, orDash(r.Start), orDash(r.End),
-				r.Generation, leader, r.Leader.Term, orDash(replicasString(r.Replicas)))
+			fmt.Fprintf(tw, "r%d\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\n", r.ID, r.Keyspace, orDash(r.Start), orDash(r.End),
+				r.Generation, leader, r.Leader.Term, leaseString(r.Lease), orDash(replicasString(r.Replicas)))
 		}
 	}
 	return tw.Flush()
+}
+
+// leaseString is how long the lease lasts and whom it rests on: 182ms n2 n3.
+func leaseString(l leaseView) string {
+	if l.LeftMicros == 0 {
+		return "-"
+	}
+	s := "alone"
+	if l.LeftMicros > 0 {
+		s = (time.Duration(l.LeftMicros) * time.Microsecond).Round(time.Millisecond).String()
+	}
+	for _, n := range l.Supporters {
+		s += fmt.Sprintf(" n%d", n)
+	}
+	if l.Resting {
+		s += " resting"
+	}
+	return s
 }
 
 // replicasString is node:applied for each replica, with the role of those that are not voters.

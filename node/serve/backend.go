@@ -36,6 +36,8 @@ type Backend interface {
 	StoreStats() (total, inUse int64)
 	// StoreMetrics are the store's counters; nil before the node is part of a cluster.
 	StoreMetrics() *clusterpb.StoreMetrics
+	// Supports is what this node and those with which it shares ranges promise each other.
+	Supports() []*clusterpb.SupportEntry
 }
 
 // Identity is who a node is.

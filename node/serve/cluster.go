@@ -48,7 +48,7 @@ func (s *clusterService) NodeStatus(ctx context.Context, req *clusterpb.NodeStat
 }
 
 func (c *Config) nodeStatus(ctx context.Context, ranges bool) (*clusterpb.NodeStatusResponse, error) {
-	resp := &clusterpb.NodeStatusResponse{Node: c.ownRecord(), Store: c.Backend.StoreMetrics()}
+	resp := &clusterpb.NodeStatusResponse{Node: c.ownRecord(), Store: c.Backend.StoreMetrics(), Supports: c.Backend.Supports()}
 	if !ranges {
 		return resp, nil
 	}

@@ -85,9 +85,11 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
 }
 
-func (b *fakeBackend) Identity() Identity              { return b.id }
-func (b *fakeBackend) RaftTerm(base.KeyspaceID) uint64 { return 7 }
-func (b *fakeBackend) Members() []*metapb.NodeRecord   { return b.members }
+func (b *fakeBackend) Identity() Identity                  { return b.id }
+func (b *fakeBackend) RaftTerm(base.KeyspaceID) uint64     { return 7 }
+func (b *fakeBackend) Members() []*metapb.NodeRecord       { return b.members }
+func (b *fakeBackend) Supports() []*clusterpb.SupportEntry { return nil }
+
 func (b *fakeBackend) StoreMetrics() *clusterpb.StoreMetrics {
 	return &clusterpb.StoreMetrics{Syncs: 7}
 }

@@ -84,7 +84,7 @@ func merge(cluster uint64, answers []answer) *clusterpb.StatusResponse {
 	resp := &clusterpb.StatusResponse{ClusterId: cluster}
 	said := make(map[base.RangeID][]replicaSaid)
 	for _, a := range answers {
-		e := &clusterpb.NodeEntry{Node: a.record, Reachable: a.err == nil}
+		e := &clusterpb.NodeEntry{Node: a.record, Reachable: a.err == nil, Supports: a.status.GetSupports()}
 		if a.err != nil {
 			e.Error = status.Convert(a.err).Message()
 		}
@@ -137,6 +137,7 @@ func mergeRange(replicas []replicaSaid) *clusterpb.RangeEntry {
 	e.Term = cmp.Or(leaderTerm, highest)
 	e.Keyspace = base.KeyspaceID(e.Descriptor_.GetKeyspaceId()).String()
 	e.LeaderNode = nodeOf(e.Descriptor_, e.LeaderReplica)
+	e.Lease = leader.GetLease()
 	match := matches(leader)
 	for _, d := range e.Descriptor_.GetReplicas() {
 		entry := &clusterpb.ReplicaEntry{Node: d.NodeId, Replica: d.ReplicaId, Role: d.Role, Match: match[d.ReplicaId]}

@@ -1,6 +1,8 @@
 package store
 
 import (
+	"fmt"
+
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
@@ -33,6 +35,39 @@ func CreateReplica(w engine.Writer, d *metapb.RangeDescriptor, replica base.Repl
 		return err
 	}
 	return writeReplica(w, base.RangeID(d.RangeId), replica, apply.InitialIndex, apply.InitialTerm)
+}
+
+// PlaceReplicas creates this node's replicas of new ranges while the store runs. Every node that the descriptors list is to
+// do so alike.
+func (s *Store) PlaceReplicas(ds []*metapb.RangeDescriptor) error {
+	b := s.eng.NewBatch()
+	var ids []base.RangeID
+	for _, d := range ds {
+		for _, r := range d.Replicas {
+			if base.NodeID(r.NodeId) != s.node {
+				continue
+			}
+			if s.replica(base.RangeID(d.RangeId)) != nil {
+				b.Close()
+				return fmt.Errorf("%s has a replica here already", base.RangeID(d.RangeId))
+			}
+			if err := CreateReplica(b, d, base.ReplicaID(r.ReplicaId)); err != nil {
+				b.Close()
+				return err
+			}
+			ids = append(ids, base.RangeID(d.RangeId))
+		}
+	}
+	if err := commitSync(b); err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := s.load(id); err != nil {
+			return err
+		}
+	}
+	s.begin(ids)
+	return nil
 }
 
 // FirstDescriptors are the ranges of a new cluster: one for each keyspace, over the whole of it.

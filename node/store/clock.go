@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,15 @@ func Now() base.Instant {
 		panic("this machine has no CLOCK_BOOTTIME: " + err.Error())
 	}
 	return base.Instant(ts.Nano())
+}
+
+// CheckClock says whether the machine has that clock. A node without it would not know when its leases end.
+func CheckClock() error {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
+		return fmt.Errorf("this machine has no CLOCK_BOOTTIME (%w), which leases rest on: run the node on Linux 2.6.39 or later", err)
+	}
+	return nil
 }
 
 // steady makes of a clock one that never goes back: after a step back it goes on from where it was. A loop that waited for

@@ -304,6 +304,15 @@ func (s *Store) ReadIndex(id base.RangeID, deadline base.Instant, done Done) {
 	}
 }
 
+// Leaders is how many ranges this node leads, and how many of these rest.
+func (s *Store) Leaders() (leaders, resting int) {
+	for _, w := range s.workers {
+		n := int(w.leaders.Load())
+		leaders, resting = leaders+n, resting+n-int(w.awake.Load())
+	}
+	return leaders, resting
+}
+
 // Passes is how often the loops were stepped since the start.
 func (s *Store) Passes() (n uint64) {
 	for _, w := range s.workers {

@@ -29,6 +29,7 @@ type supports struct {
 	mu      sync.Mutex // held while loops are told, so that each learns things in order
 	req     *support.Requester
 	sup     *support.Supporter
+	lost    atomic.Uint64       // how often a node's support ran out
 	sharers map[base.NodeID]int // how many replicas here have one there
 	probing bool
 }
@@ -119,6 +120,7 @@ func (p *supports) pass() (next base.Instant) {
 		}
 	}
 	p.mu.Unlock()
+	p.lost.Add(uint64(len(lost)))
 	for _, n := range lost {
 		p.s.cfg.Logger.Info("a node no longer supports this one", "node", n)
 	}
@@ -304,6 +306,9 @@ type SupportStatus struct {
 	Left     time.Duration // how long that lasts; not positive: it does not
 	Promised bool          // this node supports the other
 }
+
+// SupportsLost is how often another node's support for this one ran out since the start.
+func (s *Store) SupportsLost() uint64 { return s.supports.lost.Load() }
 
 // Supports lists the nodes with which this one shares ranges.
 func (s *Store) Supports() (out []SupportStatus) {

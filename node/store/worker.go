@@ -25,6 +25,8 @@ type worker struct {
 
 	passes atomic.Uint64
 	busy   atomic.Bool // a range here is led and in use
+
+	leaders, awake atomic.Int64
 }
 
 // run is the worker's goroutine.
@@ -61,9 +63,11 @@ func (w *worker) pass(watch func(*raftgroup.Effects)) (wake base.Instant, err er
 	if watch != nil {
 		watch(eff)
 	}
-	if eff.Busy != w.busy.Load() {
-		w.busy.Store(eff.Busy)
-		if eff.Busy {
+	w.leaders.Store(int64(eff.Leaders))
+	w.awake.Store(int64(eff.Awake))
+	if busy := eff.Awake > 0; busy != w.busy.Load() {
+		w.busy.Store(busy)
+		if busy {
 			w.s.supports.hurry()
 		}
 	}

@@ -42,11 +42,11 @@ func (c *Config) EnsureDefaults() {
 	if c.MaxDuration == 0 {
 		c.MaxDuration = base.SupportMaxDuration
 	}
-	if c.IdleInterval == 0 {
-		c.IdleInterval = 4 * c.Interval
-	}
 	if c.IdleDuration == 0 {
 		c.IdleDuration = min(3*c.Duration, c.MaxDuration)
+	}
+	if c.IdleInterval == 0 {
+		c.IdleInterval = max(c.Interval, min(4*c.Interval, c.IdleDuration*4/9))
 	}
 	if c.DiskLimit == 0 {
 		c.DiskLimit = base.SupportDiskLimit
