@@ -52,16 +52,19 @@ func (l *Loop) promised(p *Promised) {
 	}
 	ended := *p
 	l.promises[p.Node] = ended
-	waking := 0
+	var waking []*group
 	for _, id := range l.Ranges() {
 		g := l.groups[id]
 		follows := g.lead != 0 && g.nodeOf(g.lead) == p.Node || g.fort.live && g.fort.node == p.Node
-		if g.role == raft.StateLeader || !follows {
-			continue
+		if g.role != raft.StateLeader && follows {
+			waking = append(waking, g)
 		}
+	}
+	// The second in line waits until the first can have had its turn in all of them.
+	within := min(time.Duration(len(waking))*wakeEvery, wakeWithin)
+	for i, g := range waking {
 		l.unfortify(g, true)
-		l.succeed(g, min(time.Duration(waking)*wakeEvery, wakeWithin))
-		waking++
+		l.succeed(g, min(time.Duration(i)*wakeEvery, wakeWithin), l.cfg.successionStep()+2*within)
 	}
 }
 
@@ -93,7 +96,7 @@ func (l *Loop) askedToFortify(g *group, m *Message) {
 func (l *Loop) released(g *group, m *Message) {
 	if g.fort.live && g.fort.node == m.FromNode && g.fort.term <= m.Fort.Term {
 		l.unfortify(g, true)
-		l.succeed(g, 0)
+		l.succeed(g, 0, l.cfg.successionStep())
 	}
 }
 
@@ -178,13 +181,13 @@ func (l *Loop) receiveFort(g *group, m *Message) {
 // succeed sets the time at which a replica that has lost its leader campaigns: one after the other in an order that all
 // of them know, so that they do not divide the votes. It begins at another replica in each range, so that one node does
 // not lead all that another did. One that is not up to date is refused, and whoever refuses it campaigns in its place.
-func (l *Loop) succeed(g *group, wait time.Duration) {
+func (l *Loop) succeed(g *group, wait, step time.Duration) {
 	if !g.voter() || g.role == raft.StateLeader {
 		l.restartElection(g)
 		return
 	}
 	g.tries = 0
-	g.electAt = l.now.Add(wait + time.Duration(g.rank())*l.cfg.successionStep())
+	g.electAt = l.now.Add(wait + time.Duration(g.rank())*step)
 	l.retime(g)
 }
 

@@ -49,7 +49,7 @@ type group struct {
 	electAt   base.Instant // everybody else
 	readsAt   base.Instant // the oldest read's time is over
 	lastHeard base.Instant // of the leader
-	votedAt   base.Instant // when this replica last granted a vote: the candidate has as long to be heard of
+	votedAt   base.Instant // when this replica last granted a vote, or said that it would: the candidate has as long to be heard of
 
 	dirty     bool // in Loop.dirty: to be asked for its Ready
 	destroyed bool
@@ -267,7 +267,9 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 	out := Message{
 		Range: g.id, FromNode: l.cfg.Node, ToNode: g.nodeOf(to), FromReplica: g.replica, ToReplica: to, Raft: m,
 	}
-	if m.GetType() == raftpb.MsgVoteResp && !m.GetReject() {
+	switch t := m.GetType(); {
+	case m.GetReject():
+	case t == raftpb.MsgVoteResp, t == raftpb.MsgPreVoteResp && l.cfg.Supports != nil:
 		g.votedAt = l.now
 	}
 	if m.GetType() == raftpb.MsgSnap {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/cairndb/cairn/api/clusterpb"
@@ -142,6 +143,7 @@ func (c *cluster) start(i int) error {
 	c.nodes[i] = cmd
 	if c.conns[i] == nil {
 		if c.conns[i], err = grpc.NewClient(c.addr[i], grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1, MaxDelay: 10 * time.Millisecond}, MinConnectTimeout: time.Second}),
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(1<<30))); err != nil {
 			return err
 		}

@@ -232,6 +232,10 @@ func (r *Reconciler) publish(d *metapb.RangeDescriptor) error {
 	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
 	defer cancel()
 	key := route.DescriptorKey(d)
+	if r.inIndex(ctx, index, key, d) {
+		r.published[id] = d.Generation
+		return nil
+	}
 	_, err := r.cfg.Dispatch.Propose(ctx, index, key, &kvpb.Command{
 		Body: &kvpb.Command_PublishDescriptor{PublishDescriptor: &kvpb.PublishDescriptor{Key: key, Descriptor_: d}},
 	})
@@ -239,6 +243,18 @@ func (r *Reconciler) publish(d *metapb.RangeDescriptor) error {
 		r.published[id] = d.Generation
 	}
 	return err
+}
+
+// inIndex says whether the index is known to hold the descriptor: a new leader's predecessor will have published it, and ten
+// thousand new leaders at once need not write that again. It asks a replica of the index, as old as it may be: an index
+// entry's generation only grows.
+func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, key []byte, d *metapb.RangeDescriptor) bool {
+	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: key, Serializable: true})
+	if err != nil || len(resp.Kvs) == 0 {
+		return false
+	}
+	indexed := &metapb.RangeDescriptor{}
+	return proto.Unmarshal(resp.Kvs[0].Value, indexed) == nil && indexed.RangeId == d.RangeId && indexed.Generation >= d.Generation
 }
 
 // step carries out the next step of the range's replica change; done says that there is none, and that none will come by
