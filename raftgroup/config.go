@@ -21,6 +21,8 @@ type Config struct {
 	// campaigns, because of what its node's earlier process may have promised.
 	Supports                   Supports
 	SupportDuration, SilentFor time.Duration
+	// ColdAfter is how long nothing may happen to a replica before its group is dropped; 0: it never is.
+	ColdAfter time.Duration
 
 	// TickInterval is how often a leader is ticked, which is how often it sends heartbeats.
 	TickInterval time.Duration

@@ -35,6 +35,8 @@ type Events struct {
 	// began under a new token or ran out. Until is read from Config.Supports.
 	Promised  []Promised
 	Supported []base.NodeID
+	// Unreachable are nodes that the transport gave up for now.
+	Unreachable []base.NodeID
 }
 
 // Message is one message between two replicas of a range: of Raft, unless Fort or TooOld is set.
@@ -91,8 +93,6 @@ type Admin struct {
 	Received *ReceivedSnapshot
 	// Sent reports how a SendSnapshot effect ended.
 	Sent *SnapshotSent
-	// Unreachable: a replica's node could not be reached.
-	Unreachable base.ReplicaID
 	// Transfer hands leadership to a replica.
 	Transfer base.ReplicaID
 	// Campaign asks for an election now: used at bootstrap, where the only replica need not wait for its timer.
@@ -137,6 +137,7 @@ type Effects struct {
 	DropStaged   []string // tokens of received snapshots that Raft did not want
 	Changes      []StateChange
 	Gates        []GateChange
+	Cold         []base.RangeID // their groups were dropped: nothing happened to them for long
 	Commits      []Commit
 	Wake         base.Instant
 	// Leaders is how many of the loop's replicas lead, Awake how many of these do not rest.
@@ -216,6 +217,7 @@ type StateChange struct {
 	LeaderNode base.NodeID
 	Descriptor *metapb.RangeDescriptor
 	Destroyed  bool
+	Thawed     bool   // the replica was cold, and is what it was before
 	Reason     string // why, for the event log
 }
 

@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"bytes"
+	"maps"
 	"slices"
 	"time"
 
@@ -53,7 +54,13 @@ func (l *Loop) promised(p *Promised) {
 	ended := *p
 	l.promises[p.Node] = ended
 	var waking []*group
-	for _, id := range l.Ranges() {
+	var cold []base.RangeID
+	for _, id := range slices.Sorted(maps.Keys(l.cold)) {
+		if r := l.cold[id]; !r.leading && r.fort.node == p.Node {
+			cold = append(cold, id)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(l.groups)) {
 		g := l.groups[id]
 		follows := g.lead != 0 && g.nodeOf(g.lead) == p.Node || g.fort.live && g.fort.node == p.Node
 		if g.role != raft.StateLeader && follows {
@@ -61,10 +68,49 @@ func (l *Loop) promised(p *Promised) {
 		}
 	}
 	// The second in line waits until the first can have had its turn in all of them.
-	within := min(time.Duration(len(waking))*wakeEvery, wakeWithin)
+	step := l.cfg.successionStep() + 2*min(time.Duration(len(waking)+len(cold))*wakeEvery, wakeWithin)
 	for i, g := range waking {
 		l.unfortify(g, true)
-		l.succeed(g, min(time.Duration(i)*wakeEvery, wakeWithin), l.cfg.successionStep()+2*within)
+		l.succeed(g, min(time.Duration(i)*wakeEvery, wakeWithin), step)
+	}
+	for _, id := range cold {
+		l.cold[id].fort.live = false
+		l.wakeSoon(id, func(g *group) {
+			l.unfortify(g, true)
+			l.succeed(g, 0, step)
+		})
+	}
+}
+
+// waking is a cold replica that is to be built again soon.
+type waking struct {
+	id   base.RangeID
+	then func(*group) // nil: it is a leader that is to look up
+}
+
+// wakePerStep is how many cold replicas are built again in one step: as many as leave the step below some ten milliseconds.
+const wakePerStep = 200
+
+// wakeSoon has a cold replica built again, in the order in which it was asked for, some in each step.
+func (l *Loop) wakeSoon(id base.RangeID, then func(*group)) {
+	l.waking = append(l.waking, waking{id, then})
+}
+
+// wakeCold builds the next of those again.
+func (l *Loop) wakeCold() {
+	n := min(len(l.waking), wakePerStep)
+	for _, w := range l.waking[:n] {
+		g := l.group(w.id)
+		switch {
+		case g == nil:
+		case w.then == nil && g.leading:
+			l.lookUp(g)
+		case w.then != nil && !g.leading && !g.fort.live && l.withdrawn(g):
+			w.then(g)
+		}
+	}
+	if l.waking = l.waking[n:]; len(l.waking) == 0 {
+		l.waking = nil
 	}
 }
 
@@ -88,6 +134,7 @@ func (l *Loop) askedToFortify(g *group, m *Message) {
 	g.fort = fortified{true, g.term, m.FromNode, m.FromReplica}
 	g.heldBack = nil
 	g.electAt = base.Never
+	l.coolLater(g)
 	l.retime(g)
 	l.emitFort(g, m.FromReplica, m.FromNode, FortMessage{Kind: FortGiven, Term: g.term, Token: p.Token})
 }
@@ -159,7 +206,7 @@ func (l *Loop) withholds(g *group, m *Message) bool {
 func (l *Loop) receiveFort(g *group, m *Message) {
 	if m.Fort.Kind == FortInquire {
 		if g == nil {
-			g = l.load(m.Range)
+			g = l.groupOrLoad(m.Range)
 		}
 		l.inquired(g, m)
 		return

@@ -39,6 +39,9 @@ type group struct {
 	leading  bool         // as roleChanged last saw it
 	leads    bool         // counted in Loop.leaders
 	awake    bool         // counted in Loop.awake
+	thawed   bool         // built again, and observers were not told yet
+	touched  base.Instant // when anything last happened to it but ticks
+	coldAt   base.Instant // when it is looked at for whether it goes cold
 	stirred  base.Instant // when anything but a tick last happened to a leader
 	tickedAt base.Instant
 	parted   []parted // replicas that were removed and may still hold votes back
@@ -76,7 +79,7 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 		id: id, replica: replica, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
 		spoke:  make(map[base.ReplicaID]base.Instant),
 		tickAt: base.Never, readsAt: base.Never, lastHeard: l.now, votedAt: l.now.Add(-l.cfg.electionTimeout()),
-		bornHere: ld.ReplicaID == 0, stirred: l.now, unwritten: ld.ReplicaID == 0, unborn: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
+		bornHere: ld.ReplicaID == 0, stirred: l.now, touched: l.now, coldAt: base.Never, unwritten: ld.ReplicaID == 0, unborn: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
 	}
 	hard := ld.HardState
 	if hard == nil {
@@ -336,6 +339,7 @@ func (l *Loop) tell(g *group) {
 		return
 	}
 	g.told = now
+	now.Thawed, g.thawed = g.thawed, false
 	now.Reason, g.logger.last = g.logger.last, ""
 	l.eff.Changes = append(l.eff.Changes, now)
 }

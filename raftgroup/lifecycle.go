@@ -32,6 +32,14 @@ func (l *Loop) load(id base.RangeID) *group {
 	return g
 }
 
+// groupOrLoad is group, or load for a replica that is not in the loop yet.
+func (l *Loop) groupOrLoad(id base.RangeID) *group {
+	if g := l.group(id); g != nil {
+		return g
+	}
+	return l.load(id)
+}
+
 func (l *Loop) mustLoad(id base.RangeID) Loaded {
 	ld, err := l.cfg.Store.Load(id)
 	if err != nil {
@@ -56,7 +64,7 @@ func (l *Loop) add(id base.RangeID, replica base.ReplicaID, ld *Loaded) *group {
 
 // receive delivers one message of another node.
 func (l *Loop) receive(m *Message) {
-	g := l.groups[m.Range]
+	g := l.group(m.Range)
 	if m.TooOld != 0 {
 		if g != nil && g.replica == m.ToReplica && g.replica < m.TooOld {
 			l.destroy(g, m.TooOld, "told by "+m.FromNode.String()+" that it was removed")

@@ -20,6 +20,7 @@ type Loop struct {
 	rand   *base.Rand
 	now    base.Instant
 	groups map[base.RangeID]*group // never walked where order could reach an effect
+	cold   map[base.RangeID]*row   // nor this
 	timers timers
 	dirty  []*group // touched in this step, in the order of the events
 	eff    Effects
@@ -30,6 +31,7 @@ type Loop struct {
 	reads          uint64  // ReadIndex questions asked
 	leaders, awake int     // replicas that lead, and those of them that do not rest
 
+	waking      []waking                 // cold replicas that are to be built again
 	promises    map[base.NodeID]Promised // of this node to others
 	silentUntil base.Instant
 
@@ -54,7 +56,7 @@ func NewLoop(cfg Config, now base.Instant) (*Loop, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("raft loop: %w", err)
 	}
-	return &Loop{cfg: cfg, rand: base.NewRand(cfg.Seed), now: now, groups: make(map[base.RangeID]*group),
+	return &Loop{cfg: cfg, rand: base.NewRand(cfg.Seed), now: now, groups: make(map[base.RangeID]*group), cold: make(map[base.RangeID]*row),
 		buried: make(map[base.RangeID]base.ReplicaID), promises: make(map[base.NodeID]Promised),
 		silentUntil: now.Add(cfg.SilentFor)}, nil
 }
@@ -72,6 +74,7 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	if len(ev.Supported) > 0 {
 		l.supported(ev.Supported)
 	}
+	l.unreachable(ev.Unreachable)
 	for i := range ev.Applied {
 		l.appliedTo(&ev.Applied[i])
 	}
@@ -88,6 +91,7 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	for i := range ev.Reads {
 		l.read(&ev.Reads[i])
 	}
+	l.wakeCold()
 	l.fire()
 	l.collectAll()
 	if len(l.eff.Appends) > 0 {
@@ -97,6 +101,9 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 		l.batch = batch{}
 	}
 	l.eff.Wake, l.eff.Leaders, l.eff.Awake = l.timers.next(), l.leaders, l.awake
+	if len(l.waking) > 0 {
+		l.eff.Wake = l.now
+	}
 	return &l.eff
 }
 
@@ -124,6 +131,7 @@ func (l *Loop) collectAll() {
 
 // touch has the group asked for its Ready at the end of the step. A leader that rested is ticked again.
 func (l *Loop) touch(g *group) {
+	g.touched = l.now
 	if g.resting() {
 		g.tickAt, g.stirred = l.now.Add(l.cfg.TickInterval), l.now
 		l.retime(g)
@@ -221,7 +229,7 @@ func (l *Loop) reconfigure(g *group, a *Applied) {
 
 // admin carries out one request of the replica's own node.
 func (l *Loop) admin(a *Admin) {
-	g := l.groups[a.Range]
+	g := l.group(a.Range)
 	if a.Start && g == nil {
 		g = l.load(a.Range)
 	}
@@ -235,8 +243,6 @@ func (l *Loop) admin(a *Admin) {
 	switch {
 	case a.Sent != nil:
 		l.snapshotSent(g, a.Sent)
-	case a.Unreachable != 0:
-		g.rn.ReportUnreachable(uint64(a.Unreachable))
 	case a.Transfer != 0:
 		if g.role == raft.StateLeader {
 			l.giveUp(g)
@@ -257,22 +263,44 @@ func (e *Effects) reset() {
 	e.Appends, e.Messages, e.Applies = e.Appends[:0], e.Messages[:0], e.Applies[:0]
 	e.ReadsReady, e.Failed, e.SendSnapshot = e.ReadsReady[:0], e.Failed[:0], e.SendSnapshot[:0]
 	clear(e.Gates)
+	e.Cold = e.Cold[:0]
 	e.Commits = e.Commits[:0]
 	e.DropStaged, e.Changes, e.Gates = e.DropStaged[:0], e.Changes[:0], e.Gates[:0]
 }
 
+// unreachable tells leaders of followers to which nothing gets through.
+func (l *Loop) unreachable(nodes []base.NodeID) {
+	if len(nodes) == 0 {
+		return
+	}
+	for _, id := range slices.Sorted(maps.Keys(l.groups)) {
+		g := l.groups[id]
+		if !g.leading || g.resting() {
+			continue
+		}
+		for _, r := range g.log.desc.GetReplicas() {
+			if slices.Contains(nodes, base.NodeID(r.NodeId)) {
+				g.rn.ReportUnreachable(r.ReplicaId)
+				l.touch(g)
+			}
+		}
+	}
+}
+
 // Ranges lists the ranges that have a replica in the loop, in order.
 func (l *Loop) Ranges() []base.RangeID {
-	ids := make([]base.RangeID, 0, len(l.groups))
-	for id := range l.groups {
-		ids = append(ids, id)
-	}
+	ids := make([]base.RangeID, 0, len(l.groups)+len(l.cold))
+	ids = slices.AppendSeq(ids, maps.Keys(l.groups))
+	ids = slices.AppendSeq(ids, maps.Keys(l.cold))
 	slices.Sort(ids)
 	return ids
 }
 
 // Status returns a replica as it is now.
 func (l *Loop) Status(id base.RangeID) (Status, bool) {
+	if r := l.cold[id]; r != nil {
+		return l.coldStatus(id, r), true
+	}
 	g := l.groups[id]
 	if g == nil {
 		return Status{}, false

@@ -118,7 +118,7 @@ func entryID(e *raftpb.Entry) (ProposalID, bool) {
 
 // propose keeps a proposal until all of the step are there: a range's go to Raft together.
 func (l *Loop) propose(p *Proposal) {
-	g := l.groups[p.Range]
+	g := l.group(p.Range)
 	switch {
 	case g == nil:
 		l.fail(p.ID, &base.RangeMoved{Range: p.Range})

@@ -37,7 +37,7 @@ func (l *Loop) roundContext(g *group, seq uint64) []byte {
 
 // read takes a read in. Where no leader is known it is refused at once: somebody else may know one.
 func (l *Loop) read(r *Read) {
-	g := l.groups[r.Range]
+	g := l.group(r.Range)
 	switch {
 	case g == nil:
 		l.readDone(r.ID, &base.RangeMoved{Range: r.Range})

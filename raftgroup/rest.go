@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"maps"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -29,6 +30,7 @@ func (l *Loop) tick(g *group) {
 	l.sayParted(g)
 	if l.mayRest(g) {
 		g.tickAt = base.Never
+		l.coolLater(g)
 		return
 	}
 	g.rn.Tick()
@@ -67,19 +69,29 @@ func (l *Loop) fortHolds(g *group, id base.ReplicaID) bool {
 // supported takes note that the support of nodes began under a new token, or ran out: leaders that it concerns look to
 // their leases, and to followers that may have started again.
 func (l *Loop) supported(nodes []base.NodeID) {
-	for _, id := range l.Ranges() {
+	for _, id := range slices.Sorted(maps.Keys(l.cold)) {
+		if r := l.cold[id]; r.leading && r.concerns(nodes) {
+			l.wakeSoon(id, nil)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(l.groups)) {
 		g := l.groups[id]
 		if !g.leading || !slices.ContainsFunc(g.log.desc.GetReplicas(), func(r *metapb.Replica) bool {
 			return slices.Contains(nodes, base.NodeID(r.NodeId))
 		}) {
 			continue
 		}
-		l.checkLease(g)
-		l.touch(g)
-		g.lease.ask = true
-		g.tickAt = l.now // a follower that has started again knows of no leader
-		l.retime(g)
+		l.lookUp(g)
 	}
+}
+
+// lookUp has a leader look to its lease and its followers.
+func (l *Loop) lookUp(g *group) {
+	l.checkLease(g)
+	l.touch(g)
+	g.lease.ask = true
+	g.tickAt = l.now // a follower that has started again knows of no leader
+	l.retime(g)
 }
 
 // parted is a replica that was removed while it held votes back. Nobody speaks to it any more: it is told a few times that

@@ -14,7 +14,7 @@ import (
 // received steps a snapshot whose data is here. Raft may not want it; then its data is dropped.
 func (l *Loop) received(r *ReceivedSnapshot) {
 	m := &r.Message
-	g := l.resolve(l.groups[m.Range], m)
+	g := l.resolve(l.group(m.Range), m)
 	if g == nil || g.staged != nil || m.Raft.GetType() != raftpb.MsgSnap {
 		l.eff.DropStaged = append(l.eff.DropStaged, r.Token)
 		return

@@ -78,15 +78,20 @@ func (t *timers) set(g *group, at base.Instant) {
 // retime computes the group's deadline anew.
 func (l *Loop) retime(g *group) {
 	if !g.destroyed {
-		l.timers.set(g, min(g.tickAt, g.electAt, g.readsAt))
+		l.timers.set(g, min(g.tickAt, g.electAt, g.readsAt, g.coldAt))
 	}
-	if leads := g.leading && !g.destroyed; leads != g.leads {
+	l.count(g, !g.destroyed)
+}
+
+// count keeps the numbers of leaders and of those that do not rest.
+func (l *Loop) count(g *group, here bool) {
+	if leads := here && g.leading; leads != g.leads {
 		g.leads = leads
 		if l.leaders--; leads {
 			l.leaders += 2
 		}
 	}
-	if awake := g.leading && g.tickAt != base.Never && !g.destroyed; awake != g.awake {
+	if awake := here && g.leading && g.tickAt != base.Never; awake != g.awake {
 		g.awake = awake
 		if l.awake--; awake {
 			l.awake += 2
@@ -120,7 +125,12 @@ func (l *Loop) fire() {
 		if g.readsAt <= l.now {
 			l.expireReads(g)
 		}
-		l.retime(g)
+		if g.coldAt <= l.now {
+			l.coolDue(g)
+		}
+		if l.groups[g.id] == g {
+			l.retime(g)
+		}
 	}
 }
 

@@ -25,6 +25,9 @@ const (
 	SupportDuration    = 300 * time.Millisecond
 	SupportMaxDuration = time.Second
 	SupportDiskLimit   = 400 * time.Millisecond
+	// ColdAfter is how long nothing may happen to a replica before all but a row of it is dropped from memory: a range that is
+	// used every few seconds is not built again each time.
+	ColdAfter = 20 * time.Second
 	// ReadRounds bounds the ReadIndex questions of one range under way: enough that a new read rarely waits for an
 	// older question, few enough that a loaded leader answers many reads with each heartbeat.
 	ReadRounds = 4

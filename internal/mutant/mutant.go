@@ -50,8 +50,9 @@ const (
 	// Leases.
 
 	LeaseFromReceipt
-	LeaseCheckedOnce
+	LeaseRemembered
 	LeaseOfOldToken
+	LeaseBehindCommit
 	GateStaysOpen
 	TransferKeepsLease
 	VotesWhileFortified
@@ -60,6 +61,7 @@ const (
 	ReleaseNotSent
 	LeaderNeverDropped
 	StalledDiskAsks
+	ColdForgetsPromise
 	LeaderWithoutSupportStays
 
 	// Membership.

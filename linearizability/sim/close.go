@@ -115,7 +115,7 @@ func (w *world) rest() bool {
 			return false
 		}
 		st, _ := l.process.hand.Status(r.id)
-		if _, leased := l.process.store.Lease(r.id); !leased || !st.Resting {
+		if !st.Resting || st.LeaseLeft <= 0 && !st.LeaseForEver {
 			return false
 		}
 	}

@@ -52,6 +52,12 @@ func Draw(seed uint64, only Only) *Plan {
 		k.draw(r, p, &f)
 		p.Faults = append(p.Faults, f)
 	}
+	p.ColdAfter = []time.Duration{0, 100 * time.Millisecond, time.Second, 4 * time.Second}[r.Int63n(4)]
+	if r.Int63n(3) == 0 {
+		for i := range p.Clock {
+			p.Clock[i].Drift = int(r.Int63n(2*maxDrift) - maxDrift)
+		}
+	}
 	sort.SliceStable(p.Faults, func(i, j int) bool { return p.Faults[i].At < p.Faults[j].At })
 	return p
 }

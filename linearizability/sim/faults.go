@@ -184,7 +184,7 @@ func clockFault(f func(in *injector, n *node, f *Fault) func()) func(in *injecto
 
 var points = []string{"before append", "after append", "before sync", "after sync", "before send", "before apply", "after apply", "before ingest", "after ingest"}
 
-var kinds = []kind{
+var kinds = append([]kind{
 	{"kill", "F01", "a process is killed", func(r *base.Rand, p *Plan, f *Fault) {
 		someNode(r, p, f)
 		f.For = between(r, 100*time.Millisecond, 5*time.Second)
@@ -518,7 +518,7 @@ var kinds = []kind{
 			restart(n)
 		}, true
 	}},
-}
+}, leaseKinds...)
 
 // scatter wants a range's replicas on three nodes of the injector's choice.
 func (in *injector) scatter(r *rangeInfo) {

@@ -204,10 +204,10 @@ func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done fu
 func (g *gateway) leased(id base.RangeID, c *call, deadline base.Instant, lease store.Lease, done func(proto.Message, error)) {
 	p := g.p
 	check := p.n.w.rules.fresh(p, id)
-	p.later(exponential(p.n.rand, leasedRead), func() {
+	p.later(p.n.held(), func() {
 		check()
 		m, err := g.read(id, c.req)
-		p.later(exponential(p.n.rand, leasedRead), func() {
+		p.later(p.n.held(), func() {
 			if !lease.Valid() {
 				p.n.w.count("leases that ended under a read")
 				g.indexed(id, c, deadline, done)
@@ -219,8 +219,14 @@ func (g *gateway) leased(id base.RangeID, c *call, deadline base.Instant, lease 
 	})
 }
 
-// leasedRead is the mean time between a look at a lease and the reading of the engine.
-const leasedRead = 20 * time.Microsecond
+// held is how long a goroutine is away between two steps of a read: most often hardly at all; but it may be descheduled, or
+// wait for a page, for longer than any lease lasts.
+func (n *node) held() time.Duration {
+	if chance(n.rand, 20_000) {
+		return exponential(n.rand, 400*time.Millisecond)
+	}
+	return exponential(n.rand, 20*time.Microsecond)
+}
 
 // indexed waits for a read index.
 func (g *gateway) indexed(id base.RangeID, c *call, deadline base.Instant, done func(proto.Message, error)) {

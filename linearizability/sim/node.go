@@ -94,7 +94,7 @@ func (n *node) start() {
 	p.eng = &faulty{Engine: eng, lazy: lazy, point: p.point}
 	p.store, err = store.New(store.Config{
 		Engine: p.eng, Node: n.id, Incarnation: n.incarnation, Loops: 1, Seed: n.rand.Uint64(),
-		Clock: func() base.Instant { return n.clock.read(w.now) }, LogKeepEntries: uint64(w.plan.LogKeep),
+		Clock: func() base.Instant { return n.clock.read(w.now) }, LogKeepEntries: uint64(w.plan.LogKeep), ColdAfter: w.plan.ColdAfter,
 		OnFatal: p.fatal, OnChange: p.changed,
 	})
 	if err == nil {
@@ -258,6 +258,7 @@ func (p *process) watch(eff *raftgroup.Effects) {
 			w.count("replicas destroyed")
 		}
 	}
+	w.result.Seen["replicas gone cold"] += len(eff.Cold)
 	w.rules.effects(p, eff)
 }
 
@@ -396,6 +397,9 @@ func (p *process) changed(c raftgroup.StateChange) {
 		return
 	}
 	w := p.n.w
+	if c.Thawed {
+		w.count("cold replicas built again")
+	}
 	w.note(noteRole, uint64(p.n.id), uint64(c.Range), uint64(c.Role), c.Term, uint64(c.Leader))
 	w.tracef("%s %s is %s at term %d, leader %d: %s", p.n.id, c.Range, roleName(c), c.Term, c.Leader, c.Reason)
 	w.rules.changed(p, &c)

@@ -21,6 +21,8 @@ type Plan struct {
 	Pebble   bool          // the engine of the product on a file system in memory, instead of the ordered map
 	Workload []string      // one name for each range
 
+	ColdAfter time.Duration // how long nothing must happen to a replica before it goes cold; 0: the product's own
+
 	LogKeep int // entries that a log keeps: small ones make snapshots frequent
 
 	Network NetworkPlan

@@ -154,7 +154,7 @@ func (d *Dispatcher) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.Tx
 // read serves a linearizable read here, if a replica is here, or asks a node that has one.
 func (d *Dispatcher) read(ctx context.Context, ks base.KeyspaceID, key []byte, req, out proto.Message) error {
 	return d.retry(ctx, ks, key, func(desc *metapb.RangeDescriptor, node base.NodeID) error {
-		if d.cfg.Store.View(base.RangeID(desc.RangeId)) != nil {
+		if d.cfg.Store.Has(base.RangeID(desc.RangeId)) {
 			node = d.cfg.Node
 		}
 		return d.readAt(ctx, desc, node, req, out)
@@ -193,7 +193,7 @@ func (d *Dispatcher) readAt(ctx context.Context, desc *metapb.RangeDescriptor, n
 // local returns the range of a key if a replica of it is here.
 func (d *Dispatcher) local(ks base.KeyspaceID, key []byte) (base.RangeID, bool) {
 	desc := d.routes.find(ks, key)
-	if desc == nil || d.cfg.Store.View(base.RangeID(desc.RangeId)) == nil {
+	if desc == nil || !d.cfg.Store.Has(base.RangeID(desc.RangeId)) {
 		return 0, false
 	}
 	return base.RangeID(desc.RangeId), true

@@ -167,8 +167,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		}
 		o.respond(resp)
 	}
-	view := d.cfg.Store.View(id)
-	if view == nil {
+	if !d.cfg.Store.Has(id) {
 		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.known(id)})
 		return
 	}

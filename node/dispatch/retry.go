@@ -59,10 +59,10 @@ func (d *Dispatcher) target(desc *metapb.RangeDescriptor, hint base.NodeID, trie
 	}
 	id := base.RangeID(desc.RangeId)
 	// One that waits for its first snapshot may have been removed, and know of a leader of long ago.
-	if st, ok := d.cfg.Store.State(id); ok && st.LeaderNode != 0 && d.cfg.Store.View(id) != nil {
+	if st, ok := d.cfg.Store.State(id); ok && st.LeaderNode != 0 && d.cfg.Store.Has(id) {
 		return st.LeaderNode
 	}
-	if d.cfg.Store.View(id) != nil && tries == 0 {
+	if d.cfg.Store.Has(id) && tries == 0 {
 		return d.cfg.Node // it answers at once, and wakes nobody
 	}
 	return base.NodeID(desc.Replicas[tries%len(desc.Replicas)].NodeId)

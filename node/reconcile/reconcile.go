@@ -308,12 +308,7 @@ func (r *Reconciler) observe() *observed {
 	for _, p := range r.cfg.Peers.Peers() {
 		up[p.Node] = p.Up
 	}
-	load := make(map[base.NodeID]int)
-	for _, id := range r.cfg.Store.Ranges() {
-		for _, rep := range r.cfg.Store.View(id).Descriptor.GetReplicas() {
-			load[base.NodeID(rep.NodeId)]++
-		}
-	}
+	load := r.cfg.Store.Replicas()
 	for _, rec := range r.cfg.Nodes() {
 		id := base.NodeID(rec.NodeId)
 		// A node that nothing was ever sent to is taken to be up: the first message to it will show.

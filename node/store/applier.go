@@ -111,6 +111,11 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 		if r == nil {
 			return &base.Corruption{Where: queue[i].Range.String(), Cause: errNoReplica}
 		}
+		if r.sm == nil {
+			if err := a.s.warm(queue[i].Range, r); err != nil {
+				return err
+			}
+		}
 		if err := r.sm.Apply(b, queue[i].Entries, a.s.node, &a.results[i]); err != nil {
 			return err
 		}

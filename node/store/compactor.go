@@ -72,8 +72,8 @@ func (c *compactor) compact(id base.RangeID) error {
 	if r == nil {
 		return nil
 	}
-	view := r.view.Load()
-	if view.Counters.Compacted <= base.Revision(done) {
+	view := c.s.viewOf(id, r)
+	if view == nil || view.Counters.Compacted <= base.Revision(done) {
 		return nil
 	}
 	mark := view.Counters.Compacted

@@ -21,7 +21,11 @@ func (s *Store) Lease(id base.RangeID) (Lease, bool) {
 		return Lease{}, false
 	}
 	gate := r.gate.Load()
-	if gate == nil || s.Now() >= gate.Until(s.supports) {
+	now := s.Now()
+	if mutant.Is(mutant.LeaseRemembered) && gate != nil {
+		now = now.Add(-s.cfg.SupportDuration)
+	}
+	if gate == nil || now >= gate.Until(s.supports) {
 		return Lease{}, false
 	}
 	return Lease{s, r, gate.Term}, true
@@ -29,15 +33,15 @@ func (s *Store) Lease(id base.RangeID) (Lease, bool) {
 
 // Valid says whether the lease still holds: what was read since it was taken is then as new as it must be.
 func (l Lease) Valid() bool {
-	if mutant.Is(mutant.LeaseCheckedOnce) {
-		return true
-	}
 	gate := l.r.gate.Load()
 	return gate != nil && gate.Term == l.term && l.s.Now() < gate.Until(l.s.supports)
 }
 
 // Caught says whether the local replica has applied all that any other can have shown to its readers.
-func (l Lease) Caught() bool { return l.r.view.Load().AppliedIndex >= l.r.committed.Load() }
+func (l Lease) Caught() bool {
+	v := l.r.view.Load() // nil: it has gone cold, and its gate with it
+	return v != nil && v.AppliedIndex >= l.r.committed.Load() || mutant.Is(mutant.LeaseBehindCommit)
+}
 
 // ReadLeased is a linearizable Read without a question to anybody, on the caller's goroutine; false if this node does not
 // lead the range under a lease: then nothing is known.

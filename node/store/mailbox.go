@@ -118,7 +118,7 @@ func reset(ev *raftgroup.Events) {
 	clear(ev.Proposals)
 	clear(ev.Applied)
 	clear(ev.Admin)
-	ev.Promised, ev.Supported = ev.Promised[:0], ev.Supported[:0]
+	ev.Promised, ev.Supported, ev.Unreachable = ev.Promised[:0], ev.Supported[:0], ev.Unreachable[:0]
 	ev.Messages = ev.Messages[:0]
 	ev.Proposals = ev.Proposals[:0]
 	ev.Reads = ev.Reads[:0]

@@ -17,16 +17,23 @@ import (
 //
 // The engine is read without a lock while entries are applied. The view is taken first, and its revision is what is read:
 // versions that are written meanwhile are above it. Only a compaction can take a version away from under the read;
-// it shows in the view after it, and then the read is made again at the newer revision.
+// it shows in the view after it, and then the read is made again at the newer revision. So it is if the replica was removed,
+// or replaced by a snapshot.
 func (s *Store) Read(id base.RangeID, req, out proto.Message) error {
 	for {
 		r := s.replica(id)
 		if r == nil {
 			return &base.RangeMoved{Range: id}
 		}
-		view := r.view.Load()
+		view := s.viewOf(id, r)
+		if view == nil {
+			return &base.RangeMoved{Range: id}
+		}
 		err := s.evaluate(view, req, out)
-		if now := r.view.Load(); now.Counters.Compacted == view.Counters.Compacted {
+		if s.replica(id) != r {
+			continue // it was removed, or replaced by a snapshot, under the read
+		}
+		if now := s.viewOf(id, r); now != nil && now.Counters.Compacted == view.Counters.Compacted {
 			return err
 		}
 	}

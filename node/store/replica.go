@@ -12,7 +12,8 @@ import (
 	"github.com/cairndb/cairn/raftgroup"
 )
 
-// replica is the state machine of one local replica, and what of it is shown to readers.
+// replica is the state machine of one local replica, and what of it is shown to readers. Of a cold one all is nil, and is
+// read from the engine when it is wanted.
 type replica struct {
 	sm   *apply.Replica                 // the applier's
 	view atomic.Pointer[apply.View]     // after some applied index: everything it says is visible in the engine
@@ -81,7 +82,7 @@ func (s *Store) onlyVoter(id base.RangeID) bool {
 	}
 	voters := 0
 	mine := false
-	for _, rep := range r.view.Load().Descriptor.GetReplicas() {
+	for _, rep := range s.viewOf(id, r).Descriptor.GetReplicas() {
 		if rep.Role != metapb.ReplicaRole_REPLICA_ROLE_LEARNER {
 			voters++
 			mine = mine || base.NodeID(rep.NodeId) == s.node
@@ -93,8 +94,59 @@ func (s *Store) onlyVoter(id base.RangeID) bool {
 // View returns the local replica's state; nil if there is no (initialised) replica.
 func (s *Store) View(id base.RangeID) *apply.View {
 	if r := s.replica(id); r != nil {
-		return r.view.Load()
+		return s.viewOf(id, r)
 	}
+	return nil
+}
+
+// Has says whether there is an initialised replica of the range here.
+func (s *Store) Has(id base.RangeID) bool { return s.replica(id) != nil }
+
+// viewOf is the state of a replica; nil if it was removed a moment ago. That of a cold one is read each time: whoever wants
+// more of it than a look has its group built again, and with it this.
+func (s *Store) viewOf(id base.RangeID, r *replica) *apply.View {
+	if v := r.view.Load(); v != nil {
+		return v
+	}
+	snap := s.eng.NewSnapshot()
+	defer snap.Close()
+	v, err := apply.ReadView(snap, id)
+	if err != nil {
+		return nil
+	}
+	return &v
+}
+
+// cool drops what a cold replica has in memory. Everything is applied, and the applier has nothing of it.
+func (s *Store) cool(id base.RangeID) {
+	r := s.replica(id)
+	if r == nil {
+		return
+	}
+	v := r.view.Swap(nil)
+	r.sm = nil
+	s.mu.Lock()
+	if st, ok := s.statuses[id]; ok {
+		st.Descriptor, st.Reason = nil, ""
+		s.statuses[id] = st
+	}
+	s.mu.Unlock()
+	if v != nil {
+		s.cfg.OnCold(v.Descriptor)
+	}
+}
+
+// warm reads a replica's state machine again. It is the applier's to call.
+func (s *Store) warm(id base.RangeID, r *replica) error {
+	sm, err := apply.Load(s.eng, id)
+	if err != nil {
+		return err
+	}
+	if sm == nil {
+		return &base.Corruption{Where: id.String(), Cause: errNoReplica}
+	}
+	r.sm = sm
+	r.publish()
 	return nil
 }
 
@@ -129,6 +181,8 @@ func (s *Store) changed(c *raftgroup.StateChange) {
 		s.statuses[c.Range] = *c
 	}
 	s.mu.Unlock()
-	s.supports.shares(before, after)
+	if !c.Thawed { // a cold replica's nodes were counted on
+		s.supports.shares(before, after)
+	}
 	s.cfg.OnChange(*c)
 }

@@ -103,7 +103,7 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 	sn.s.cfg.Logger.Info("snapshot installed", "range", ap.Range, "index", ap.Snapshot.GetIndex())
 	sn.s.cfg.OnApplied(ap.Range)
 	sn.s.compactor.signal()
-	view := r.view.Load()
+	view := sn.s.viewOf(ap.Range, r)
 	sn.s.worker(ap.Range).box.put(func(ev *raftgroup.Events) {
 		ev.Applied = append(ev.Applied, raftgroup.Applied{Range: ap.Range, Index: view.AppliedIndex, Descriptor: view.Descriptor})
 	})

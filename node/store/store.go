@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
@@ -32,6 +33,8 @@ type Config struct {
 	Logger      *slog.Logger
 	// Clock is the node's monotonic clock, Now if nil. Deadlines are on it, and the loops' timers.
 	Clock func() base.Instant
+	// ColdAfter is how long nothing may happen to a replica before it goes cold; 0: base's.
+	ColdAfter time.Duration
 	// SupportInterval is how often this node asks others for support, SupportDuration how long for; 0: base's.
 	SupportInterval, SupportDuration time.Duration
 	// LogKeepEntries and LogKeepBytes are how much of a log is kept for replicas that are behind; 0: base's limits.
@@ -42,6 +45,8 @@ type Config struct {
 	// OnChange is told of every change of role, term, leader or descriptor of a local replica. It is called by a
 	// worker and must not block.
 	OnChange func(raftgroup.StateChange)
+	// OnCold is told of a replica that went cold: nobody wanted anything of it for long. It must not block.
+	OnCold func(*metapb.RangeDescriptor)
 	// OnApplied is told, after it is visible, of each range in which something was applied. It must not block.
 	OnApplied func(base.RangeID)
 }
@@ -53,6 +58,12 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.ColdAfter == 0 {
+		c.ColdAfter = base.ColdAfter
+	}
+	if c.OnCold == nil {
+		c.OnCold = func(*metapb.RangeDescriptor) {}
 	}
 	if c.SupportInterval == 0 {
 		c.SupportInterval = base.SupportInterval
@@ -161,7 +172,7 @@ func (s *Store) newWorker(i int) (*worker, error) {
 		Node: s.node, Incarnation: s.cfg.Incarnation, Seed: s.cfg.Seed + uint64(i),
 		Store:          &logStore{eng: s.eng, cache: s.cache},
 		LogKeepEntries: s.cfg.LogKeepEntries, LogKeepBytes: s.cfg.LogKeepBytes,
-		Supports: s.supports, SupportDuration: s.cfg.SupportDuration, SilentFor: silent,
+		Supports: s.supports, SupportDuration: s.cfg.SupportDuration, SilentFor: silent, ColdAfter: s.cfg.ColdAfter,
 	}, s.Now())
 	if err != nil {
 		return nil, err
@@ -335,16 +346,8 @@ func (s *Store) Removed(id base.RangeID, replica, below base.ReplicaID) {
 
 // Unreachable tells the ranges that share it that a node cannot be reached.
 func (s *Store) Unreachable(node base.NodeID) {
-	for _, id := range s.Ranges() { // in order: the same at every run of the simulator
-		v := s.View(id)
-		if v == nil {
-			continue
-		}
-		for _, rep := range v.Descriptor.GetReplicas() {
-			if base.NodeID(rep.NodeId) == node {
-				s.admin(id, raftgroup.Admin{Range: id, Unreachable: base.ReplicaID(rep.ReplicaId)})
-			}
-		}
+	for _, w := range s.workers {
+		w.box.put(func(ev *raftgroup.Events) { ev.Unreachable = append(ev.Unreachable, node) })
 	}
 }
 

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -255,6 +256,18 @@ func (p *supports) shares(before, after *metapb.RangeDescriptor) {
 		p.req.SetPeers(p.s.Now(), p.nodes())
 		p.hurry()
 	}
+}
+
+// Replicas counts, for this node and for each with which it shares a range, the replicas of this node's ranges there.
+func (s *Store) Replicas() map[base.NodeID]int {
+	s.mu.RLock()
+	own := len(s.replicas)
+	s.mu.RUnlock()
+	s.supports.mu.Lock()
+	defer s.supports.mu.Unlock()
+	counts := maps.Clone(s.supports.sharers)
+	counts[s.node] = own
+	return counts
 }
 
 func (p *supports) nodes() []base.NodeID {

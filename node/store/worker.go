@@ -121,6 +121,9 @@ func (w *worker) carryOut(eff *raftgroup.Effects) error {
 	for i := range eff.Changes {
 		w.s.changed(&eff.Changes[i])
 	}
+	for _, id := range eff.Cold {
+		w.s.cool(id)
+	}
 	return nil
 }
 
