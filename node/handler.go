@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/join"
@@ -68,6 +69,14 @@ func (h handler) changed(c raftgroup.StateChange) {
 		"leader", c.LeaderNode, "reason", c.Reason)
 	h.m.dispatch.Changed(c)
 	h.m.reconciler.Changed(c)
+}
+
+// cold is told by the store of a replica that nobody has used for long: the node forgets where it is, too, unless it is one
+// by which others are found.
+func (h handler) cold(d *metapb.RangeDescriptor) {
+	if base.KeyspaceID(d.GetKeyspaceId()) >= base.KeyspaceDefault {
+		h.m.dispatch.Forget(d)
+	}
 }
 
 // applied is told by the store that something was applied in a range.

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"fmt"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -29,6 +30,11 @@ type row struct {
 	fort     fortified
 	forts    []rowFort     // of a leader
 	nodes    []base.NodeID // of the range's replicas, this one's left out
+
+	// What the store holds of the log, which is applied to its end.
+	vote, last uint64
+	truncated  TruncatedState
+	terms      Terms
 }
 
 type rowFort struct {
@@ -79,7 +85,10 @@ func (l *Loop) mayCool(g *group) bool {
 }
 
 func (l *Loop) freeze(g *group) {
-	r := &row{replica: g.replica, term: g.term, lead: g.lead, leading: g.leading, bornHere: g.bornHere, fort: g.fort}
+	r := &row{
+		replica: g.replica, term: g.term, lead: g.lead, leading: g.leading, bornHere: g.bornHere, fort: g.fort,
+		vote: g.log.hard.GetVote(), last: g.log.last, truncated: g.log.truncated, terms: g.log.terms.clip(),
+	}
 	for _, id := range sortedForts(g.lease.forts) {
 		r.forts = append(r.forts, rowFort{id, g.lease.forts[id]})
 	}
@@ -106,16 +115,18 @@ func (l *Loop) freeze(g *group) {
 
 // thaw builds a cold replica's group again.
 func (l *Loop) thaw(id base.RangeID, r *row) *group {
-	ld := l.mustLoad(id)
+	d, err := l.cfg.Store.Descriptor(id)
+	if err != nil {
+		panic(fmt.Errorf("%s: the store cannot be read: %w", id, err))
+	}
 	delete(l.cold, id)
+	ld := Loaded{
+		ReplicaID: r.replica, HardState: &raftpb.HardState{Term: new(r.term), Vote: new(r.vote), Commit: new(r.last)},
+		Truncated: r.truncated, LastIndex: r.last, Applied: r.last, Descriptor: d, terms: &r.terms,
+	}
 	if r.leading {
 		l.leaders--
-	}
-	if ld.ReplicaID == 0 {
-		return nil // destroyed in this step
-	}
-	if r.leading {
-		ld.HardState = &raftpb.HardState{Term: new(r.term - 1), Vote: new(uint64(0)), Commit: new(ld.HardState.GetCommit())}
+		ld.HardState.Term, ld.HardState.Vote = new(r.term-1), new(uint64(0))
 	}
 	g := l.add(id, r.replica, &ld)
 	g.bornHere, g.fort = r.bornHere, r.fort
@@ -180,6 +191,18 @@ func (l *Loop) unsaid(g *group) {
 			}
 		}
 	}
+}
+
+// heldUp says whether a cold leader has a quorum's support. Learners are taken for voters: then it may be built again for
+// nothing.
+func (l *Loop) heldUp(r *row) bool {
+	held := 1
+	for _, f := range r.forts {
+		if token, up := l.support(f.fort.Node); up && token == f.fort.Token {
+			held++
+		}
+	}
+	return 2*held > len(r.nodes)+1
 }
 
 // concerns says whether a change of support of one of the nodes concerns a cold replica: of a node that its leader is on,

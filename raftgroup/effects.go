@@ -32,9 +32,9 @@ type Events struct {
 	Applied   []Applied
 	Admin     []Admin
 	// Promised tells of changes of what this node promises to others, Supported of the nodes whose support for this one
-	// began under a new token or ran out. Until is read from Config.Supports.
-	Promised  []Promised
-	Supported []base.NodeID
+	// began, or began under a new token, and Lost of those whose support ran out.
+	Promised        []Promised
+	Supported, Lost []base.NodeID
 	// Unreachable are nodes that the transport gave up for now.
 	Unreachable []base.NodeID
 }
@@ -272,6 +272,8 @@ type LogStore interface {
 	// Entries returns entries [lo, hi), cut so that their sizes do not sum to more than maxBytes, but at least one.
 	// terms gives the term of each of these indexes (a cache may be keyed by range, term and index).
 	Entries(id base.RangeID, lo, hi, maxBytes uint64, terms Terms) ([]*raftpb.Entry, error)
+	// Descriptor returns what Load does as Descriptor.
+	Descriptor(base.RangeID) (*metapb.RangeDescriptor, error)
 	// Term returns the term of one entry that is in the log; it is called at Load time only.
 	Term(id base.RangeID, index uint64) (uint64, error)
 }
@@ -285,6 +287,8 @@ type Loaded struct {
 	LastIndex  uint64 // Truncated.Index if the log is empty
 	Applied    uint64
 	Descriptor *metapb.RangeDescriptor // nil until a snapshot or bootstrap wrote it
+
+	terms *Terms // if they are known: of a replica that was cold
 }
 
 // StateMachine applies committed entries. Drivers call it; a Loop never does.

@@ -147,6 +147,11 @@ func (d *disk) Load(id base.RangeID) (Loaded, error) {
 	return l, nil
 }
 
+// Descriptor implements LogStore.
+func (d *disk) Descriptor(id base.RangeID) (*metapb.RangeDescriptor, error) {
+	return d.written[id].desc, nil
+}
+
 // Entries implements LogStore.
 func (d *disk) Entries(id base.RangeID, lo, hi, maxBytes uint64, terms Terms) ([]*raftpb.Entry, error) {
 	r := d.written[id]

@@ -96,8 +96,11 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 		g.applied, g.handed, ld.Applied = g.applied-1, g.handed-1, ld.Applied-1
 	}
 	invariants.Check(ld.Applied >= ld.Truncated.Index, "%s: the log begins at %d and only %d is applied", id, ld.Truncated.Index, ld.Applied)
-	terms, err := loadTerms(ld.Truncated.Index+1, ld.LastIndex, func(i uint64) (uint64, error) { return l.cfg.Store.Term(id, i) })
-	if err != nil {
+	var terms Terms
+	var err error
+	if ld.terms != nil {
+		terms = *ld.terms
+	} else if terms, err = loadTerms(ld.Truncated.Index+1, ld.LastIndex, func(i uint64) (uint64, error) { return l.cfg.Store.Term(id, i) }); err != nil {
 		return nil, err
 	}
 	g.log = logView{
@@ -340,7 +343,7 @@ func (l *Loop) tell(g *group) {
 	}
 	g.told = now
 	now.Thawed, g.thawed = g.thawed, false
-	now.Reason, g.logger.last = g.logger.last, ""
+	now.Reason = g.logger.take()
 	l.eff.Changes = append(l.eff.Changes, now)
 }
 
@@ -359,16 +362,31 @@ func (g *group) roleNow() Role {
 
 // reasons is Raft's logger: it keeps the last thing that Raft said since observers were told of a change, which is why
 // the next one comes. The core logs nothing.
-type reasons struct{ last string }
+type reasons struct {
+	format string
+	args   []any
+}
+
+// take returns what was said last, and forgets it. Most of what Raft says nobody asks for: it is put together here.
+func (r *reasons) take() string {
+	if r.format == "" {
+		return ""
+	}
+	s := fmt.Sprintf(r.format, r.args...)
+	r.format, r.args = "", nil
+	return s
+}
+
+func (r *reasons) say(format string, args ...any) { r.format, r.args = format, args }
 
 func (r *reasons) Debug(...any)                {}
 func (r *reasons) Debugf(string, ...any)       {}
-func (r *reasons) Info(v ...any)               { r.last = fmt.Sprint(v...) }
-func (r *reasons) Infof(f string, v ...any)    { r.last = fmt.Sprintf(f, v...) }
-func (r *reasons) Warning(v ...any)            { r.last = fmt.Sprint(v...) }
-func (r *reasons) Warningf(f string, v ...any) { r.last = fmt.Sprintf(f, v...) }
-func (r *reasons) Error(v ...any)              { r.last = fmt.Sprint(v...) }
-func (r *reasons) Errorf(f string, v ...any)   { r.last = fmt.Sprintf(f, v...) }
+func (r *reasons) Info(v ...any)               { r.say("%s", fmt.Sprint(v...)) }
+func (r *reasons) Infof(f string, v ...any)    { r.say(f, v...) }
+func (r *reasons) Warning(v ...any)            { r.say("%s", fmt.Sprint(v...)) }
+func (r *reasons) Warningf(f string, v ...any) { r.say(f, v...) }
+func (r *reasons) Error(v ...any)              { r.say("%s", fmt.Sprint(v...)) }
+func (r *reasons) Errorf(f string, v ...any)   { r.say(f, v...) }
 func (r *reasons) Fatal(v ...any)              { panic("raft: " + fmt.Sprint(v...)) }
 func (r *reasons) Fatalf(f string, v ...any)   { panic("raft: " + fmt.Sprintf(f, v...)) }
 func (r *reasons) Panic(v ...any)              { panic("raft: " + fmt.Sprint(v...)) }

@@ -219,7 +219,7 @@ func (l *Loop) stepDown(g *group, why string) {
 	for range 2 {
 		_ = g.rn.Step(&raftpb.Message{Type: raftpb.MsgCheckQuorum.Enum(), From: new(raft.LocalAppendThread)})
 	}
-	g.logger.last = why
+	g.logger.say("%s", why)
 	l.touch(g)
 }
 

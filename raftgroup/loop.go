@@ -74,6 +74,9 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	if len(ev.Supported) > 0 {
 		l.supported(ev.Supported)
 	}
+	if len(ev.Lost) > 0 {
+		l.lost(ev.Lost)
+	}
 	l.unreachable(ev.Unreachable)
 	for i := range ev.Applied {
 		l.appliedTo(&ev.Applied[i])
@@ -125,8 +128,7 @@ func (l *Loop) collectAll() {
 		}
 		l.refreshGate(g)
 	}
-	clear(l.dirty)
-	l.dirty = l.dirty[:0]
+	l.dirty = base.Emptied(l.dirty)
 }
 
 // touch has the group asked for its Ready at the end of the step. A leader that rested is ticked again.
@@ -255,17 +257,11 @@ func (l *Loop) admin(a *Admin) {
 }
 
 func (e *Effects) reset() {
-	clear(e.Appends)
-	clear(e.Messages)
-	clear(e.Applies)
-	clear(e.Changes)
 	e.Seq = 0
-	e.Appends, e.Messages, e.Applies = e.Appends[:0], e.Messages[:0], e.Applies[:0]
-	e.ReadsReady, e.Failed, e.SendSnapshot = e.ReadsReady[:0], e.Failed[:0], e.SendSnapshot[:0]
-	clear(e.Gates)
-	e.Cold = e.Cold[:0]
-	e.Commits = e.Commits[:0]
-	e.DropStaged, e.Changes, e.Gates = e.DropStaged[:0], e.Changes[:0], e.Gates[:0]
+	e.Appends, e.Messages, e.Applies = base.Emptied(e.Appends), base.Emptied(e.Messages), base.Emptied(e.Applies)
+	e.ReadsReady, e.Failed, e.SendSnapshot = base.Emptied(e.ReadsReady), base.Emptied(e.Failed), base.Emptied(e.SendSnapshot)
+	e.DropStaged, e.Changes, e.Gates = base.Emptied(e.DropStaged), base.Emptied(e.Changes), base.Emptied(e.Gates)
+	e.Commits, e.Cold = base.Emptied(e.Commits), base.Emptied(e.Cold)
 }
 
 // unreachable tells leaders of followers to which nothing gets through.

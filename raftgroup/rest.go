@@ -66,8 +66,7 @@ func (l *Loop) fortHolds(g *group, id base.ReplicaID) bool {
 	return up && token == f.Token
 }
 
-// supported takes note that the support of nodes began under a new token, or ran out: leaders that it concerns look to
-// their leases, and to followers that may have started again.
+// supported takes note that the support of nodes began: leaders look to followers there, which may have started again.
 func (l *Loop) supported(nodes []base.NodeID) {
 	for _, id := range slices.Sorted(maps.Keys(l.cold)) {
 		if r := l.cold[id]; r.leading && r.concerns(nodes) {
@@ -75,14 +74,31 @@ func (l *Loop) supported(nodes []base.NodeID) {
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.groups)) {
-		g := l.groups[id]
-		if !g.leading || !slices.ContainsFunc(g.log.desc.GetReplicas(), func(r *metapb.Replica) bool {
-			return slices.Contains(nodes, base.NodeID(r.NodeId))
-		}) {
-			continue
+		if g := l.groups[id]; g.leading && g.concerns(nodes) {
+			l.lookUp(g)
 		}
-		l.lookUp(g)
 	}
+}
+
+// lost takes note that the support of nodes ran out: leaders that have no lease without it step down. The others go on as
+// they were: one lost follower wakes no range.
+func (l *Loop) lost(nodes []base.NodeID) {
+	for _, id := range slices.Sorted(maps.Keys(l.cold)) {
+		if r := l.cold[id]; r.leading && r.concerns(nodes) && !l.heldUp(r) {
+			l.wakeSoon(id, nil)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(l.groups)) {
+		if g := l.groups[id]; g.leading && g.concerns(nodes) && l.leaseUntil(g) <= l.now {
+			l.lookUp(g)
+		}
+	}
+}
+
+func (g *group) concerns(nodes []base.NodeID) bool {
+	return slices.ContainsFunc(g.log.desc.GetReplicas(), func(r *metapb.Replica) bool {
+		return slices.Contains(nodes, base.NodeID(r.NodeId))
+	})
 }
 
 // lookUp has a leader look to its lease and its followers.

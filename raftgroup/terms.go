@@ -1,6 +1,9 @@
 package raftgroup
 
-import "sort"
+import (
+	"slices"
+	"sort"
+)
 
 // Terms is the term of each index of a log, as runs: few, because a term lasts long. The zero value is empty.
 type Terms struct{ runs []termRun }
@@ -9,6 +12,9 @@ type termRun struct {
 	from uint64 // first index of the run
 	term uint64
 }
+
+// clip returns the same without room for more.
+func (t *Terms) clip() Terms { return Terms{runs: slices.Clip(slices.Clone(t.runs))} }
 
 // At returns the term of the entry at index, 0 if the index lies before the first run.
 func (t *Terms) At(index uint64) uint64 {

@@ -280,8 +280,8 @@ func (r *rules) quorum(p *process, id base.RangeID, e *raftpb.Entry) {
 		return
 	}
 	st, ok := p.hand.Status(id)
-	if !ok || st.Descriptor == nil || desc.Joint(st.Descriptor) {
-		return
+	if !ok || st.Descriptor == nil || desc.Joint(st.Descriptor) || st.Descriptor.Generation < r.moved[id].generation {
+		return // a node whose applier is stuck knows of older voters than those that commit
 	}
 	voters, have := 0, 0
 	for _, rep := range st.Descriptor.Replicas {

@@ -33,8 +33,8 @@ func Bootstrap(w engine.Writer, d *metapb.RangeDescriptor) error {
 	return r.writeChanged(w, &Replica{})
 }
 
-// Load reads a range's replica. Nil, and no error, if the store holds none that is initialised.
-func Load(r engine.Reader, id base.RangeID) (*Replica, error) {
+// LoadDescriptor reads the descriptor of a range's replica. Nil, and no error, if the store holds none that is initialised.
+func LoadDescriptor(r engine.Reader, id base.RangeID) (*metapb.RangeDescriptor, error) {
 	raw, err := r.Get(keys.RangeDescriptor(id))
 	if errors.Is(err, engine.ErrNotFound) {
 		return nil, nil
@@ -42,14 +42,25 @@ func Load(r engine.Reader, id base.RangeID) (*Replica, error) {
 	if err != nil {
 		return nil, err
 	}
-	rep := &Replica{id: id}
-	if rep.desc, err = desc.Decode(raw); err != nil {
+	d, err := desc.Decode(raw)
+	if err != nil {
 		return nil, corruptState(keys.RangeDescriptor(id), err)
 	}
-	if base.RangeID(rep.desc.RangeId) != id {
-		return nil, corruptState(keys.RangeDescriptor(id), fmt.Errorf("it is that of %s", base.RangeID(rep.desc.RangeId)))
+	if base.RangeID(d.RangeId) != id {
+		return nil, corruptState(keys.RangeDescriptor(id), fmt.Errorf("it is that of %s", base.RangeID(d.RangeId)))
 	}
-	if raw, err = r.Get(keys.RangeApplied(id)); err != nil {
+	return d, nil
+}
+
+// Load reads a range's replica. Nil, and no error, if the store holds none that is initialised.
+func Load(r engine.Reader, id base.RangeID) (*Replica, error) {
+	d, err := LoadDescriptor(r, id)
+	if d == nil || err != nil {
+		return nil, err
+	}
+	rep := &Replica{id: id, desc: d}
+	raw, err := r.Get(keys.RangeApplied(id))
+	if err != nil {
 		return nil, missing(keys.RangeApplied(id), err)
 	}
 	if rep.applied, err = decodePosition(raw); err != nil {

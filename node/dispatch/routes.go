@@ -55,6 +55,13 @@ func (r *routes) moved(asked *metapb.RangeDescriptor, known []*metapb.RangeDescr
 // Learn takes descriptors that another node told.
 func (d *Dispatcher) Learn(ds ...*metapb.RangeDescriptor) { d.routes.learn(ds...) }
 
+// Forget drops a descriptor: nobody has used it for long, and the index has it.
+func (d *Dispatcher) Forget(desc *metapb.RangeDescriptor) {
+	d.routes.mu.Lock()
+	defer d.routes.mu.Unlock()
+	d.routes.cache.Drop(desc)
+}
+
 // Root is the root range's descriptor as far as this node knows.
 func (d *Dispatcher) Root(ctx context.Context) (*metapb.RangeDescriptor, error) {
 	return d.descriptor(ctx, base.KeyspaceRoot, nil)

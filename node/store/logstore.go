@@ -8,6 +8,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/keys"
@@ -56,6 +57,11 @@ func (s *logStore) Load(id base.RangeID) (raftgroup.Loaded, error) {
 		l.Descriptor = replicated.Descriptor()
 	}
 	return l, nil
+}
+
+// Descriptor implements raftgroup.LogStore.
+func (s *logStore) Descriptor(id base.RangeID) (*metapb.RangeDescriptor, error) {
+	return apply.LoadDescriptor(s.eng, id)
 }
 
 func (s *logStore) lastIndex(id base.RangeID, truncated uint64) (uint64, error) {

@@ -114,15 +114,8 @@ func (m *mailbox) isClosed() bool {
 }
 
 func reset(ev *raftgroup.Events) {
-	clear(ev.Messages)
-	clear(ev.Proposals)
-	clear(ev.Applied)
-	clear(ev.Admin)
-	ev.Promised, ev.Supported, ev.Unreachable = ev.Promised[:0], ev.Supported[:0], ev.Unreachable[:0]
-	ev.Messages = ev.Messages[:0]
-	ev.Proposals = ev.Proposals[:0]
-	ev.Reads = ev.Reads[:0]
-	ev.Durable = ev.Durable[:0]
-	ev.Applied = ev.Applied[:0]
-	ev.Admin = ev.Admin[:0]
+	ev.Messages, ev.Proposals, ev.Reads = base.Emptied(ev.Messages), base.Emptied(ev.Proposals), base.Emptied(ev.Reads)
+	ev.Durable, ev.Applied, ev.Admin = base.Emptied(ev.Durable), base.Emptied(ev.Applied), base.Emptied(ev.Admin)
+	ev.Promised, ev.Supported, ev.Lost = base.Emptied(ev.Promised), base.Emptied(ev.Supported), base.Emptied(ev.Lost)
+	ev.Unreachable = base.Emptied(ev.Unreachable)
 }

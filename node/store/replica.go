@@ -1,6 +1,7 @@
 package store
 
 import (
+	"runtime/debug"
 	"slices"
 	"sync/atomic"
 
@@ -125,6 +126,7 @@ func (s *Store) cool(id base.RangeID) {
 	}
 	v := r.view.Swap(nil)
 	r.sm = nil
+	s.cooled.Add(1)
 	s.mu.Lock()
 	if st, ok := s.statuses[id]; ok {
 		st.Descriptor, st.Reason = nil, ""
@@ -133,6 +135,17 @@ func (s *Store) cool(id base.RangeID) {
 	s.mu.Unlock()
 	if v != nil {
 		s.cfg.OnCold(v.Descriptor)
+	}
+}
+
+// giveBackAfter is how many replicas go cold before their memory is given back to the machine: some megabytes.
+const giveBackAfter = 1000
+
+// giveBack returns the memory of many replicas that went cold. The runtime would keep it for minutes on an idle node.
+func (s *Store) giveBack() {
+	if s.cooled.Load() >= giveBackAfter {
+		s.cooled.Store(0)
+		debug.FreeOSMemory()
 	}
 }
 

@@ -118,6 +118,7 @@ type Store struct {
 	supports  *supports
 	transport transport.Transport
 
+	cooled atomic.Int64  // replicas that went cold since memory was last given back
 	nextID atomic.Uint64 // incarnation in the upper 24 bits: ids are never used twice
 
 	mu       sync.RWMutex
@@ -235,6 +236,7 @@ func (s *Store) expire() {
 		select {
 		case <-tick.C:
 			s.waiters.expire(s.Now())
+			s.giveBack()
 		case <-s.expiry:
 			return
 		}

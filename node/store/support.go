@@ -111,7 +111,7 @@ func (p *supports) pass() (next base.Instant) {
 	lost, lossAt := p.req.Lost(now)
 	asks, next := p.req.Due(now)
 	next = min(next, lossAt, p.sup.NextEnd())
-	p.tell(promisedEnds(ended), lost)
+	p.tell(promisedEnds(ended), nil, lost)
 	probe := false
 	if len(p.sharers) > 0 {
 		if at := p.req.ProbeAt(); at > now {
@@ -140,14 +140,15 @@ func (p *supports) pass() (next base.Instant) {
 }
 
 // tell tells every loop. p.mu is held.
-func (p *supports) tell(promised []raftgroup.Promised, supported []base.NodeID) {
-	if len(promised)+len(supported) == 0 {
+func (p *supports) tell(promised []raftgroup.Promised, supported, lost []base.NodeID) {
+	if len(promised)+len(supported)+len(lost) == 0 {
 		return
 	}
 	for _, w := range p.s.workers {
 		w.box.put(func(ev *raftgroup.Events) {
 			ev.Promised = append(ev.Promised, promised...)
 			ev.Supported = append(ev.Supported, supported...)
+			ev.Lost = append(ev.Lost, lost...)
 		})
 	}
 }
@@ -198,7 +199,7 @@ func (p *supports) requested(from base.NodeID, q support.Request) error {
 	if fresh {
 		promised = append(promised, raftgroup.Promised{Node: from, Incarnation: q.Incarnation, Token: a.Token, Live: true})
 	}
-	p.tell(promised, nil)
+	p.tell(promised, nil, nil)
 	p.mu.Unlock()
 	if err != nil {
 		return err
@@ -223,7 +224,7 @@ func (p *supports) answered(from base.NodeID, a support.Answer) {
 		c.(*cell).p.Store(&supported{token, until})
 	}
 	if fresh {
-		p.tell(nil, []base.NodeID{from})
+		p.tell(nil, []base.NodeID{from}, nil)
 		p.hurry()
 	}
 }
