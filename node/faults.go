@@ -14,22 +14,24 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/raftgroup/support"
 )
 
 // faults makes the node's disk and clock unwell on request: for tests of real processes, since libraries that fake a
 // clock do not reach Go programs. Without Config.UnsafeTesting every request is refused, the disk has no wrapper and the
 // clock is the machine's.
 //
-// What a fault of the clock reaches: all that reads the store's clock, which is elections, heartbeats, reads that are
-// given up, deadlines of requests. Timers of the runtime run on true time: they wake a loop, and what the loop then does
-// rests on the clock.
+// What a fault of the clock reaches: its rate, all that reads the store's clock, which is support, leases, elections,
+// heartbeats, deadlines of requests; its steps, the wall clock. Timers of the runtime run on true time: they wake a loop, and
+// what the loop then does rests on the clock.
 type faults struct {
 	faultpb.UnimplementedFaultsServer
 	logger *slog.Logger
 	disk   *engine.DiskFaults  // nil: refused
 	clock  func() base.Instant // nil: the machine's
-	skew   skew
-	member func() *member // nil before the node is part of a cluster
+	skew   skew                // of the store's clock
+	wall   skew                // of the wall clock
+	member func() *member      // nil before the node is part of a cluster
 }
 
 func newFaults(cfg *Config) *faults {
@@ -47,12 +49,16 @@ func (f *faults) SetFaults(_ context.Context, req *faultpb.SetFaultsRequest) (*f
 		return nil, status.Error(codes.FailedPrecondition, "faults are for tests: the node is to be started with --unsafe-testing")
 	}
 	d, c := req.GetDisk(), req.GetClock()
+	if m := c.GetDriftMillionths(); max(m, -m) > support.MaxDrift*1000 {
+		return nil, status.Errorf(codes.InvalidArgument, "a clock that is wrong by %d millionths: leases allow for %d", m, support.MaxDrift*1000)
+	}
 	f.logger.Warn("faults", "disk", d, "clock", c)
 	f.disk.Set(engine.DiskState{
 		StallSyncs: d.GetStallSyncs(), Slow: time.Duration(d.GetSlowMicros()) * time.Microsecond, FailReads: d.GetFailReads(),
 		FailWrites: d.GetFailWrites(), FailSyncs: d.GetFailSyncs(), Full: d.GetFull(),
 	})
-	f.skew.set(time.Duration(c.GetStepNanos()), c.GetDriftMillionths(), c.GetFrozen())
+	f.skew.set(0, c.GetDriftMillionths(), false)
+	f.wall.set(time.Duration(c.GetStepNanos()), c.GetDriftMillionths(), c.GetFrozen())
 	return &faultpb.SetFaultsResponse{ClockNanos: int64(f.skew.now())}, nil
 }
 
@@ -83,6 +89,15 @@ func (f *faults) CreateRanges(_ context.Context, req *faultpb.CreateRangesReques
 		return nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return &faultpb.CreateRangesResponse{}, nil
+}
+
+// unixMicros is the wall clock as it seems to be.
+func (f *faults) unixMicros() int64 {
+	now := time.Now()
+	if f.disk != nil {
+		now = now.Add(f.wall.now().Sub(store.Now()))
+	}
+	return now.UnixMicro()
 }
 
 // skew is a clock that differs from the machine's.

@@ -183,7 +183,7 @@ func (n *Node) run(out *join.Outcome) error {
 	}
 	m.dispatch = dispatch.New(dispatch.Config{
 		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
-		CreatedMicros: id.ClusterCreatedUnixMicros, Root: n.askRoot,
+		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
 	})
 	if out.Root != nil {
 		m.dispatch.Learn(out.Root)

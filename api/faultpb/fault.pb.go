@@ -302,12 +302,13 @@ func (x *Disk) GetFull() bool {
 	return false
 }
 
-// Clock is how the node's monotonic clock differs from the machine's from now on. What steps have added stays.
+// Clock is how the node's clocks differ from the machine's from now on. The wall clock is stepped and stopped. The clock that
+// counts since boot, on which leases rest, is what nobody can set: it runs at another rate, within what leases allow.
 type Clock struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
-	StepNanos       int64                  `protobuf:"varint,1,opt,name=step_nanos,json=stepNanos,proto3" json:"step_nanos,omitempty"`                   // it jumps by this, once
-	DriftMillionths int64                  `protobuf:"varint,2,opt,name=drift_millionths,json=driftMillionths,proto3" json:"drift_millionths,omitempty"` // and runs that much faster, or slower
-	Frozen          bool                   `protobuf:"varint,3,opt,name=frozen,proto3" json:"frozen,omitempty"`                                          // or stands still
+	StepNanos       int64                  `protobuf:"varint,1,opt,name=step_nanos,json=stepNanos,proto3" json:"step_nanos,omitempty"`                   // the wall clock jumps by this, once; it stays
+	DriftMillionths int64                  `protobuf:"varint,2,opt,name=drift_millionths,json=driftMillionths,proto3" json:"drift_millionths,omitempty"` // both run that much faster, or slower; at most 5 %
+	Frozen          bool                   `protobuf:"varint,3,opt,name=frozen,proto3" json:"frozen,omitempty"`                                          // the wall clock stands still
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }

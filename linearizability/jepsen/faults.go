@@ -49,11 +49,11 @@ func clockNemeses() []Nemesis {
 	}
 	drift := func(r *base.Rand) *faultpb.Clock { return &faultpb.Clock{DriftMillionths: r.Int63n(100_000) - 50_000} }
 	return []Nemesis{
-		row("clock-step", "a node's clock jumps by 10 ms to 3 s", one, step(10*time.Millisecond, 3*time.Second)),
-		row("clock-step-leader", "the clock of the leader's node jumps by 10 ms to 3 s", leader, step(10*time.Millisecond, 3*time.Second)),
-		row("clock-step-far", "a node's clock jumps by up to ten minutes", one, step(time.Minute, 10*time.Minute)),
-		row("clock-drift", "every clock runs up to 5 % fast or slow, all the same", everybody, drift),
-		row("clock-freeze", "a node's clock stands still", leader, func(*base.Rand) *faultpb.Clock { return &faultpb.Clock{Frozen: true} }),
+		row("clock-step", "a node's wall clock jumps by 10 ms to 3 s", one, step(10*time.Millisecond, 3*time.Second)),
+		row("clock-step-leader", "the wall clock of the leader's node jumps by 10 ms to 3 s", leader, step(10*time.Millisecond, 3*time.Second)),
+		row("clock-step-far", "a node's wall clock jumps by up to ten minutes", one, step(time.Minute, 10*time.Minute)),
+		row("clock-drift", "every clock runs up to 5 % fast or slow, as far as leases allow", everybody, drift),
+		row("clock-freeze", "a node's wall clock stands still", leader, func(*base.Rand) *faultpb.Clock { return &faultpb.Clock{Frozen: true} }),
 	}
 }
 

@@ -30,6 +30,7 @@ type Config struct {
 	Logger    *slog.Logger
 	// CreatedMicros is when the cluster was made: the origin of the revisions of sharded keyspaces.
 	CreatedMicros int64
+	UnixMicros    func() int64 // the wall clock; nil: the machine's
 	// Root finds the descriptor of the root range when this node has no replica of it and knows none.
 	Root func(context.Context) (*metapb.RangeDescriptor, error)
 }
@@ -62,6 +63,9 @@ type remote struct {
 // New makes a dispatcher.
 func New(cfg Config) *Dispatcher {
 	ctx, cancel := context.WithCancel(context.Background())
+	if cfg.UnixMicros == nil {
+		cfg.UnixMicros = func() int64 { return time.Now().UnixMicro() }
+	}
 	d := &Dispatcher{
 		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
 		changed: make(chan struct{}), ctx: ctx, cancel: cancel,
@@ -95,7 +99,7 @@ func (d *Dispatcher) Changed(c raftgroup.StateChange) {
 }
 
 // NowMicros is the time since the cluster was made, for the revisions of sharded keyspaces.
-func (d *Dispatcher) NowMicros() int64 { return time.Now().UnixMicro() - d.cfg.CreatedMicros }
+func (d *Dispatcher) NowMicros() int64 { return d.cfg.UnixMicros() - d.cfg.CreatedMicros }
 
 // Propose carries a command to the leader of the range that holds key and returns its response.
 func (d *Dispatcher) Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
