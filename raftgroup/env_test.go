@@ -66,6 +66,8 @@ type testNode struct {
 	staged      map[string]*diskReplica
 	stopped     bool
 	lastChange  map[base.RangeID]StateChange
+	gates       map[base.RangeID]*Gate
+	cold        int
 	holdSync    bool
 	holdApply   bool
 }
@@ -218,6 +220,13 @@ func (w *world) step(n *testNode) {
 		w.logf("n%d drops snapshot %s", n.id, token)
 		delete(n.staged, token)
 	}
+	for _, c := range eff.Gates {
+		if n.gates == nil {
+			n.gates = map[base.RangeID]*Gate{}
+		}
+		n.gates[c.Range] = c.Gate
+	}
+	n.cold += len(eff.Cold)
 	for _, c := range eff.Changes {
 		n.lastChange[c.Range] = c
 		if c.Destroyed {
@@ -437,7 +446,8 @@ func copyMessage(m Message) Message {
 }
 
 func empty(ev *Events) bool {
-	return len(ev.Messages)+len(ev.Proposals)+len(ev.Reads)+len(ev.Durable)+len(ev.Applied)+len(ev.Admin) == 0
+	return len(ev.Messages)+len(ev.Proposals)+len(ev.Reads)+len(ev.Durable)+len(ev.Applied)+len(ev.Admin)+
+		len(ev.Promised)+len(ev.Supported)+len(ev.Lost) == 0
 }
 
 func (w *world) leader(id base.RangeID) *testNode {
@@ -456,6 +466,9 @@ func (w *world) leader(id base.RangeID) *testNode {
 func describe(m *Message) string {
 	if m.TooOld != 0 {
 		return fmt.Sprintf("too old: %d and later only", m.TooOld)
+	}
+	if f := m.Fort; f != nil {
+		return fmt.Sprintf("%s at term %d", [...]string{FortAsk: "fortify", FortGiven: "fortified", FortRelease: "released", FortInquire: "do you lead"}[f.Kind], f.Term)
 	}
 	s := raft.DescribeMessage(m.Raft, func(b []byte) string {
 		_, cmd, ok := DecodeProposal(b)

@@ -80,9 +80,9 @@ func (p *pairState) key() string {
 }
 
 const (
-	exploreUnit  = 100 * ms // of true time
-	exploreD     = 200 * time.Millisecond
-	exploreMax   = 300 * time.Millisecond
+	exploreUnit = 100 * ms // of true time
+	exploreD    = 200 * time.Millisecond
+	exploreMax  = 300 * time.Millisecond
 )
 
 func exploreConfig(node base.NodeID, inc base.Incarnation) Config {
@@ -264,4 +264,3 @@ func TestTheExplorationIsAlive(t *testing.T) {
 		t.Error("clocks that are wrong by 40 % broke no promise")
 	}
 }
-

@@ -1,0 +1,307 @@
+package raftgroup
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/raftgroup/support"
+)
+
+// leaseWorld is a world whose nodes support each other as the test says.
+type leaseWorld struct {
+	*world
+	epoch map[[2]base.NodeID]uint64 // of the support of the first for the second
+	live  map[[2]base.NodeID]bool
+}
+
+// supports is what one node has of the others.
+type supports struct {
+	w  *leaseWorld
+	of base.NodeID
+}
+
+func (s supports) Support(from base.NodeID) (support.Token, base.Instant) {
+	k := [2]base.NodeID{from, s.of}
+	if s.w.epoch[k] == 0 {
+		return support.Token{}, 0
+	}
+	token := support.Token{Incarnation: s.w.nodes[from].incarnation, Epoch: s.w.epoch[k]}
+	if !s.w.live[k] {
+		return token, s.w.now
+	}
+	return token, s.w.now.Add(200 * time.Millisecond)
+}
+
+const leaseRange = base.RangeID(7)
+
+// newLeaseWorld is three nodes that all support each other, with one range that has a leader.
+func newLeaseWorld(t *testing.T, set func(*Config)) *leaseWorld {
+	t.Helper()
+	w := &leaseWorld{world: newWorld(11), epoch: map[[2]base.NodeID]uint64{}, live: map[[2]base.NodeID]bool{}}
+	w.cut = map[[2]base.NodeID]bool{}
+	w.config = func(c *Config) {
+		c.Supports, c.SupportDuration = supports{w, c.Node}, 300*time.Millisecond
+		if set != nil {
+			set(c)
+		}
+	}
+	for id := range base.NodeID(3) {
+		w.addNode(id + 1)
+	}
+	w.place(descriptor(leaseRange, 1, 2, 3))
+	for _, n := range w.sorted() {
+		w.start(n)
+	}
+	for _, a := range w.sorted() {
+		for _, b := range w.sorted() {
+			if a != b {
+				w.support(a.id, b.id)
+			}
+		}
+	}
+	w.run(2500 * time.Millisecond)
+	if l := w.leader(leaseRange); l == nil || !w.leased(l) {
+		t.Fatalf("no leader with a lease:\n%s", w.trace.String())
+	}
+	return w
+}
+
+// support has one node support another from now on, under a new token.
+func (w *leaseWorld) support(from, of base.NodeID) {
+	k := [2]base.NodeID{from, of}
+	w.epoch[k]++
+	w.live[k] = true
+	token := support.Token{Incarnation: w.nodes[from].incarnation, Epoch: w.epoch[k]}
+	w.nodes[from].ev.Promised = append(w.nodes[from].ev.Promised, Promised{Node: of, Incarnation: w.nodes[of].incarnation, Token: token, Live: true})
+	w.nodes[of].ev.Supported = append(w.nodes[of].ev.Supported, from)
+}
+
+// withdraw ends it: the requester's time is over a little before.
+func (w *leaseWorld) withdraw(from, of base.NodeID) {
+	k := [2]base.NodeID{from, of}
+	w.live[k] = false
+	token := support.Token{Incarnation: w.nodes[from].incarnation, Epoch: w.epoch[k]}
+	w.nodes[of].ev.Lost = append(w.nodes[of].ev.Lost, from)
+	w.nodes[from].ev.Promised = append(w.nodes[from].ev.Promised, Promised{Node: of, Token: token})
+}
+
+// leased says whether readers at a node see a valid lease.
+func (w *leaseWorld) leased(n *testNode) bool {
+	g := n.gates[leaseRange]
+	return g != nil && !n.stopped && g.Until(supports{w, n.id}) > w.now
+}
+
+// others are the nodes but one.
+func (w *leaseWorld) others(not *testNode) (out []*testNode) {
+	for _, n := range w.sorted() {
+		if n != not {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func (w *leaseWorld) mustLead(t *testing.T, n *testNode) {
+	t.Helper()
+	if l := w.leader(leaseRange); l != n || !w.leased(n) {
+		t.Fatalf("n%d does not lead under a lease:\n%s", n.id, w.trace.String())
+	}
+}
+
+// While a node supports the leader's, its replica neither votes nor campaigns, and whoever asks learns nothing.
+func TestRuleFortifiedFollowersElectNobody(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	a, b := w.others(l)[0], w.others(l)[1]
+	w.withdraw(a.id, l.id) // a alone is free
+	w.cut[[2]base.NodeID{l.id, a.id}] = true
+	w.trace.Reset()
+	w.run(5 * time.Second)
+	if got := w.trace.String(); !strings.Contains(got, "MsgPreVote") || !strings.Contains(got, "do you lead") {
+		t.Errorf("n%d did not campaign, or n%d did not ask the leader:\n%s", a.id, b.id, got)
+	}
+	w.mustLead(t, l)
+}
+
+// A quorum that withdraws its support elects another, at once and not after an election's time-out; the old leader has
+// stepped down by then.
+func TestRuleTheEndOfSupportElects(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	for _, n := range w.others(l) {
+		w.cut[[2]base.NodeID{l.id, n.id}], w.cut[[2]base.NodeID{n.id, l.id}] = true, true
+		w.withdraw(n.id, l.id)
+	}
+	w.run(150 * time.Millisecond)
+	if now := w.leader(leaseRange); now == l || now == nil || !w.leased(now) || w.leased(l) {
+		t.Errorf("leader %v:\n%s", now, w.trace.String())
+	}
+}
+
+// A leader that no quorum supports steps down and says so; its followers are free without waiting for anything.
+func TestRuleALeaderWithoutSupportReleases(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	w.trace.Reset()
+	for _, n := range w.others(l) { // its disk is stuck, say: it asks no more, and the others' promises last a while yet
+		w.live[[2]base.NodeID{n.id, l.id}] = false
+		l.ev.Lost = append(l.ev.Lost, n.id)
+	}
+	w.run(150 * time.Millisecond)
+	if now := w.leader(leaseRange); now == l || now == nil || !strings.Contains(w.trace.String(), "released at term") {
+		t.Errorf("leader %v:\n%s", now, w.trace.String())
+	}
+}
+
+// The word that a leader leads no more may be lost: a follower that holds a vote back asks.
+func TestRuleALostReleaseIsAskedFor(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	a, b := w.others(l)[0], w.others(l)[1]
+	// The leader starts again, unheard; its node's support goes on, as if its new process had not been heard of.
+	w.crash(l)
+	w.start(l)
+	w.run(50 * time.Millisecond)
+	w.withdraw(a.id, l.id)
+	w.trace.Reset()
+	w.run(2 * time.Second)
+	got := w.trace.String()
+	if !strings.Contains(got, "do you lead") || !strings.Contains(got, "released") || w.leader(leaseRange) == nil {
+		t.Errorf("n%d held its vote back for ever:\n%s", b.id, got)
+	}
+}
+
+// A leader that hands its leadership over reads under no lease from then on, and its followers vote against their promise.
+func TestRuleATransferGivesTheLeaseUp(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	to := w.others(l)[0]
+	l.ev.Admin = append(l.ev.Admin, Admin{Range: leaseRange, Transfer: base.ReplicaID(to.id)})
+	w.step(l)
+	if w.leased(l) {
+		t.Fatal("it asked another to campaign and reads on")
+	}
+	w.run(time.Second)
+	w.mustLead(t, to)
+}
+
+// A transfer that fails leaves a leader that may never read under a lease again at its term: another term begins.
+func TestRuleAFailedTransferEndsTheTerm(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	term := l.lastChange[leaseRange].Term
+	to := w.others(l)[0]
+	w.cut[[2]base.NodeID{l.id, to.id}] = true
+	l.ev.Admin = append(l.ev.Admin, Admin{Range: leaseRange, Transfer: base.ReplicaID(to.id)})
+	w.run(200 * time.Millisecond)
+	delete(w.cut, [2]base.NodeID{l.id, to.id})
+	w.run(6 * time.Second)
+	if now := w.leader(leaseRange); now == nil || !w.leased(now) || now.lastChange[leaseRange].Term == term {
+		t.Errorf("no lease after a transfer that failed:\n%s", w.trace.String())
+	}
+}
+
+// A node that has started again does not know what it promised: it elects nobody for as long as any promise lasts.
+func TestRuleANodeThatStartedAgainIsSilent(t *testing.T) {
+	w := newLeaseWorld(t, func(c *Config) {
+		if c.Incarnation > 1 {
+			c.SilentFor = time.Second
+		}
+	})
+	l := w.leader(leaseRange)
+	for _, n := range w.others(l) {
+		w.cut[[2]base.NodeID{l.id, n.id}], w.cut[[2]base.NodeID{n.id, l.id}] = true, true
+		w.crash(n)
+		w.start(n)
+	}
+	began := w.now
+	w.run(990 * time.Millisecond)
+	if now := w.leader(leaseRange); now != l {
+		t.Fatalf("n%d was elected after %s, while the old lease may last:\n%s", now.id, w.now.Sub(began), w.trace.String())
+	}
+	w.run(4 * time.Second)
+	if now := w.leader(leaseRange); now == l {
+		t.Errorf("nobody was elected:\n%s", w.trace.String())
+	}
+}
+
+// An idle range rests, goes cold, and is there again for a read and a proposal, under the same leader at the same term.
+func TestRuleAColdRangeGoesOn(t *testing.T) {
+	w := newLeaseWorld(t, func(c *Config) { c.ColdAfter = 3 * time.Second })
+	l := w.leader(leaseRange)
+	term := l.lastChange[leaseRange].Term
+	w.run(5 * time.Second)
+	for _, n := range w.sorted() {
+		if n.cold == 0 || n.wake != base.Never {
+			t.Errorf("n%d: went cold %d times, its next step is due at %d", n.id, n.cold, n.wake)
+		}
+	}
+	st, ok := l.loop.Status(leaseRange)
+	if !ok || st.Role != Leader || !st.Resting || st.LeaseLeft <= 0 || len(st.Supporters) != 2 || st.Leader != st.Replica {
+		t.Errorf("a cold leader says of itself %+v", st)
+	}
+	l.ev.Reads = append(l.ev.Reads, Read{leaseRange, 99})
+	w.run(50 * time.Millisecond)
+	seq := w.propose(l, leaseRange, "after the cold", nil)
+	w.run(2 * time.Second)
+	if !outcome(l, "read 99: ready") || !outcome(l, "proposal "+itoa(seq)+": applied") {
+		t.Errorf("a cold range does not serve: %v\n%s", l.outcomes, w.trace.String())
+	}
+	if now := l.lastChange[leaseRange].Term; now != term {
+		t.Errorf("it was elected again at term %d; it led at %d", now, term)
+	}
+	for _, n := range w.sorted() {
+		if c := n.disk.written[leaseRange].commands; len(c) == 0 || c[len(c)-1] != "after the cold" {
+			t.Errorf("n%d has applied %v", n.id, c)
+		}
+	}
+}
+
+// Cold followers of a leader that is lost elect another.
+func TestRuleColdFollowersElect(t *testing.T) {
+	w := newLeaseWorld(t, func(c *Config) { c.ColdAfter = 3 * time.Second })
+	l := w.leader(leaseRange)
+	w.run(5 * time.Second)
+	l.stopped = true
+	for _, n := range w.others(l) {
+		w.withdraw(n.id, l.id)
+	}
+	w.run(300 * time.Millisecond)
+	if now := w.leader(leaseRange); now == nil || !w.leased(now) {
+		t.Errorf("nobody leads:\n%s", w.trace.String())
+	}
+}
+
+// One lost follower of a resting leader costs nothing; when it is back, the leader looks after it.
+func TestRuleALostFollowerWakesNobody(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	w.run(5 * time.Second)
+	lost := w.others(l)[0]
+	w.crash(lost)
+	w.withdraw(lost.id, l.id)
+	w.run(time.Second)
+	if st, _ := l.loop.Status(leaseRange); !st.Resting {
+		t.Errorf("the leader does not rest:\n%s", w.trace.String())
+	}
+	w.start(lost)
+	w.support(lost.id, l.id)
+	w.support(l.id, lost.id)
+	w.run(time.Second)
+	if st, _ := lost.loop.Status(leaseRange); st.Fortified != l.id {
+		t.Errorf("the follower that is back is not fortified: %+v\n%s", st, w.trace.String())
+	}
+}
+
+func outcome(n *testNode, what string) bool {
+	for _, o := range n.outcomes {
+		if o == what {
+			return true
+		}
+	}
+	return false
+}
+
+func itoa(n uint64) string { return strings.TrimPrefix(base.RangeID(n).String(), "r") }
