@@ -218,7 +218,6 @@ func (l *Loop) receiveFort(g *group, m *Message) {
 	case FortAsk:
 		l.askedToFortify(g, m)
 	case FortGiven:
-		g.spoke[m.FromReplica] = l.now
 		l.fortified(g, m)
 	case FortRelease:
 		l.released(g, m)

@@ -121,6 +121,7 @@ func (l *Loop) fortified(g *group, m *Message) {
 	if old := g.lease.forts[m.FromReplica]; old.Node == m.FromNode && m.Fort.Token.Less(old.Token) {
 		return
 	}
+	g.spoke[m.FromReplica] = l.now
 	g.lease.forts[m.FromReplica] = Fort{m.FromNode, m.Fort.Token}
 	g.lease.stale = true
 	l.touch(g)
@@ -185,23 +186,24 @@ func (l *Loop) giveUp(g *group) {
 
 // checkLease has a leader step down that no quorum supports any more, or whose transfer failed: nothing keeps others from
 // being elected, and a node whose disk is stuck or that nobody hears is better off following.
-func (l *Loop) checkLease(g *group) {
+func (l *Loop) checkLease(g *group) (steppedDown bool) {
 	if g.role != raft.StateLeader || l.cfg.Supports == nil || g.soleVoter() {
-		return
+		return false
 	}
 	switch until := l.leaseUntil(g); {
 	case g.lease.givenUp:
 		if l.now.Sub(g.lease.gaveAt) >= l.cfg.electionTimeout() {
-			l.stepDown(g, "the transfer of its leadership failed")
+			return l.stepDown(g, "the transfer of its leadership failed")
 		}
 	case until > l.now:
 		g.lease.held = true
 	case mutant.Is(mutant.LeaderWithoutSupportStays):
 	case g.lease.held:
-		l.stepDown(g, "no quorum supports its node any more")
+		return l.stepDown(g, "no quorum supports its node any more")
 	case l.now.Sub(g.lease.since) >= 2*l.cfg.electionTimeout() && l.everSupported(g):
-		l.stepDown(g, "no quorum has supported its node since it was elected")
+		return l.stepDown(g, "no quorum has supported its node since it was elected")
 	}
+	return false
 }
 
 // everSupported says whether any of the range's nodes ever supported this one: a cluster whose nodes know nothing of
@@ -215,12 +217,13 @@ func (l *Loop) everSupported(g *group) bool {
 
 // stepDown makes a follower of a leader. Raft does so when it finds that no quorum was active since it last looked; the
 // second look of two finds that.
-func (l *Loop) stepDown(g *group, why string) {
+func (l *Loop) stepDown(g *group, why string) bool {
 	for range 2 {
 		_ = g.rn.Step(&raftpb.Message{Type: raftpb.MsgCheckQuorum.Enum(), From: new(raft.LocalAppendThread)})
 	}
 	g.logger.say("%s", why)
 	l.touch(g)
+	return g.rn.BasicStatus().RaftState != raft.StateLeader
 }
 
 // leaseStatus says what a replica's lease is now.

@@ -25,7 +25,10 @@ func (g *group) resting() bool { return g.leading && g.tickAt == base.Never }
 
 // tick is a leader's, a few times a second while its range is in use.
 func (l *Loop) tick(g *group) {
-	l.checkLease(g)
+	if l.checkLease(g) {
+		g.tickAt = base.Never
+		return
+	}
 	l.askForts(g)
 	l.sayParted(g)
 	if l.mayRest(g) {
@@ -103,7 +106,9 @@ func (g *group) concerns(nodes []base.NodeID) bool {
 
 // lookUp has a leader look to its lease and its followers.
 func (l *Loop) lookUp(g *group) {
-	l.checkLease(g)
+	if l.checkLease(g) {
+		return
+	}
 	l.touch(g)
 	g.lease.ask = true
 	g.tickAt = l.now // a follower that has started again knows of no leader

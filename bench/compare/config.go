@@ -28,7 +28,7 @@ func Full(seed uint64) Config {
 		Seed: seed, Pairs: 5, Length: 5 * time.Second, Warmup: 700 * time.Millisecond,
 		Rest: 150 * time.Millisecond, Probe: 150 * time.Millisecond,
 		Keys: 10_000, ValueBytes: 128, Conns: 6,
-		Ops: []string{"put", "get"}, Clients: []int{1, 64, 512},
+		Ops: []string{"put", "get", GetAtLeader}, Clients: []int{1, 64, 512},
 		Stored: 1_000_000,
 		Groups: []int{1, 48}, LoopPairs: 3, LoopLength: 3 * time.Second, LoopClient: 512,
 	}

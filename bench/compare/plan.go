@@ -11,6 +11,9 @@ const (
 	B
 )
 
+// GetAtLeader is a linearizable get whose clients all call the leader's node.
+const GetAtLeader = "get@leader"
+
 // Propose is the operation of the loops: one entry proposed, committed and applied.
 const Propose = "propose"
 

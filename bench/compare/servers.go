@@ -36,8 +36,17 @@ type profile struct {
 }
 
 func (s *servers) load(ctx context.Context, cell Cell, side Side, begin, end func() error) (report closed.Report, err error) {
+	op := cell.Op
+	endpoints := s.clusters[side].Endpoints
+	if op == GetAtLeader {
+		i, err := s.clusters[side].Leader(ctx)
+		if err != nil {
+			return report, err
+		}
+		op, endpoints = "get", endpoints[i:i+1]
+	}
 	args := []string{
-		"-op", cell.Op, "-clients", strconv.Itoa(cell.Clients), "-keys", strconv.Itoa(s.config.Keys),
+		"-op", op, "-clients", strconv.Itoa(cell.Clients), "-keys", strconv.Itoa(s.config.Keys),
 		"-warmup", s.config.Warmup.String(), "-length", s.config.Length.String(),
 	}
 	if what := (profile{cell, side}); s.profiles != "" && !s.profiled[what] {
@@ -52,19 +61,19 @@ func (s *servers) load(ctx context.Context, cell Cell, side Side, begin, end fun
 			return start()
 		}
 	}
-	return s.run(ctx, s.clusters[side], args, begin, end)
+	return s.run(ctx, s.clusters[side], endpoints, args, begin, end)
 }
 
 // preload stores the first n keys.
 func (s *servers) preload(ctx context.Context, c *peer.Cluster, n int) (closed.Report, error) {
 	const clients = 16 // enough to keep three members busy with transactions of 128 puts
 	nothing := func() error { return nil }
-	return s.run(ctx, c, []string{"-op", load.Preload, "-clients", strconv.Itoa(clients), "-keys", strconv.Itoa(n)}, nothing, nothing)
+	return s.run(ctx, c, c.Endpoints, []string{"-op", load.Preload, "-clients", strconv.Itoa(clients), "-keys", strconv.Itoa(n)}, nothing, nothing)
 }
 
-func (s *servers) run(ctx context.Context, c *peer.Cluster, args []string, begin, end func() error) (closed.Report, error) {
+func (s *servers) run(ctx context.Context, c *peer.Cluster, endpoints, args []string, begin, end func() error) (closed.Report, error) {
 	started, err := startChild(ctx, s.loader, append(args,
-		"-endpoints", strings.Join(c.Endpoints, ","), "-conns", strconv.Itoa(s.config.Conns),
+		"-endpoints", strings.Join(endpoints, ","), "-conns", strconv.Itoa(s.config.Conns),
 		"-value-bytes", strconv.Itoa(s.config.ValueBytes), "-seed", strconv.FormatUint(s.config.Seed, 10)))
 	if err != nil {
 		return closed.Report{}, err

@@ -2,8 +2,6 @@ package failover
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,62 +16,11 @@ import (
 	"github.com/cairndb/cairn/bench/peer"
 )
 
-// System is a kind of server, and how its leader is found.
+// System is a kind of server, with arguments besides its defaults.
 type System struct {
 	Name string
 	peer.System
-	More   []string // arguments besides the defaults
-	Leader func(ctx context.Context, l peer.Layout) (int, error)
-}
-
-// Cairn is the product.
-func Cairn(binary string, more ...string) System {
-	s := peer.Cairn{Path: binary}
-	return System{Name: "cairn", System: s, More: more, Leader: func(ctx context.Context, l peer.Layout) (int, error) {
-		for i := range l.Client {
-			out, err := exec.CommandContext(ctx, binary, "status", "--ranges", "-o", "json", "--host", l.Client[i]).Output()
-			if err != nil {
-				continue
-			}
-			var st struct {
-				Ranges []struct {
-					Keyspace string
-					Leader   struct{ Address string }
-				}
-			}
-			if err := json.Unmarshal(out, &st); err != nil {
-				return 0, err
-			}
-			for _, r := range st.Ranges {
-				for n, a := range l.Client {
-					if r.Keyspace == "default" && r.Leader.Address == a {
-						return n, nil
-					}
-				}
-			}
-		}
-		return 0, errors.New("no node knows a leader")
-	}}
-}
-
-// Etcd is etcd's server.
-func Etcd(name, binary string, more ...string) System {
-	return System{Name: name, System: peer.Etcd{Path: binary}, More: more, Leader: func(ctx context.Context, l peer.Layout) (int, error) {
-		for i, e := range l.Client {
-			c, err := client(e)
-			if err != nil {
-				return 0, err
-			}
-			ctx, cancel := context.WithTimeout(ctx, time.Second)
-			st, err := c.Status(ctx, e)
-			cancel()
-			_ = c.Close() // it has answered, or will not
-			if err == nil && st.Leader == st.Header.MemberId {
-				return i, nil
-			}
-		}
-		return 0, errors.New("no node leads")
-	}}
+	More []string
 }
 
 func client(endpoint string) (*clientv3.Client, error) {

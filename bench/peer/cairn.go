@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -52,6 +53,31 @@ func (c Cairn) Ready(ctx context.Context, l Layout) error {
 		return fmt.Errorf("cairn status: %w", err)
 	}
 	return allVoters(out)
+}
+
+// Leader implements System.
+func (c Cairn) Leader(ctx context.Context, l Layout) (int, error) {
+	for _, host := range l.Client {
+		out, err := exec.CommandContext(ctx, c.Path, "status", "--ranges", "-o", "json", "--host", host).Output()
+		if err != nil {
+			continue // it is down, or cut off
+		}
+		var st struct {
+			Ranges []struct {
+				Keyspace string
+				Leader   struct{ Address string }
+			}
+		}
+		if err := json.Unmarshal(out, &st); err != nil {
+			return 0, fmt.Errorf("cairn status: %w", err)
+		}
+		for _, r := range st.Ranges {
+			if i := slices.Index(l.Client[:], r.Leader.Address); r.Keyspace == "default" && i >= 0 {
+				return i, nil
+			}
+		}
+	}
+	return 0, errors.New("no node knows a leader")
 }
 
 // allVoters checks that every range has a voter on each node.

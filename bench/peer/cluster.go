@@ -46,6 +46,8 @@ type System interface {
 	// Syncs is how often node i has synced anything to disk since its start, by its own counters; ok is false if it
 	// has none.
 	Syncs(ctx context.Context, l Layout, i int) (n float64, ok bool, err error)
+	// Leader is the node that leads: for Cairn, the range of the default keyspace.
+	Leader(ctx context.Context, l Layout) (int, error)
 	// ProfileURL is where node i serves Go's CPU profile; it does so only if the system was told to.
 	ProfileURL(l Layout, i int) string
 }
@@ -172,6 +174,9 @@ func (c *Cluster) Profile(ctx context.Context, d time.Duration, prefix string) e
 	}
 	return group.Wait()
 }
+
+// Leader is the place of the node that leads in Endpoints.
+func (c *Cluster) Leader(ctx context.Context) (int, error) { return c.system.Leader(ctx, c.layout) }
 
 // Stop kills the processes and waits for their end. Their stores stay: Start empties them.
 func (c *Cluster) Stop() error {

@@ -2,6 +2,7 @@ package peer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -62,6 +63,32 @@ func (e Etcd) Syncs(ctx context.Context, l Layout, i int) (float64, bool, error)
 		return 0, false, fmt.Errorf("etcd's metrics do not count its syncs")
 	}
 	return log + 2*commits, true, nil
+}
+
+// Leader implements System.
+func (e Etcd) Leader(ctx context.Context, l Layout) (int, error) {
+	for i, endpoint := range l.Client {
+		leads, err := leadsAt(ctx, endpoint)
+		if err == nil && leads {
+			return i, nil
+		}
+	}
+	return 0, errors.New("no node leads")
+}
+
+func leadsAt(ctx context.Context, endpoint string) (bool, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	conn, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}, Context: ctx, Logger: zap.NewNop()})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = conn.Close() }() // the answer has come
+	st, err := conn.Status(ctx, endpoint)
+	if err != nil {
+		return false, err
+	}
+	return st.Leader == st.Header.MemberId, nil
 }
 
 // readTimeout bounds one question to a server that is coming up.

@@ -88,6 +88,8 @@ func (p program) Args(Layout, int) []string { return p.args }
 
 func (p program) Ready(context.Context, Layout) error { return p.ready }
 
+func (program) Leader(context.Context, Layout) (int, error) { return 0, nil }
+
 func (p program) ProfileURL(_ Layout, i int) string { return p.profile[i%len(p.profile)] }
 
 func (p program) Syncs(_ context.Context, _ Layout, i int) (float64, bool, error) {

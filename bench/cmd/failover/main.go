@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/bench/failover"
+	"github.com/cairndb/cairn/bench/peer"
 )
 
 func main() {
@@ -44,8 +45,8 @@ func run(ctx context.Context, s *failover.Suite, modes, systems, more []string, 
 	}
 	cairn, etcd := filepath.Join(out, "cairn"), filepath.Join(out, "etcd")
 	known := map[string]failover.System{
-		"cairn": failover.Cairn(cairn, more...), "etcd": failover.Etcd("etcd", etcd),
-		"etcd-tuned": failover.Etcd("etcd-tuned", etcd, "--heartbeat-interval", "20", "--election-timeout", "200"),
+		"cairn": {Name: "cairn", System: peer.Cairn{Path: cairn}, More: more}, "etcd": {Name: "etcd", System: peer.Etcd{Path: etcd}},
+		"etcd-tuned": {Name: "etcd-tuned", System: peer.Etcd{Path: etcd}, More: []string{"--heartbeat-interval", "20", "--election-timeout", "200"}},
 	}
 	for _, name := range systems {
 		sys, ok := known[name]
