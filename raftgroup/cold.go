@@ -80,7 +80,7 @@ func (l *Loop) mayCool(g *group) bool {
 	if g.leading && g.lease.givenUp || g.dirty || g.unborn || g.unwritten || g.staged != nil || g.log.desc == nil {
 		return false
 	}
-	idle := len(g.reads.waiting)+len(g.reads.rounds)+len(g.proposals.placed)+len(g.proposals.unplaced)+len(g.sending)+len(g.parted)+len(g.applying) == 0
+	idle := len(g.reads.waiting)+len(g.reads.rounds)+len(g.proposals.placed)+len(g.proposals.unplaced)+len(g.sending)+len(g.applying) == 0
 	return idle && g.applied == g.log.last && g.log.hard.GetCommit() == g.log.last && l.newest(g) == nil
 }
 

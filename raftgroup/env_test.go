@@ -464,11 +464,11 @@ func (w *world) leader(id base.RangeID) *testNode {
 }
 
 func describe(m *Message) string {
-	if m.TooOld != 0 {
+	if m.TooOld != 0 && m.Fort == nil {
 		return fmt.Sprintf("too old: %d and later only", m.TooOld)
 	}
 	if f := m.Fort; f != nil {
-		return fmt.Sprintf("%s at term %d", [...]string{FortAsk: "fortify", FortGiven: "fortified", FortRelease: "released", FortInquire: "do you lead"}[f.Kind], f.Term)
+		return fmt.Sprintf("%s at term %d", [...]string{FortAsk: "fortify", FortGiven: "fortified", FortRelease: "released", FortInquire: "do you lead", FortHeard: "heard"}[f.Kind], f.Term)
 	}
 	s := raft.DescribeMessage(m.Raft, func(b []byte) string {
 		_, cmd, ok := DecodeProposal(b)

@@ -147,6 +147,14 @@ func (l *Loop) released(g *group, m *Message) {
 	}
 }
 
+// heard answers the word that ends a promise, whatever there is of the replica here: it need not be said again.
+func (l *Loop) heard(m *Message) {
+	l.eff.Messages = append(l.eff.Messages, Message{
+		Range: m.Range, FromNode: l.cfg.Node, ToNode: m.FromNode, FromReplica: m.ToReplica, ToReplica: m.FromReplica,
+		Fort: &FortMessage{Kind: FortHeard, Term: m.Fort.Term},
+	})
+}
+
 // inquired answers a follower that holds a vote back for this replica. A replica that is not here leads nothing.
 func (l *Loop) inquired(g *group, m *Message) {
 	if g != nil && g.replica == m.ToReplica && g.role == raft.StateLeader && g.term == m.Fort.Term {

@@ -44,7 +44,6 @@ type group struct {
 	coldAt   base.Instant // when it is looked at for whether it goes cold
 	stirred  base.Instant // when anything but a tick last happened to a leader
 	tickedAt base.Instant
-	parted   []parted // replicas that were removed and may still hold votes back
 
 	timer     int          // index in the heap of deadlines, -1 if in none
 	deadline  base.Instant // the earliest of those below

@@ -24,6 +24,7 @@ const (
 	FortGiven                       // follower: I do not, under this token
 	FortRelease                     // former leader: I do not lead at that term, and never will again
 	FortInquire                     // follower: somebody asks for my vote; do you still lead at that term?
+	FortHeard                       // follower: I know that you do not lead at that term
 )
 
 // FortMessage is what leaders and followers say about the lease of their range.
@@ -60,9 +61,7 @@ func (l *Loop) endLease(g *group, term uint64) {
 		return
 	}
 	for _, id := range sortedForts(g.lease.forts) {
-		if !mutant.Is(mutant.ReleaseNotSent) {
-			l.emitFort(g, id, g.lease.forts[id].Node, FortMessage{Kind: FortRelease, Term: term})
-		}
+		l.owe(g, id, g.lease.forts[id], term, 0)
 	}
 	l.closeGate(g)
 	g.lease = lease{}

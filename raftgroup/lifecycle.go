@@ -64,7 +64,14 @@ func (l *Loop) add(id base.RangeID, replica base.ReplicaID, ld *Loaded) *group {
 
 // receive delivers one message of another node.
 func (l *Loop) receive(m *Message) {
+	if m.Fort != nil && m.Fort.Kind == FortHeard {
+		l.paid(m)
+		return
+	}
 	g := l.group(m.Range)
+	if m.Fort != nil && m.Fort.Kind == FortRelease {
+		l.heard(m)
+	}
 	if m.TooOld != 0 {
 		if g != nil && g.replica == m.ToReplica && g.replica < m.TooOld {
 			l.destroy(g, m.TooOld, "told by "+m.FromNode.String()+" that it was removed")

@@ -31,6 +31,8 @@ type Loop struct {
 	reads          uint64  // ReadIndex questions asked
 	leaders, awake int     // replicas that lead, and those of them that do not rest
 
+	owed        map[owedKey]*owed        // words that end promises, until they are answered
+	owedAt      base.Instant             // when the next is due
 	waking      []waking                 // cold replicas that are to be built again
 	promises    map[base.NodeID]Promised // of this node to others
 	silentUntil base.Instant
@@ -57,7 +59,7 @@ func NewLoop(cfg Config, now base.Instant) (*Loop, error) {
 		return nil, fmt.Errorf("raft loop: %w", err)
 	}
 	return &Loop{cfg: cfg, rand: base.NewRand(cfg.Seed), now: now, groups: make(map[base.RangeID]*group), cold: make(map[base.RangeID]*row),
-		buried: make(map[base.RangeID]base.ReplicaID), promises: make(map[base.NodeID]Promised),
+		buried: make(map[base.RangeID]base.ReplicaID), promises: make(map[base.NodeID]Promised), owed: make(map[owedKey]*owed), owedAt: base.Never,
 		silentUntil: now.Add(cfg.SilentFor)}, nil
 }
 
@@ -97,6 +99,7 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	l.wakeCold()
 	l.fire()
 	l.collectAll()
+	l.payOwed()
 	if len(l.eff.Appends) > 0 {
 		l.seq++
 		l.batch.seq, l.eff.Seq = l.seq, l.seq
@@ -104,6 +107,9 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 		l.batch = batch{}
 	}
 	l.eff.Wake, l.eff.Leaders, l.eff.Awake = l.timers.next(), l.leaders, l.awake
+	if len(l.owed) > 0 {
+		l.eff.Wake = min(l.eff.Wake, l.owedAt)
+	}
 	if len(l.waking) > 0 {
 		l.eff.Wake = l.now
 	}

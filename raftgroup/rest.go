@@ -30,7 +30,6 @@ func (l *Loop) tick(g *group) {
 		return
 	}
 	l.askForts(g)
-	l.sayParted(g)
 	if l.mayRest(g) {
 		g.tickAt = base.Never
 		l.coolLater(g)
@@ -44,7 +43,7 @@ func (l *Loop) tick(g *group) {
 // mayRest says whether everybody who can be reached has everything and knows that it is committed.
 func (l *Loop) mayRest(g *group) bool {
 	if l.cfg.Supports == nil || l.now.Sub(g.stirred) < restAfter*l.cfg.TickInterval || g.applied != g.log.last ||
-		len(g.reads.waiting)+len(g.reads.rounds)+len(g.proposals.placed)+len(g.sending)+len(g.parted) > 0 ||
+		len(g.reads.waiting)+len(g.reads.rounds)+len(g.proposals.placed)+len(g.sending) > 0 ||
 		!l.leased(g) || l.newest(g) != nil {
 		return false
 	}
@@ -115,36 +114,15 @@ func (l *Loop) lookUp(g *group) {
 	l.retime(g)
 }
 
-// parted is a replica that was removed while it held votes back. Nobody speaks to it any more: it is told a few times that
-// its promise is over, and asks then what became of it.
-type parted struct {
-	id   base.ReplicaID
-	node base.NodeID
-	left int
-}
-
-const partingWords = 3
-
-// part takes note of the replicas that a new descriptor no longer lists.
+// part takes note of the replicas that a new descriptor no longer lists: they hear of nobody any more.
 func (l *Loop) part(g *group, d *metapb.RangeDescriptor) {
 	for _, id := range sortedForts(g.lease.forts) {
-		if !removed(d, id) {
-			continue
-		}
-		g.parted = append(g.parted, parted{id, g.lease.forts[id].Node, partingWords})
-		delete(g.lease.forts, id)
-	}
-}
-
-func (l *Loop) sayParted(g *group) {
-	rest := g.parted[:0]
-	for _, p := range g.parted {
-		l.emitFort(g, p.id, p.node, FortMessage{Kind: FortRelease, Term: g.term})
-		if p.left--; p.left > 0 {
-			rest = append(rest, p)
+		if removed(d, id) {
+			f := g.lease.forts[id]
+			l.owe(g, id, f, g.term, deadBelow(d, f.Node))
+			delete(g.lease.forts, id)
 		}
 	}
-	g.parted = rest
 }
 
 // withdrawn says whether this node's support for the leader's node has ended: the leader is as good as lost, whatever may

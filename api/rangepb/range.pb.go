@@ -32,6 +32,7 @@ const (
 	FortificationKind_FORTIFICATION_KIND_GIVEN       FortificationKind = 2 // follower: I do not, under this token
 	FortificationKind_FORTIFICATION_KIND_RELEASE     FortificationKind = 3 // former leader: I do not lead at that term, and never will again
 	FortificationKind_FORTIFICATION_KIND_INQUIRE     FortificationKind = 4 // follower: somebody asks for my vote; do you still lead at that term?
+	FortificationKind_FORTIFICATION_KIND_HEARD       FortificationKind = 5 // follower: I know that you do not lead at that term
 )
 
 // Enum value maps for FortificationKind.
@@ -42,6 +43,7 @@ var (
 		2: "FORTIFICATION_KIND_GIVEN",
 		3: "FORTIFICATION_KIND_RELEASE",
 		4: "FORTIFICATION_KIND_INQUIRE",
+		5: "FORTIFICATION_KIND_HEARD",
 	}
 	FortificationKind_value = map[string]int32{
 		"FORTIFICATION_KIND_UNSPECIFIED": 0,
@@ -49,6 +51,7 @@ var (
 		"FORTIFICATION_KIND_GIVEN":       2,
 		"FORTIFICATION_KIND_RELEASE":     3,
 		"FORTIFICATION_KIND_INQUIRE":     4,
+		"FORTIFICATION_KIND_HEARD":       5,
 	}
 )
 
@@ -1545,13 +1548,14 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\vSnapshotAck\x12\x18\n" +
 	"\acredits\x18\x01 \x01(\x04R\acredits\"$\n" +
 	"\fSnapshotDone\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\tR\x05error*\xb1\x01\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error*\xcf\x01\n" +
 	"\x11FortificationKind\x12\"\n" +
 	"\x1eFORTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16FORTIFICATION_KIND_ASK\x10\x01\x12\x1c\n" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
-	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04*w\n" +
+	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*w\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +

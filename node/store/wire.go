@@ -78,7 +78,7 @@ func fortification(f *raftgroup.FortMessage) *rangepb.Fortification {
 
 func decodeFort(f *rangepb.Fortification) (*raftgroup.FortMessage, error) {
 	kind := raftgroup.FortKind(f.Kind)
-	if int32(kind) != int32(f.Kind) || kind < raftgroup.FortAsk || kind > raftgroup.FortInquire || f.Term == 0 {
+	if int32(kind) != int32(f.Kind) || kind < raftgroup.FortAsk || kind > raftgroup.FortHeard || f.Term == 0 {
 		return nil, fmt.Errorf("a word about a lease of kind %d and term %d", f.Kind, f.Term)
 	}
 	return &raftgroup.FortMessage{
