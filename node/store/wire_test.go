@@ -9,6 +9,7 @@ import (
 
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/raftgroup"
+	"github.com/cairndb/cairn/raftgroup/support"
 )
 
 func wireMessages() []raftgroup.Message {
@@ -21,6 +22,10 @@ func wireMessages() []raftgroup.Message {
 			LogTerm: new(uint64(6)), Commit: new(uint64(3)), Entries: []*raftpb.Entry{entry(5, "five"), entry(6, "")},
 		}},
 		{Range: 1 << 40, FromReplica: 300, ToReplica: 1, TooOld: 4000},
+		{Range: 9, FromReplica: 1, ToReplica: 2, Fort: &raftgroup.FortMessage{
+			Kind: raftgroup.FortGiven, Term: 7, Incarnation: 3, Token: support.Token{Incarnation: 4, Epoch: 300},
+		}},
+		{Range: 9, FromReplica: 1, ToReplica: 2, TooOld: 5, Fort: &raftgroup.FortMessage{Kind: raftgroup.FortRelease, Term: 7}},
 		{Range: 8, FromReplica: 9, ToReplica: 2, Raft: &raftpb.Message{
 			Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(9)), To: new(uint64(2)), Term: new(uint64(1)), Context: []byte{0, 1, 2},
 		}},
@@ -43,6 +48,12 @@ func TestWireAgreesWithProto(t *testing.T) {
 		if ms[i].Raft != nil {
 			m.Raft = encode(t, ms[i].Raft)
 		}
+		if f := ms[i].Fort; f != nil {
+			m.Fortification = &rangepb.Fortification{
+				Kind: rangepb.FortificationKind(f.Kind), Term: f.Term, Incarnation: uint64(f.Incarnation),
+				TokenIncarnation: uint64(f.Token.Incarnation), TokenEpoch: f.Token.Epoch,
+			}
+		}
 		want.Messages = append(want.Messages, m)
 	}
 	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(want)
@@ -56,7 +67,8 @@ func TestWireAgreesWithProto(t *testing.T) {
 		w := ms[i]
 		w.FromNode, w.ToNode = 3, 4
 		if got[i].Range != w.Range || got[i].FromReplica != w.FromReplica || got[i].ToReplica != w.ToReplica ||
-			got[i].FromNode != 3 || got[i].ToNode != 4 || got[i].TooOld != w.TooOld || !proto.Equal(got[i].Raft, w.Raft) {
+			got[i].FromNode != 3 || got[i].ToNode != 4 || got[i].TooOld != w.TooOld || !proto.Equal(got[i].Raft, w.Raft) ||
+			(got[i].Fort == nil) != (w.Fort == nil) || w.Fort != nil && *got[i].Fort != *w.Fort {
 			t.Errorf("message %d: %+v, want %+v", i, got[i], w)
 		}
 	}
@@ -118,7 +130,7 @@ func FuzzRaftFrame(f *testing.F) {
 		}
 		var again []byte
 		for i := range ms {
-			if ms[i].Range == 0 || ms[i].ToReplica == 0 || (ms[i].Raft == nil) == (ms[i].TooOld == 0) {
+			if ms[i].Range == 0 || ms[i].ToReplica == 0 || ms[i].Raft == nil && ms[i].TooOld == 0 && ms[i].Fort == nil || ms[i].Raft != nil && ms[i].Fort != nil {
 				t.Fatalf("%+v reaches a loop", ms[i])
 			}
 			if again, err = appendRaftMessage(again, &ms[i]); err != nil {
