@@ -76,6 +76,15 @@ bench: ## compare with etcd, at length: interleaved blocks (see bench/README.md)
 bench-quick: ## compare with etcd in below two minutes; the figures are rough
 	cd bench && go run ./cmd/bench -quick
 
+.PHONY: bench-failover
+bench-failover: ## how long no write succeeds after something befalls the leader's node, against etcd (root; 15 minutes)
+	@if [ "$$(id -u)" != 0 ]; then echo "SKIPPED bench-failover: namespaces and file systems are made by root alone"; exit 0; fi; \
+	cd bench && go run ./cmd/failover
+
+.PHONY: bench-idle
+bench-idle: ## what idle ranges cost: CPU, frames, memory, restart, failover of many (10 minutes)
+	cd bench/idle && go run .
+
 .PHONY: etcdctl
 etcdctl: ## build the unmodified etcdctl into bin/
 	cd tools/etcdctl && go build -trimpath -o ../../bin/etcdctl go.etcd.io/etcd/etcdctl/v3
