@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"fmt"
+	"time"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -121,6 +122,10 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 		return nil, fmt.Errorf("%s: %w", id, err)
 	}
 	l.restartElection(g)
+	if step := int64(l.cfg.successionStep()); l.cfg.Supports != nil && step > 0 && g.voter() {
+		// Nobody is waited for but those before it in the order, and whoever may be promised something.
+		g.electAt = l.now.Add(time.Duration(int64(g.rank())*step + l.rand.Int63n(step)))
+	}
 	return g, nil
 }
 
