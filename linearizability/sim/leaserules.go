@@ -4,13 +4,16 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/raftgroup"
 )
 
 // leases: at any moment of true time at most one node holds a valid lease of a range. It is asked after everything that
 // happens to a node: nobody comes to hold one without that.
 func (r *rules) leases(p *process) {
 	for _, info := range r.w.ranges {
-		if _, ok := p.store.Lease(info.id); !ok {
+		_, ok := p.store.Lease(info.id)
+		r.goesOn(p, info.id, ok)
+		if !ok {
 			continue
 		}
 		r.w.count("leases held against the others")
@@ -31,9 +34,39 @@ func (r *rules) leases(p *process) {
 	}
 }
 
+// goneOnFor is how long a leader may go on without a lease, while its process runs: an election's time-out twice, for one that
+// nobody supports yet, and what a transfer may take that fails.
+const goneOnFor = 5 * time.Second
+
+// without is since when a node leads a range without a lease, and when it last did anything.
+type without struct{ since, last time.Duration }
+
+// goesOn: a leader that no quorum supports steps down.
+func (r *rules) goesOn(p *process, id base.RangeID, leased bool) {
+	k := nodeRange{p.n.id, id}
+	st, ok := p.store.State(id)
+	if !ok || leased || st.Role != raftgroup.Leader {
+		delete(r.without, k)
+		return
+	}
+	w, known := r.without[k]
+	if !known || r.w.now-w.last > 500*time.Millisecond { // or it was paused
+		w.since = r.w.now
+	}
+	w.last = r.w.now
+	r.without[k] = w
+	if full, ok := p.hand.Status(id); ok && (full.LeaseLeft > 0 || full.LeaseForEver) {
+		delete(r.without, k) // a cold leader shows readers nothing
+		return
+	}
+	if w.since+goneOnFor < r.w.now {
+		r.w.violate("a leader has a lease", "%s leads %s at term %d, and has had no lease for %s", p.n.id, id, st.Term, r.w.now-w.since)
+	}
+}
+
 // stalledFor is how long after its disk got stuck a node may hold leases: what the disk is given, what it was promised
 // then as an idle node, and the slowest clock.
-const stalledFor = 2*3*base.SupportDuration + 4*base.SupportInterval + 100*time.Millisecond
+const stalledFor = 2*base.SupportIdleDuration + base.SupportIdleInterval + 100*time.Millisecond
 
 // stalled: a node whose disk completes nothing leads nothing.
 func (r *rules) stalled(p *process, id base.RangeID) {

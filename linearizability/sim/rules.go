@@ -36,6 +36,7 @@ type rules struct {
 	placed  map[rangeData]uint64    // where each command was first applied
 	ends    []rangeIndex            // of logs that were cut in this pass
 	holders map[base.RangeID]base.NodeID
+	without map[nodeRange]without
 }
 
 // rangeData is a command, by the sum of its bytes.
@@ -77,7 +78,7 @@ func newRules(w *world) *rules {
 		w: w, leaders: make(map[rangeTerm]base.NodeID), entries: make(map[rangeIndex]entrySum), sums: make(map[rangeIndex]uint64),
 		owners: make(map[rangeReplica]base.NodeID), buried: make(map[nodeRange]base.ReplicaID), moved: make(map[base.RangeID]movedAt),
 		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64), placed: make(map[rangeData]uint64),
-		holders: make(map[base.RangeID]base.NodeID),
+		holders: make(map[base.RangeID]base.NodeID), without: make(map[nodeRange]without),
 	}
 }
 

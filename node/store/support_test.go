@@ -64,12 +64,12 @@ func TestSupportBetweenNodes(t *testing.T) {
 		t.Fatalf("asked %v", sent.frames)
 	}
 	q := sent.frames[2][0].Request
-	if q.Incarnation != 7 || time.Duration(q.DurationNanos) != 3*base.SupportDuration { // it leads nothing
+	if q.Incarnation != 7 || time.Duration(q.DurationNanos) != base.SupportIdleDuration { // it leads nothing
 		t.Errorf("asks %v", q)
 	}
 	answer := &rangepb.SupportAnswer{Incarnation: 7, Seq: q.Seq, TokenIncarnation: 4, TokenEpoch: 2}
 	must(t, s.HandleSupport(2, supportFrame(t, &rangepb.SupportFrame{Answer: answer})))
-	if st := s.Supports(); len(st) != 2 || st[0].Node != 2 || st[0].Left != 3*base.SupportDuration*9/10 || st[1].Left > 0 {
+	if st := s.Supports(); len(st) != 2 || st[0].Node != 2 || st[0].Left != base.SupportIdleDuration*9/10 || st[1].Left > 0 {
 		t.Errorf("has %+v", st)
 	}
 	must(t, s.HandleSupport(3, supportFrame(t, &rangepb.SupportFrame{Request: &rangepb.SupportRequest{Incarnation: 5, Seq: 9, DurationNanos: uint64(base.SupportDuration)}})))

@@ -43,10 +43,10 @@ func (c *Config) EnsureDefaults() {
 		c.MaxDuration = base.SupportMaxDuration
 	}
 	if c.IdleDuration == 0 {
-		c.IdleDuration = min(3*c.Duration, c.MaxDuration)
+		c.IdleDuration = min(max(base.SupportIdleDuration, c.Duration), c.MaxDuration)
 	}
 	if c.IdleInterval == 0 {
-		c.IdleInterval = max(c.Interval, min(4*c.Interval, c.IdleDuration*4/9))
+		c.IdleInterval = max(c.Interval, min(base.SupportIdleInterval, c.IdleDuration*4/9))
 	}
 	if c.DiskLimit == 0 {
 		c.DiskLimit = base.SupportDiskLimit
