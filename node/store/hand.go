@@ -43,6 +43,7 @@ func (s *Store) StartByHand(t transport.Transport) (*Hand, error) {
 	s.snapshots.byHand = func(m raftgroup.Message) { h.sends = append(h.sends, m) }
 	s.snapshots.rate = rate.NewLimiter(rate.Inf, 0)
 	s.compactor.rate = rate.NewLimiter(rate.Inf, 0)
+	s.supports.start = func(probe func()) { probe() }
 	for _, w := range s.workers {
 		w.applier.byHand = true
 	}

@@ -26,6 +26,7 @@ type supports struct {
 	cells sync.Map // base.NodeID → *cell
 	disk  atomic.Int64
 	wake  chan struct{} // capacity 1: the next pass may be due earlier
+	start func(func())  // runs a probe: a commit may wait for others, and asking must not
 
 	mu      sync.Mutex // held while loops are told, so that each learns things in order
 	req     *support.Requester
@@ -47,7 +48,7 @@ func newSupports(s *Store) (*supports, error) {
 	cfg := support.Config{
 		Self: s.node, Incarnation: s.cfg.Incarnation, Seed: s.cfg.Seed, Interval: s.cfg.SupportInterval, Duration: s.cfg.SupportDuration,
 	}
-	p := &supports{s: s, wake: make(chan struct{}, 1), sharers: make(map[base.NodeID]int)}
+	p := &supports{s: s, start: func(probe func()) { s.wg.Go(probe) }, wake: make(chan struct{}, 1), sharers: make(map[base.NodeID]int)}
 	now := s.Now()
 	var err error
 	if p.req, err = support.NewRequester(cfg, now); err != nil {
@@ -134,7 +135,7 @@ func (p *supports) pass() (next base.Instant) {
 		}})
 	}
 	if probe {
-		p.probe()
+		p.start(p.probe)
 	}
 	return next
 }

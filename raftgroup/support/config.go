@@ -18,7 +18,7 @@ type Config struct {
 	Incarnation base.Incarnation
 	Seed        uint64 // of the jitter
 	// Interval is how often a node asks each of its peers; Duration how long it asks for. An answer that comes late, or
-	// not, costs nothing while Duration lasts.
+	// not, costs nothing while Duration lasts. While things run late, a node asks for IdleDuration.
 	Interval, Duration time.Duration
 	// IdleInterval and IdleDuration are the same for a node that leads no range which is in use: who asks it nothing does
 	// not mind that its loss is noticed later.

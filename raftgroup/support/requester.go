@@ -16,6 +16,7 @@ type Requester struct {
 	order []base.NodeID // of peers, ascending: what is sent must not rest on a map's order
 	seq   uint64
 	busy  bool
+	late  base.Instant // until when support is asked for longer, because things ran late
 	askAt base.Instant // all are asked at once: then they withdraw at once too, and elect without waiting for each other
 	disk  base.Instant // when this node's disk last completed a synced write that began at or after that time
 }
@@ -36,6 +37,10 @@ type flying struct {
 
 // maxFlying bounds the requests that wait for an answer: older ones could not prolong anything any more.
 const maxFlying = 16
+
+// lateFor is how long a node asks for longer support after it asked late, or was answered late: a machine that has too much to
+// do, or a network that is slow, would end promises that nobody meant to end, and the elections would make it worse.
+const lateFor = 5 * time.Second
 
 // Ask is a request to be sent to a node.
 type Ask struct {
@@ -105,8 +110,14 @@ func (r *Requester) Due(now base.Instant) (asks []Ask, next base.Instant) {
 	if now < r.askAt {
 		return nil, r.askAt
 	}
+	if now.Sub(r.askAt) > r.cfg.Interval/2 {
+		r.late = now.Add(lateFor)
+	}
 	// Jittered, so that many nodes do not ask in step.
 	interval, duration := r.cfg.Interval, r.cfg.Duration
+	if now < r.late {
+		duration = max(duration, r.cfg.IdleDuration)
+	}
 	if !r.busy {
 		interval, duration = r.cfg.IdleInterval, r.cfg.IdleDuration
 	}
@@ -142,6 +153,9 @@ func (r *Requester) Answered(now base.Instant, from base.NodeID, a Answer) (fres
 	p.flying = slices.Delete(p.flying, i, i+1)
 	if p.token.Less(a.Token) {
 		p.token, p.until, p.held = a.Token, 0, false
+	}
+	if now.Sub(f.sent) > r.cfg.Duration/4 {
+		r.late = now.Add(lateFor)
 	}
 	if mutant.Is(mutant.LeaseFromReceipt) {
 		f.sent = now
