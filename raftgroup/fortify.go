@@ -121,9 +121,6 @@ const (
 	wakeWithin = time.Second
 )
 
-// supports says whether this node supports another's present process now.
-func (l *Loop) supports(node base.NodeID) bool { return l.promises[node].Live }
-
 // askedToFortify promises, if this replica follows that leader and this node supports the leader's.
 func (l *Loop) askedToFortify(g *group, m *Message) {
 	p := l.promises[m.FromNode]

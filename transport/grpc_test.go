@@ -148,3 +148,59 @@ func TestHello(t *testing.T) {
 		t.Errorf("the older start's stream: %v", err)
 	}
 }
+
+// refuser ends every stream after its hello, while more is sent to it.
+type refuser struct {
+	transportpb.UnimplementedTransportServer
+}
+
+func (refuser) Frames(s grpc.ClientStreamingServer[transportpb.Frame, transportpb.FramesDone]) error {
+	if _, err := s.Recv(); err != nil {
+		return err
+	}
+	return status.Error(codes.FailedPrecondition, "not here")
+}
+
+// downs is a handler that hears why its peer is down.
+type downs struct {
+	transport.Handler
+	why chan error
+}
+
+func (d downs) PeerDown(_ base.NodeID, err error) { d.why <- err }
+
+// A stream that ends while frames are sent on it has one who receives, and its reason is the receiver's.
+func TestReasonOfAStreamThatEndsWhileSending(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	transportpb.RegisterTransportServer(server, refuser{})
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		_ = server.Serve(l) // ends with Stop
+	}()
+	defer func() {
+		server.Stop()
+		<-served
+	}()
+	book := &addresses{m: map[base.NodeID]string{2: l.Addr().String()}}
+	for range 50 {
+		d := downs{Handler: transporttest.NewRecorder(), why: make(chan error, 1)}
+		m := start(t, book, 1, 1, d)
+		for down := false; !down; {
+			_ = m.t.Send(2, transport.Raft, make([]byte, 1000)) // refused from the first end on
+			select {
+			case err := <-d.why:
+				down = true
+				if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "not here") {
+					t.Fatalf("the peer is down because %v", err)
+				}
+			default:
+			}
+		}
+		m.stop()
+	}
+}

@@ -2,7 +2,9 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -111,10 +113,6 @@ func (p *peer) connectAndSend(q *queue) error {
 	if err != nil {
 		return err
 	}
-	if err := s.Send(&transportpb.Frame{Hello: p.t.hello(p.id, q.class)}); err != nil {
-		return closeReason(s, err)
-	}
-	p.isUp()
 	// The receiver says something only when it ends the stream: then nothing more will arrive.
 	ended := make(chan error, 1)
 	p.t.wg.Go(func() {
@@ -124,6 +122,17 @@ func (p *peer) connectAndSend(q *queue) error {
 		}
 		ended <- err
 	})
+	send := func(frame *transportpb.Frame) error {
+		err := s.Send(frame)
+		if errors.Is(err, io.EOF) {
+			err = <-ended // Send says only that the stream is over; why, is heard by the one who receives
+		}
+		return err
+	}
+	if err := send(&transportpb.Frame{Hello: p.t.hello(p.id, q.class)}); err != nil {
+		return err
+	}
+	p.isUp()
 	var frame transportpb.Frame
 	for {
 		select {
@@ -133,19 +142,11 @@ func (p *peer) connectAndSend(q *queue) error {
 		}
 		for _, payload := range p.takeAll(q) {
 			frame.Payload = payload
-			if err := s.Send(&frame); err != nil {
-				return closeReason(s, err)
+			if err := send(&frame); err != nil {
+				return err
 			}
 		}
 	}
-}
-
-// closeReason returns the status with which the receiver ended the stream: Send only says that it is over.
-func closeReason(s grpc.ClientStreamingClient[transportpb.Frame, transportpb.FramesDone], err error) error {
-	if _, reason := s.CloseAndRecv(); reason != nil {
-		return reason
-	}
-	return err
 }
 
 // dial makes a connection that is opened at the first stream. gRPC's own pauses are short: the breaker has its own.

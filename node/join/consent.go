@@ -108,14 +108,15 @@ func (e *Entry) foundExpected(ctx context.Context, seen *survey) (waiting string
 	if n := len(seen.waiting) + 1; n < e.cfg.Expect {
 		return seen.describe(fmt.Sprintf("%d of %d expected nodes are here", n, e.cfg.Expect)), nil
 	}
-	if len(seen.waiting) > 0 && seen.waiting[0].id.Address < e.cfg.Self.Address {
-		// A candidate that was one before goes on although a better one came: the better one may not have its
-		// nodes together, and takes this one's consent when it has.
-		candidate, err := e.isCandidate()
-		if err != nil {
-			return "", err
-		}
-		if !candidate {
+	held, _, err := e.candidacy()
+	if err != nil {
+		return "", err
+	}
+	// A candidate that was one before goes on although a better one came: the better one may not have its nodes
+	// together, and takes this one's consent when it has.
+	if !e.isSelf(held) {
+		e.remind(ctx, held, seen.waiting)
+		if len(seen.waiting) > 0 && seen.waiting[0].id.Address < e.cfg.Self.Address {
 			return "waiting for " + seen.waiting[0].id.Address + ", which is to make the cluster", nil
 		}
 	}
@@ -127,15 +128,29 @@ func (e *Entry) foundExpected(ctx context.Context, seen *survey) (waiting string
 	return reason, err
 }
 
+// remind tells the candidate that this node has consented to that it is one. Its own consent comes last if it had given
+// that to another, who must release it first; if it was refused or crashed before, it would wait for a better one, which
+// waits for it.
+func (e *Entry) remind(ctx context.Context, held *clusterpb.ConsentRequest, waiting []*peer) {
+	for _, p := range waiting {
+		if held != nil && bytes.Equal(p.id.StoreUuid, held.CandidateStoreUuid) {
+			_ = e.askConsent(ctx, p, held) // what it says to that, it says in its own log
+		}
+	}
+}
+
 // stand collects the consent of this node and of all the others, and founds the cluster with it.
 func (e *Entry) stand(ctx context.Context, me *clusterpb.ConsentRequest, others []*peer) (refusal string, err error) {
 	own, err := e.Consent(ctx, me)
 	if err != nil || !own.Granted {
 		return own.GetReason(), err
 	}
-	e.mu.Lock()
-	changes := e.changes
-	e.mu.Unlock()
+	// An operator's word of before still counts: this node refuses whoever stands without one, so it must not stand
+	// without it itself, or none of the candidates would ever get everybody's consent.
+	me, changes, err := e.candidacy()
+	if err != nil || !e.isSelf(me) {
+		return errLostCandidacy.Error(), err
+	}
 	reasons := make([]string, len(others))
 	var g errgroup.Group
 	for i, p := range others {
@@ -178,15 +193,14 @@ func (e *Entry) isSelf(c *clusterpb.ConsentRequest) bool {
 	return c != nil && bytes.Equal(c.CandidateStoreUuid, e.uuid)
 }
 
-// isCandidate says whether this node's consent is to itself.
-func (e *Entry) isCandidate() (bool, error) {
+// candidacy is the consent that this node holds to, and how many it has written by then.
+func (e *Entry) candidacy() (held *clusterpb.ConsentRequest, changes uint64, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	held, err := e.cfg.Store.Consent()
-	if err != nil {
-		return false, fmt.Errorf("join: reading the consent: %w", err)
+	if held, err = e.cfg.Store.Consent(); err != nil {
+		return nil, 0, fmt.Errorf("join: reading the consent: %w", err)
 	}
-	return e.isSelf(held), nil
+	return held, e.changes, nil
 }
 
 func sameCandidate(a, b *clusterpb.ConsentRequest) bool {

@@ -125,6 +125,38 @@ func TestInitDuringExpectedFounding(t *testing.T) {
 	}
 }
 
+// An init that was refused, or whose node crashed, leaves the operator's word behind. Its node refuses all others
+// from then on, so it must found the cluster itself.
+func TestInitThatWasBrokenOffDecidesTheExpectedFounding(t *testing.T) {
+	ms := newWorld(t).machines(3)
+	ms[2].store.consent = consentTo(ms[2], true)
+	for _, m := range ms {
+		m.cfg = Config{Addresses: addresses(ms), Expect: 3}
+		m.start()
+	}
+	oneCluster(t, ms)
+	if ms[2].store.founded != 1 {
+		t.Error("another node than the one that the operator named founded the cluster")
+	}
+}
+
+// The others may consent to a candidate before it can consent to itself. If it is then refused once, it is no candidate
+// by what it holds itself, and everybody waits for it.
+func TestConsentOfAllOthersMakesACandidate(t *testing.T) {
+	ms := newWorld(t).machines(3)
+	ms[0].store.consent = consentTo(ms[1], true)
+	ms[1].store.consent = consentTo(ms[0], false)
+	ms[2].store.consent = consentTo(ms[1], true)
+	for _, m := range ms {
+		m.cfg = Config{Addresses: addresses(ms), Expect: 3}
+		m.start()
+	}
+	oneCluster(t, ms)
+	if ms[1].store.founded != 1 {
+		t.Error("another node than the one that all had consented to founded the cluster")
+	}
+}
+
 func TestTwoInitsMakeOneCluster(t *testing.T) {
 	for range 20 {
 		ms := newWorld(t).machines(2)
