@@ -12,6 +12,8 @@ import (
 // node's clock it certainly lasts. A Loop asks it in a step, readers ask it between steps.
 type Supports interface {
 	Support(base.NodeID) (support.Token, base.Instant)
+	// Asks says whether this node asks for support. While its disk completes nothing, it does not.
+	Asks() bool
 }
 
 // Gate is a leader's lease as readers see it: who promised what to it. While its Until lies in the future, no other replica

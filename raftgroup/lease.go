@@ -199,10 +199,15 @@ func (l *Loop) checkLease(g *group) (steppedDown bool) {
 	case mutant.Is(mutant.LeaderWithoutSupportStays):
 	case g.lease.held:
 		return l.stepDown(g, "no quorum supports its node any more")
-	case l.now.Sub(g.lease.since) >= 2*l.cfg.electionTimeout() && l.everSupported(g):
+	case l.now.Sub(g.lease.since) >= 2*l.cfg.electionTimeout() && (l.everSupported(g) || !l.asks(g)):
 		return l.stepDown(g, "no quorum has supported its node since it was elected")
 	}
 	return false
+}
+
+// asks says whether this replica's node asks for the support without which it is not to lead.
+func (l *Loop) asks(g *group) bool {
+	return l.cfg.Supports == nil || g.soleVoter() || l.cfg.Supports.Asks()
 }
 
 // everSupported says whether any of the range's nodes ever supported this one: a cluster whose nodes know nothing of

@@ -14,6 +14,7 @@ type leaseWorld struct {
 	*world
 	epoch map[[2]base.NodeID]uint64 // of the support of the first for the second
 	live  map[[2]base.NodeID]bool
+	mute  map[base.NodeID]bool // its disk is stuck
 }
 
 // supports is what one node has of the others.
@@ -34,12 +35,14 @@ func (s supports) Support(from base.NodeID) (support.Token, base.Instant) {
 	return token, s.w.now.Add(200 * time.Millisecond)
 }
 
+func (s supports) Asks() bool { return !s.w.mute[s.of] }
+
 const leaseRange = base.RangeID(7)
 
 // newLeaseWorld is three nodes that all support each other, with one range that has a leader.
 func newLeaseWorld(t *testing.T, set func(*Config)) *leaseWorld {
 	t.Helper()
-	w := &leaseWorld{world: newWorld(11), epoch: map[[2]base.NodeID]uint64{}, live: map[[2]base.NodeID]bool{}}
+	w := &leaseWorld{world: newWorld(11), epoch: map[[2]base.NodeID]uint64{}, live: map[[2]base.NodeID]bool{}, mute: map[base.NodeID]bool{}}
 	w.cut = map[[2]base.NodeID]bool{}
 	w.config = func(c *Config) {
 		c.Supports, c.SupportDuration = supports{w, c.Node}, 300*time.Millisecond
@@ -224,6 +227,44 @@ func TestRuleANodeThatStartedAgainIsSilent(t *testing.T) {
 	w.run(4 * time.Second)
 	if now := w.leader(leaseRange); now == l {
 		t.Errorf("nobody was elected:\n%s", w.trace.String())
+	}
+}
+
+// A node whose disk is stuck does not campaign, and if the others' votes and logs made it leader before it knew, it steps
+// down: nobody ever supported its process, and it would commit and never apply.
+func TestRuleAStuckDiskLeadsNothing(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	stuck, other := w.others(l)[0], w.others(l)[1]
+	w.crash(stuck)
+	w.withdraw(stuck.id, l.id)
+	w.start(stuck)
+	w.epoch[[2]base.NodeID{l.id, stuck.id}], w.epoch[[2]base.NodeID{other.id, stuck.id}] = 0, 0
+	transfer := func() {
+		l = w.leader(leaseRange)
+		l.ev.Admin = append(l.ev.Admin, Admin{Range: leaseRange, Transfer: base.ReplicaID(stuck.id)})
+		w.run(200 * time.Millisecond)
+	}
+	transfer() // by the leader's own word, which a replica follows without asking itself
+	if w.leader(leaseRange) != stuck {
+		t.Fatalf("n%d does not lead:\n%s", stuck.id, w.trace.String())
+	}
+	w.run(6 * time.Second)
+	if w.leader(leaseRange) != stuck {
+		t.Errorf("a leader steps down that asks, and that nobody ever answered:\n%s", w.trace.String())
+	}
+	w.mute[stuck.id] = true
+	w.run(6 * time.Second)
+	if now := w.leader(leaseRange); now == nil || now == stuck || !w.leased(now) {
+		t.Errorf("a node with a stuck disk leads:\n%s", w.trace.String())
+	}
+	for _, n := range []*testNode{l, other} {
+		n.stopped = true
+	}
+	w.trace.Reset()
+	w.run(6 * time.Second)
+	if strings.Contains(w.trace.String(), "MsgPreVote") {
+		t.Errorf("a node with a stuck disk campaigns:\n%s", w.trace.String())
 	}
 }
 

@@ -185,9 +185,10 @@ func (l *Loop) ask(g *group) {
 }
 
 // campaign begins an election, if the applied configuration lists this replica as a voter: one that it does not list
-// never campaigns. The replica forgets its leader first, so that it can be granted votes and grant them.
+// never campaigns. Nor does one whose node's disk is stuck: the votes of the others and their logs suffice to make it leader,
+// and to commit, but it would apply nothing, and nobody would support it. The replica forgets its leader first, so that it can be granted votes and grant them.
 func (l *Loop) campaign(g *group) {
-	if g.role == raft.StateLeader || !g.voter() || g.fort.live || l.silent(g) {
+	if g.role == raft.StateLeader || !g.voter() || g.fort.live || l.silent(g) || !l.asks(g) {
 		return
 	}
 	_ = g.rn.ForgetLeader() // a no-op where there is none

@@ -25,6 +25,7 @@ type supports struct {
 	s     *Store
 	cells sync.Map // base.NodeID → *cell
 	disk  atomic.Int64
+	mute  atomic.Bool   // the disk is stuck: nobody is asked
 	wake  chan struct{} // capacity 1: the next pass may be due earlier
 	start func(func())  // runs a probe: a commit may wait for others, and asking must not
 
@@ -71,6 +72,9 @@ func (p *supports) Support(node base.NodeID) (support.Token, base.Instant) {
 	return support.Token{}, 0
 }
 
+// Asks implements raftgroup.Supports.
+func (p *supports) Asks() bool { return !p.mute.Load() }
+
 // run is the goroutine that asks in time, and withdraws in time.
 func (p *supports) run(stop <-chan struct{}) {
 	timer := time.NewTimer(0)
@@ -111,6 +115,7 @@ func (p *supports) pass() (next base.Instant) {
 	ended := p.sup.Withdraw(now)
 	lost, lossAt := p.req.Lost(now)
 	asks, next := p.req.Due(now)
+	p.mute.Store(len(p.sharers) > 0 && p.req.DiskStale(now))
 	next = min(next, lossAt, p.sup.NextEnd())
 	p.tell(promisedEnds(ended), nil, lost)
 	probe := false
