@@ -1,0 +1,116 @@
+package jepsen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"syscall"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// membershipNemeses let nodes leave and come: with a word, and for good, so that a new node takes the address.
+func membershipNemeses() []Nemesis {
+	return []Nemesis{
+		{Name: "stop-one", Class: "F11", About: "stops a node as an operator does, and starts it again", Begin: stop(one)},
+		{Name: "stop-leader", Class: "F11", About: "stops the node that leads the clients' range, and starts it again", Begin: stop(leader)},
+		{Name: "stop-all", Class: "F11", About: "stops all nodes, one after the other, and starts them again", Begin: stop(everybody)},
+		{Name: "replace-one", Class: "F11", About: "loses a node's store for good; a new node joins in its place", Begin: replace(one)},
+		{Name: "replace-leader", Class: "F11", About: "loses the store of the node that leads the clients' range; a new node joins in its place", Begin: replace(leader)},
+	}
+}
+
+func stop(choose victims) func(context.Context, *Cluster, *base.Rand) (string, func(context.Context) error, error) {
+	return befall("stopped", choose, (*Cluster).Stop, func(ctx context.Context, c *Cluster, i int) error { return c.Restart(ctx, i) })
+}
+
+// replace loses one store at a time: it begins when every range has left the store that was lost before. What is stored once
+// more after that, no fault of another kind destroys.
+func replace(choose victims) func(context.Context, *Cluster, *base.Rand) (string, func(context.Context) error, error) {
+	lose := befall("lost for good:", choose, (*Cluster).Lose, func(ctx context.Context, c *Cluster, i int) error { return c.Restart(ctx, i) })
+	return func(ctx context.Context, c *Cluster, r *base.Rand) (string, func(context.Context) error, error) {
+		if err := c.settled(ctx); err != nil {
+			return "nothing: a node that was lost before is not replaced everywhere", nil, err
+		}
+		return lose(ctx, c, r)
+	}
+}
+
+// Stop tells a node's process to end, and waits until it has. It must have nothing to complain of. One that is paused, or has
+// no process, stays as it is.
+func (c *Cluster) Stop(i int) error { return c.Nodes[i].stop() }
+
+// Lose kills a node's process and removes its store and all that is in it. The next process is a new node at the same address.
+func (c *Cluster) Lose(i int) error {
+	if err := c.Kill(i); err != nil {
+		return err
+	}
+	n := c.Nodes[i]
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !slices.Contains(n.args, replaceLost) {
+		n.args = append(n.args, replaceLost)
+	}
+	return os.RemoveAll(n.Dir)
+}
+
+const replaceLost = "--replace-lost"
+
+// stop is the operator's way to end a process.
+func (n *Node) stop() error {
+	n.mu.Lock()
+	paused := n.paused
+	n.mu.Unlock()
+	if paused {
+		return nil
+	}
+	if err := n.end(syscall.SIGTERM); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cmd != nil && !n.excused && !n.cmd.ProcessState.Success() {
+		n.findings = append(n.findings, fmt.Errorf("%s was told to stop: %s; the end of its log:\n%s", n.Name, n.cmd.ProcessState, lastLines(n.Log, 10)))
+	}
+	return nil
+}
+
+// settled waits until no range has a replica on a node that was replaced, and none has fewer voters than a new cluster's.
+func (c *Cluster) settled(ctx context.Context) error {
+	want := min(len(c.Nodes), 3)
+	for {
+		var errs []error
+		for i := range c.Nodes { // a node may be unwell, or know less than others
+			st, err := c.status(ctx, i)
+			if err == nil {
+				err = errors.Join(replicated(st, want), replacedEverywhere(st))
+			}
+			if err == nil {
+				return nil
+			}
+			errs = append(errs, err)
+		}
+		if !pause(ctx, nil, askAgain) {
+			return errors.Join(errs...)
+		}
+	}
+}
+
+func replacedEverywhere(st *clusterpb.StatusResponse) error {
+	gone := make(map[uint64]bool)
+	for _, n := range st.Nodes {
+		gone[n.Node.GetNodeId()] = n.Node.GetState() == metapb.NodeState_NODE_STATE_REPLACED
+	}
+	for _, r := range st.Ranges {
+		for _, rep := range r.Descriptor_.GetReplicas() {
+			if gone[rep.NodeId] || rep.Role != metapb.ReplicaRole_REPLICA_ROLE_VOTER {
+				return fmt.Errorf("range %d: replica %d on node %d is %s", r.Descriptor_.GetRangeId(), rep.ReplicaId, rep.NodeId, rep.Role)
+			}
+		}
+	}
+	return nil
+}
