@@ -23,6 +23,7 @@ type book struct {
 
 	mu      sync.RWMutex
 	records map[base.NodeID]*metapb.NodeRecord
+	changed func() // told of everything that is new; nil: nobody
 }
 
 func openBook(eng engine.Engine, logger *slog.Logger) (*book, error) {
@@ -48,8 +49,22 @@ func (b *book) Address(id base.NodeID) (string, bool) {
 	return r.Address, true
 }
 
-// learn takes records that are not older than those it has, and reports whether anything is new.
-func (b *book) learn(records ...*metapb.NodeRecord) bool {
+// tell has it call f after each change, whichever way it was learned. f must not block.
+func (b *book) tell(f func()) {
+	b.mu.Lock()
+	b.changed = f
+	b.mu.Unlock()
+}
+
+// learn takes records that are not older than those it has.
+func (b *book) learn(records ...*metapb.NodeRecord) {
+	if changed := b.take(records); changed != nil {
+		changed()
+	}
+}
+
+// take returns who is to be told.
+func (b *book) take(records []*metapb.NodeRecord) (changed func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	fresh := false
@@ -66,10 +81,11 @@ func (b *book) learn(records ...*metapb.NodeRecord) bool {
 		b.records[id] = r
 		fresh = true
 	}
-	if fresh {
-		b.save()
+	if !fresh {
+		return nil
 	}
-	return fresh
+	b.save()
+	return b.changed
 }
 
 // heard takes the address that a node gave for itself when it connected.

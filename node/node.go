@@ -198,6 +198,7 @@ func (n *Node) run(out *join.Outcome) error {
 	m.reconciler = reconcile.New(reconcile.Config{
 		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Learn: n.book.learn, Logger: n.cfg.Logger,
 	})
+	n.book.tell(m.reconciler.WakeAll)
 	n.mu.Lock()
 	n.identity, n.member = id, m
 	n.mu.Unlock()

@@ -102,6 +102,7 @@ func (l *Loop) freeze(g *group) {
 		r.fort = fortified{}
 	}
 	l.closeGate(g)
+	l.stood(g)
 	l.timers.set(g, base.Never)
 	g.coldAt = base.Never
 	l.count(g, false)
@@ -170,9 +171,10 @@ func (l *Loop) leadAgain(g *group, r *row) {
 	g.lease.held = true
 }
 
-// unsaid takes what a group says while it is built again: it was said long ago, and is on disk.
+// unsaid takes what a group says while it is built again: it was said long ago, and is on disk. What it says once it leads, it
+// says for the first time: one that decides alone leads as soon as its own vote is there.
 func (l *Loop) unsaid(g *group) {
-	for g.rn.HasReady() {
+	for g.rn.HasReady() && g.rn.BasicStatus().RaftState != raft.StateLeader {
 		rd := g.rn.Ready()
 		if rd.SoftState != nil {
 			g.role, g.lead = rd.RaftState, base.ReplicaID(rd.Lead)

@@ -100,7 +100,16 @@ func (w *world) addNode(id base.NodeID) *testNode {
 // place writes a replica of d as bootstrap does: an empty log behind index 10, term 5.
 func (w *world) place(d *metapb.RangeDescriptor) {
 	for _, r := range d.Replicas {
-		n := w.nodes[base.NodeID(r.NodeId)]
+		w.placeOn(w.nodes[base.NodeID(r.NodeId)], d)
+	}
+}
+
+// placeOn writes one node's replica alone.
+func (w *world) placeOn(n *testNode, d *metapb.RangeDescriptor) {
+	for _, r := range d.Replicas {
+		if base.NodeID(r.NodeId) != n.id {
+			continue
+		}
 		rep := &diskReplica{
 			id: base.ReplicaID(r.ReplicaId), truncated: TruncatedState{10, 5}, applied: 10, term: 5, desc: d,
 			hard: &raftpb.HardState{Term: new(uint64(5)), Vote: new(uint64(0)), Commit: new(uint64(10))},

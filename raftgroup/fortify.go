@@ -75,43 +75,39 @@ func (l *Loop) promised(p *Promised) {
 	}
 	for _, id := range cold {
 		l.cold[id].fort.live = false
-		l.wakeSoon(id, func(g *group) {
+		l.waking = append(l.waking, bereft{id, func(g *group) {
 			l.unfortify(g, true)
 			l.succeed(g, 0, step)
-		})
+		}})
 	}
 }
 
-// waking is a cold replica that is to be built again soon.
-type waking struct {
+// bereft is a cold follower that is to be built again soon, because its leader is lost.
+type bereft struct {
 	id   base.RangeID
-	then func(*group) // nil: it is a leader that is to look up
+	then func(*group)
 }
 
 // wakePerStep is how many cold replicas are built again in one step: as many as leave the step below some ten milliseconds.
 const wakePerStep = 200
 
-// wakeSoon has a cold replica built again, in the order in which it was asked for, some in each step.
-func (l *Loop) wakeSoon(id base.RangeID, then func(*group)) {
-	l.waking = append(l.waking, waking{id, then})
-}
-
-// wakeCold builds the next of those again.
+// wakeCold builds the next of those again, some in each step. Followers without a leader come before leaders that only look up:
+// a node that is back has them all look up.
 func (l *Loop) wakeCold() {
 	n := min(len(l.waking), wakePerStep)
 	for _, w := range l.waking[:n] {
-		g := l.group(w.id)
-		switch {
-		case g == nil:
-		case w.then == nil && g.leading:
-			l.lookUp(g)
-		case w.then != nil && !g.leading && !g.fort.live && l.withdrawn(g):
+		if g := l.group(w.id); g != nil && !g.leading && !g.fort.live && l.withdrawn(g) {
 			w.then(g)
 		}
 	}
-	if l.waking = l.waking[n:]; len(l.waking) == 0 {
-		l.waking = nil
+	l.waking = base.Without(l.waking, n)
+	n = min(len(l.lookers), wakePerStep-n)
+	for _, id := range l.lookers[:n] {
+		if g := l.group(id); g != nil && g.leading {
+			l.lookUp(g)
+		}
 	}
+	l.lookers = base.Without(l.lookers, n)
 }
 
 // The elections of the ranges that one node led begin one after the other, and all within a second: 10,000 of them at
@@ -130,6 +126,7 @@ func (l *Loop) askedToFortify(g *group, m *Message) {
 	}
 	g.fort = fortified{true, g.term, m.FromNode, m.FromReplica}
 	g.heldBack = nil
+	l.stood(g)
 	g.electAt = base.Never
 	l.coolLater(g)
 	l.retime(g)

@@ -37,6 +37,8 @@ type group struct {
 	heldAt   base.Instant // when heldBack, a request for a vote, was held back
 	bornHere bool         // its node's earlier processes have promised nothing in its name
 	tries    int          // elections in a row that it did not win
+	standing bool         // counted in Loop.candidates
+	queued   bool         // in Loop.queue
 	leading  bool         // as roleChanged last saw it
 	leads    bool         // counted in Loop.leaders
 	awake    bool         // counted in Loop.awake
@@ -54,7 +56,8 @@ type group struct {
 	lastHeard base.Instant // of the leader
 	votedAt   base.Instant // when this replica last granted a vote, or said that it would: the candidate has as long to be heard of
 
-	dirty     bool // in Loop.dirty: to be asked for its Ready
+	batch     uint64 // the newest that holds appends of it
+	dirty     bool   // in Loop.dirty: to be asked for its Ready
 	destroyed bool
 	unwritten bool // the ReplicaID is not in the store yet
 	unborn    bool // the ReplicaID is not known to be on disk: nothing is said under it
@@ -247,6 +250,7 @@ func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
 	if mutant.Is(mutant.VoteBeforeSync) || mutant.Is(mutant.AppendBeforeSync) || mutant.Is(mutant.LeaderCountsUnsynced) {
 		ms = l.early(g, ms)
 	}
+	g.batch = l.seq + 1
 	l.batch.waiting = append(l.batch.waiting, answers{g, ms})
 }
 
@@ -331,6 +335,7 @@ func (l *Loop) roleChanged(g *group) {
 	}
 	if g.lead != 0 {
 		g.tries = 0
+		l.stood(g)
 	}
 	l.retime(g)
 }

@@ -300,6 +300,29 @@ func TestRuleAColdRangeGoesOn(t *testing.T) {
 	}
 }
 
+// The same where one voter is all: a cluster of one node.
+func TestRuleAColdRangeOfOneVoterGoesOn(t *testing.T) {
+	w := newLeaseWorld(t, func(c *Config) { c.ColdAfter = 3 * time.Second })
+	const id = leaseRange + 1
+	n := w.sorted()[0]
+	w.place(descriptor(id, n.id))
+	n.ev.Admin = append(n.ev.Admin, Admin{Range: id, Start: true}, Admin{Range: id, Campaign: true})
+	w.run(5 * time.Second)
+	if w.leader(id) != n || n.cold == 0 {
+		t.Fatalf("it does not lead, or is not cold:\n%s", w.trace.String())
+	}
+	for i := range 3 {
+		cold := n.cold
+		n.ev.Reads = append(n.ev.Reads, Read{id, ReadID(90 + i)})
+		w.run(50 * time.Millisecond)
+		seq := w.propose(n, id, "after the cold", nil)
+		w.run(5 * time.Second)
+		if !outcome(n, "read "+itoa(uint64(90+i))+": ready") || !outcome(n, "proposal "+itoa(seq)+": applied") || n.cold == cold {
+			t.Errorf("a cold range does not serve, or stays warm: %v\n%s", n.outcomes, w.trace.String())
+		}
+	}
+}
+
 // Cold followers of a leader that is lost elect another.
 func TestRuleColdFollowersElect(t *testing.T) {
 	w := newLeaseWorld(t, func(c *Config) { c.ColdAfter = 3 * time.Second })

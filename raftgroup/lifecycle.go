@@ -229,6 +229,7 @@ func (l *Loop) hear(g *group, m *Message) {
 func (l *Loop) destroy(g *group, tombstone base.ReplicaID, why string) {
 	tombstone = max(tombstone, g.replica+1)
 	g.destroyed = true
+	l.stood(g)
 	l.timers.set(g, base.Never)
 	l.retime(g)
 	delete(l.groups, g.id)

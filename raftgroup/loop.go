@@ -33,7 +33,10 @@ type Loop struct {
 
 	owed        map[owedKey]*owed        // words that end promises, until they are answered
 	owedAt      base.Instant             // when the next is due
-	waking      []waking                 // cold replicas that are to be built again
+	candidates  int                      // groups that are standing
+	queue       []*group                 // those that wait to stand
+	waking      []bereft                 // cold replicas that have lost their leader and are to be built again
+	lookers     []base.RangeID           // cold leaders that are to look up
 	promises    map[base.NodeID]Promised // of this node to others
 	silentUntil base.Instant
 
@@ -98,6 +101,7 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	}
 	l.wakeCold()
 	l.fire()
+	l.takeTurns()
 	l.collectAll()
 	l.payOwed()
 	if len(l.eff.Appends) > 0 {
@@ -110,7 +114,7 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	if len(l.owed) > 0 {
 		l.eff.Wake = min(l.eff.Wake, l.owedAt)
 	}
-	if len(l.waking) > 0 {
+	if len(l.waking)+len(l.lookers) > 0 || len(l.queue) > 0 && l.candidates < base.CandidatesPerLoop {
 		l.eff.Wake = l.now
 	}
 	return &l.eff
@@ -152,19 +156,13 @@ func (l *Loop) touch(g *group) {
 
 // newest returns the newest batch with appends of the group that is being made or under way, nil if there is none.
 func (l *Loop) newest(g *group) *batch {
-	if l.batch.has(g) {
+	if g.batch > l.seq {
 		return &l.batch
 	}
-	for i := len(l.flying) - 1; i >= 0; i-- {
-		if l.flying[i].has(g) {
-			return &l.flying[i]
-		}
+	if len(l.flying) == 0 || g.batch < l.flying[0].seq {
+		return nil
 	}
-	return nil
-}
-
-func (b *batch) has(g *group) bool {
-	return slices.ContainsFunc(b.waiting, func(a answers) bool { return a.g == g })
+	return &l.flying[g.batch-l.flying[0].seq]
 }
 
 // durable delivers what waited for the batches up to those given.

@@ -72,7 +72,7 @@ func (l *Loop) fortHolds(g *group, id base.ReplicaID) bool {
 func (l *Loop) supported(nodes []base.NodeID) {
 	for _, id := range slices.Sorted(maps.Keys(l.cold)) {
 		if r := l.cold[id]; r.leading && r.concerns(nodes) {
-			l.wakeSoon(id, nil)
+			l.lookers = append(l.lookers, id)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.groups)) {
@@ -87,7 +87,7 @@ func (l *Loop) supported(nodes []base.NodeID) {
 func (l *Loop) lost(nodes []base.NodeID) {
 	for _, id := range slices.Sorted(maps.Keys(l.cold)) {
 		if r := l.cold[id]; r.leading && r.concerns(nodes) && !l.heldUp(r) {
-			l.wakeSoon(id, nil)
+			l.lookers = append(l.lookers, id)
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(l.groups)) {

@@ -137,6 +137,7 @@ func (l *Loop) fire() {
 // electionDue campaigns, unless a leader was heard or a vote granted since the timer was set: then the timer goes on from
 // there.
 func (l *Loop) electionDue(g *group) {
+	l.stood(g)
 	t := l.cfg.electionTimeout()
 	since := g.votedAt
 	switch {
@@ -158,11 +159,7 @@ func (l *Loop) electionDue(g *group) {
 		l.restartElection(g)
 		return
 	}
-	l.campaign(g)
-	g.tries++
-	retry := l.cfg.retry(g.tries)
-	g.electAt = l.now.Add(retry + time.Duration(l.rand.Int63n(int64(retry))))
-	l.retime(g)
+	l.stand(g)
 }
 
 // ask says a word to the range's other replicas that means nothing to them if this one is still a learner. If it was
@@ -187,11 +184,12 @@ func (l *Loop) ask(g *group) {
 // campaign begins an election, if the applied configuration lists this replica as a voter: one that it does not list
 // never campaigns. Nor does one whose node's disk is stuck: the votes of the others and their logs suffice to make it leader,
 // and to commit, but it would apply nothing, and nobody would support it. The replica forgets its leader first, so that it can be granted votes and grant them.
-func (l *Loop) campaign(g *group) {
+func (l *Loop) campaign(g *group) (stands bool) {
 	if g.role == raft.StateLeader || !g.voter() || g.fort.live || l.silent(g) || !l.asks(g) {
-		return
+		return false
 	}
 	_ = g.rn.ForgetLeader() // a no-op where there is none
 	_ = g.rn.Campaign()     // refused while conf changes are not applied: the timer asks again
 	l.touch(g)
+	return true
 }

@@ -67,6 +67,10 @@ const (
 	// BlockCacheBytes bounds Pebble's block cache of a node.
 	BlockCacheBytes = 32 << 20
 
+	// CandidatesPerLoop bounds the elections that one loop's replicas have under way: enough to fill a batch for the disk and a
+	// frame for the network, few enough that an answer is there before the candidate tries again.
+	CandidatesPerLoop = 128
+
 	// MailboxBytes bounds the messages and proposals that wait for one loop: beyond it messages are dropped and
 	// proposals refused. Eight times what a loop takes in a pass at full load.
 	MailboxBytes = 64 << 20

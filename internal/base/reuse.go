@@ -12,3 +12,12 @@ func Emptied[T any](s []T) []T {
 	clear(s)
 	return s[:0]
 }
+
+// Without returns the slice without its first n elements, and gives its room back when nothing is left.
+func Without[T any](s []T, n int) []T {
+	if n == len(s) {
+		return nil
+	}
+	clear(s[:n])
+	return s[n:]
+}

@@ -40,9 +40,9 @@ type Config struct {
 	Store    *store.Store
 	Dispatch *dispatch.Dispatcher
 	Peers    interface{ Peers() []transport.PeerStatus }
-	// Nodes are the records that this node knows; Learn gives it newer ones.
+	// Nodes are the records that this node knows; Learn gives it newer ones. Whoever keeps them calls WakeAll when they change.
 	Nodes  func() []*metapb.NodeRecord
-	Learn  func(...*metapb.NodeRecord) bool
+	Learn  func(...*metapb.NodeRecord)
 	Logger *slog.Logger
 }
 
@@ -348,16 +348,12 @@ func (r *Reconciler) readNodes() error {
 	if err != nil {
 		return err
 	}
-	fresh := false
 	for _, kv := range resp.Kvs {
 		rec := &metapb.NodeRecord{}
 		if err := proto.Unmarshal(kv.Value, rec); err != nil {
 			return &base.Corruption{Where: string(kv.Key), Cause: err}
 		}
-		fresh = r.cfg.Learn(rec) || fresh
-	}
-	if fresh {
-		r.WakeAll()
+		r.cfg.Learn(rec)
 	}
 	return nil
 }

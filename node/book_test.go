@@ -1,0 +1,40 @@
+package node
+
+import (
+	"log/slog"
+	"testing"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/kv/engine"
+)
+
+// Whichever way a node hears of another, what rests on the records is told: the ranges that have too few replicas would wait
+// for ever else, for nothing looks at them without being told.
+func TestBookTellsOfEverythingNew(t *testing.T) {
+	b, err := openBook(engine.NewMem(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := 0
+	b.tell(func() { b.all(); told++ })
+	for _, c := range []struct {
+		name string
+		do   func()
+		want int
+	}{
+		{"a node that connects", func() { b.heard(2, 1, "b:1") }, 1},
+		{"the same again", func() { b.heard(2, 1, "b:1") }, 1},
+		{"its record", func() {
+			b.learn(&metapb.NodeRecord{NodeId: 2, Incarnation: 1, Address: "b:1", State: metapb.NodeState_NODE_STATE_ACTIVE})
+		}, 2},
+		{"the same record", func() {
+			b.learn(&metapb.NodeRecord{NodeId: 2, Incarnation: 1, Address: "b:1", State: metapb.NodeState_NODE_STATE_ACTIVE})
+		}, 2},
+		{"an older one", func() { b.learn(&metapb.NodeRecord{NodeId: 2, Address: "x:1"}) }, 2},
+		{"a new address", func() { b.heard(2, 2, "c:1") }, 3},
+	} {
+		if c.do(); told != c.want {
+			t.Errorf("%s: told %d times, want %d", c.name, told, c.want)
+		}
+	}
+}
