@@ -58,6 +58,7 @@ func Draw(seed uint64, only Only) *Plan {
 			p.Clock[i].Drift = int(r.Int63n(2*maxDrift) - maxDrift)
 		}
 	}
+	p.Alone = r.Int63n(10) == 0
 	sort.SliceStable(p.Faults, func(i, j int) bool { return p.Faults[i].At < p.Faults[j].At })
 	return p
 }

@@ -23,6 +23,9 @@ type Plan struct {
 
 	ColdAfter time.Duration // how long nothing must happen to a replica before it goes cold; 0: the product's own
 
+	// Alone: the clients' ranges begin with one replica each, as in a new cluster; faults that move them give them three.
+	Alone bool `json:",omitempty"`
+
 	LogKeep int // entries that a log keeps: small ones make snapshots frequent
 
 	Network NetworkPlan

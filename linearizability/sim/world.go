@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/linearizability/workloads"
 	"github.com/cairndb/cairn/meta/change"
+	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/node/store"
 )
 
@@ -82,8 +83,12 @@ func newWorld(p *Plan, trace io.Writer) *world {
 
 func (w *world) addRange(id base.RangeID, ks base.KeyspaceID, workload string) {
 	r := &rangeInfo{id: id, ks: ks, first: &metapb.RangeDescriptor{RangeId: uint64(id), KeyspaceId: uint64(ks), Generation: 1, NextReplicaId: 4}}
-	for n := uint64(1); n <= 3; n++ {
-		r.first.Replicas = append(r.first.Replicas, &metapb.Replica{ReplicaId: n, NodeId: n, Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER})
+	holders := []uint64{1, 2, 3}
+	if w.plan.Alone && ks != base.KeyspaceMeta {
+		holders = []uint64{1 + uint64(id)%3}
+	}
+	for i, n := range holders {
+		r.first.Replicas = append(r.first.Replicas, &metapb.Replica{ReplicaId: uint64(i + 1), NodeId: n, Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER})
 	}
 	if workload != "" {
 		kind, ok := workloads.Named(workload)
@@ -120,7 +125,11 @@ func (w *world) addNode(i int) {
 	}
 	b := eng.NewBatch()
 	for _, r := range w.ranges {
-		if err := store.CreateReplica(b, r.first, base.ReplicaID(n.id)); err != nil {
+		rep := desc.ReplicaOn(r.first, n.id)
+		if rep == nil {
+			continue
+		}
+		if err := store.CreateReplica(b, r.first, base.ReplicaID(rep.ReplicaId)); err != nil {
 			w.violate("plan", "%s: %v", n.id, err)
 		}
 	}
