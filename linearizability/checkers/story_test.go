@@ -1,0 +1,167 @@
+package checkers
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/datadriven"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/linearizability"
+)
+
+// A story is a history and what a checker says of it. Each checker has one that it accepts, and one wrong history for each
+// way of being wrong: a check that cannot fail is worth nothing.
+//
+//	> 1 put k/a v          client 1 sends a put
+//	> 1 get k/a            a linearizable read; "serializable", "at=REV" may follow
+//	> 1 span k/ k0         a read of a span
+//	> 1 del k/a            or of a span: del k/ k0
+//	> 1 cas k/a 3 v        if k/a is of revision 3: put v; else read it
+//	< 1 ok 5 k/a=v@4,3,2   client 1 is answered at revision 5: what it read, with revision, create revision and version; of a
+//	                       key's first value the revision is enough
+//	< 1 ok 5 yes           of a cas; "no" and what it read
+//	< 1 ok 5 deleted=1
+//	< 1 failed             it certainly had no effect
+//
+// A request without an answer is one of which nothing is known.
+func TestStories(t *testing.T) {
+	byName := map[string]func() linearizability.Checker{
+		"revisions":     Revisions,
+		"phantom":       func() linearizability.Checker { return PhantomWrites("k/") },
+		"lost":          func() linearizability.Checker { return LostWrites("k/") },
+		"set":           func() linearizability.Checker { return Set("k/") },
+		"bank":          func() linearizability.Checker { return Bank("k/", 2, 10) },
+		"monotonic":     func() linearizability.Checker { return Monotonic("k/") },
+		"lists":         func() linearizability.Checker { return Lists("k/") },
+		"linearizable":  func() linearizability.Checker { return Linearizable("k/", true) },
+		"linearizable*": func() linearizability.Checker { return Linearizable("k/", false) },
+	}
+	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
+		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
+			checker, ok := byName[d.Cmd]
+			if !ok {
+				d.Fatalf(t, "there is no checker %s", d.Cmd)
+			}
+			h := parse(t, d)
+			var b strings.Builder
+			for _, v := range checker().Check(h) {
+				fmt.Fprintf(&b, "%s:", v.What)
+				for _, op := range v.Ops {
+					fmt.Fprintf(&b, " [%d]", slices.Index(h.Ops, op)+1)
+				}
+				b.WriteString("\n")
+			}
+			if b.Len() == 0 {
+				return "accepted\n"
+			}
+			return b.String()
+		})
+	})
+}
+
+func parse(t *testing.T, d *datadriven.TestData) *linearizability.History {
+	h := &linearizability.History{}
+	open := map[int]*linearizability.Op{}
+	for line := range strings.Lines(d.Input) {
+		f := strings.Fields(line)
+		client, err := strconv.Atoi(f[1])
+		if err != nil {
+			d.Fatalf(t, "%s: %v", line, err)
+		}
+		if f[0] == ">" {
+			open[client] = h.Invoke(client, 1, nil)
+			requestOf(open[client], f[2:])
+			continue
+		}
+		op := open[client]
+		if f[2] == "failed" {
+			h.Return(op, linearizability.Failed, nil, "no")
+			continue
+		}
+		h.Return(op, linearizability.OK, nil, "")
+		answerOf(op, number(f[3]), f[4:])
+	}
+	return h
+}
+
+func number(s string) int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		panic(err) // the story is written wrongly
+	}
+	return n
+}
+
+func requestOf(op *linearizability.Op, f []string) {
+	key := []byte(f[1])
+	switch f[0] {
+	case "put":
+		op.Request = &pb.PutRequest{Key: key, Value: []byte(f[2])}
+	case "del":
+		op.Request = &pb.DeleteRangeRequest{Key: key, RangeEnd: []byte(strings.Join(f[2:], ""))}
+	case "get", "span":
+		r := &pb.RangeRequest{Key: key}
+		if f[0] == "span" {
+			r.RangeEnd, f = []byte(f[2]), f[1:]
+		}
+		for _, word := range f[2:] {
+			if rev, ok := strings.CutPrefix(word, "at="); ok {
+				r.Revision = number(rev)
+			}
+			r.Serializable = r.Serializable || word == "serializable"
+		}
+		op.Request = r
+	case "cas":
+		op.Request = &pb.TxnRequest{
+			Compare: []*pb.Compare{{Key: key, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_ModRevision{ModRevision: number(f[2])}}},
+			Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: []byte(f[3])}}}},
+			Failure: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}}},
+		}
+	default:
+		panic("there is no request " + f[0])
+	}
+}
+
+func answerOf(op *linearizability.Op, rev int64, f []string) {
+	head := &pb.ResponseHeader{Revision: rev}
+	var kvs []*mvccpb.KeyValue
+	deleted := int64(0)
+	for _, word := range f {
+		if n, ok := strings.CutPrefix(word, "deleted="); ok {
+			deleted = number(n)
+		}
+		if key, rest, ok := strings.Cut(word, "="); ok && key != "deleted" {
+			value, at, _ := strings.Cut(rest, "@")
+			mod, life, again := strings.Cut(at, ",")
+			kv := &mvccpb.KeyValue{Key: []byte(key), Value: []byte(strings.ReplaceAll(value, "_", " ")), ModRevision: number(mod), CreateRevision: number(mod), Version: 1}
+			if create, version, _ := strings.Cut(life, ","); again {
+				kv.CreateRevision, kv.Version = number(create), number(version)
+			}
+			kvs = append(kvs, kv)
+		}
+	}
+	read := &pb.RangeResponse{Header: head, Kvs: kvs, Count: int64(len(kvs))}
+	switch op.Request.(type) {
+	case *pb.PutRequest:
+		op.Response = &pb.PutResponse{Header: head}
+	case *pb.DeleteRangeRequest:
+		op.Response = &pb.DeleteRangeResponse{Header: head, Deleted: deleted}
+	case *pb.RangeRequest:
+		op.Response = read
+	case *pb.TxnRequest:
+		resp := &pb.TxnResponse{Header: head, Succeeded: slices.Contains(f, "yes")}
+		if resp.Succeeded {
+			resp.Responses = []*pb.ResponseOp{{Response: &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{Header: head}}}}
+		} else {
+			resp.Responses = []*pb.ResponseOp{{Response: &pb.ResponseOp_ResponseRange{ResponseRange: read}}}
+		}
+		op.Response = resp
+	}
+}
