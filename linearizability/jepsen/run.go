@@ -41,7 +41,8 @@ const nemesisTime = 2 * time.Minute
 type run struct {
 	Options
 	cluster   *Cluster
-	endpoints func() []string // of the nodes, by index
+	endpoints func() []string             // of the nodes, by index
+	settled   func(context.Context) error // waits until every range has its replicas
 
 	report  *Report
 	start   time.Time
@@ -64,7 +65,7 @@ func Run(ctx context.Context, c *Cluster, o Options) (*Report, error) {
 }
 
 func newRun(c *Cluster, o Options) *run {
-	r := &run{Options: o, cluster: c, endpoints: func() []string { return endpoints(c) }, start: time.Now()}
+	r := &run{Options: o, cluster: c, endpoints: func() []string { return endpoints(c) }, settled: c.settled, start: time.Now()}
 	r.meter, r.marks = newMeter(r.start), newMarks(r.start)
 	r.report = &Report{
 		Version: ReportVersion, Name: o.Name, Seed: o.Seed, Started: r.start.Round(time.Second), Nodes: c.Len(),

@@ -180,7 +180,8 @@ func healed(ctx context.Context, heal func(context.Context) error) error {
 	return heal(ctx)
 }
 
-// recover waits until each client has succeeded in something that it began after the heal, and each node serves.
+// recover waits until each client has succeeded in something that it began after the heal, each node serves, and every range
+// has its replicas.
 func (r *run) recover(ctx context.Context, l *load) error {
 	limit, cancel := context.WithTimeout(ctx, r.Limits.Recovery)
 	defer cancel()
@@ -196,6 +197,9 @@ func (r *run) recover(ctx context.Context, l *load) error {
 		if err := l.serves(limit, i); err != nil {
 			return fmt.Errorf("within %s of the heal node %d did not serve a linearizable read: %w", r.Limits.Recovery, i+1, err)
 		}
+	}
+	if err := r.settled(limit); err != nil {
+		return fmt.Errorf("within %s of the heal not every range had its replicas: %w", r.Limits.Recovery, err)
 	}
 	return nil
 }

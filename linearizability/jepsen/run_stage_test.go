@@ -22,7 +22,7 @@ func newFakeRun(t *testing.T, fakes []*fakeNode) (*run, *counting) {
 			Dir: t.TempDir(), Workloads: []linearizability.Kind{kind}, Clients: 4, Seed: 3, Logger: slog.New(slog.DiscardHandler),
 			Limits: Limits{Rate: 50, QuietRate: 20, Recovery: 10 * time.Second},
 		},
-		endpoints: endpointsOf(fakes), start: time.Now(), report: &Report{},
+		endpoints: endpointsOf(fakes), settled: func(context.Context) error { return nil }, start: time.Now(), report: &Report{},
 	}
 	r.meter, r.marks = newMeter(r.start), newMarks(r.start)
 	return r, w
@@ -102,6 +102,10 @@ func TestStageFails(t *testing.T) {
 				return "stopped one", func(context.Context) error { return nil }, nil
 			}}
 		}, "node 2 did not serve a linearizable read"},
+		{"replicas are missing", func(r *run, f []*fakeNode) Nemesis {
+			r.settled = func(context.Context) error { return errors.New("range 4: 2 replicas") }
+			return mute(f[:1], nil, true)
+		}, "not every range had its replicas: range 4: 2 replicas"},
 		{"the nemesis cannot begin", func(*run, []*fakeNode) Nemesis {
 			return Nemesis{Name: "broken", Begin: func(context.Context, *Cluster, *base.Rand) (string, func(context.Context) error, error) {
 				return "", nil, errors.New("no such link")
