@@ -52,6 +52,7 @@ type group struct {
 	deadline  base.Instant // the earliest of those below
 	tickAt    base.Instant // leader
 	electAt   base.Instant // everybody else
+	standAt   base.Instant // when a candidate that was not elected may stand again
 	readsAt   base.Instant // the oldest read's time is over
 	lastHeard base.Instant // of the leader
 	votedAt   base.Instant // when this replica last granted a vote, or said that it would: the candidate has as long to be heard of

@@ -137,7 +137,10 @@ func (l *Loop) fire() {
 // electionDue campaigns, unless a leader was heard or a vote granted since the timer was set: then the timer goes on from
 // there.
 func (l *Loop) electionDue(g *group) {
-	l.stood(g)
+	if l.stood(g) && l.now < g.standAt {
+		g.electAt = g.standAt
+		return
+	}
 	t := l.cfg.electionTimeout()
 	since := g.votedAt
 	switch {

@@ -27,16 +27,19 @@ func (l *Loop) stand(g *group) {
 	}
 	g.tries++
 	retry := l.cfg.retry(g.tries)
-	g.electAt = l.now.Add(retry + time.Duration(l.rand.Int63n(int64(retry))))
+	g.standAt = l.now.Add(retry + time.Duration(l.rand.Int63n(int64(retry))))
+	// One that is not heard makes room for the others before it tries again.
+	g.electAt = min(g.standAt, l.now.Add(l.cfg.retry(1)))
 	l.retime(g)
 }
 
 // stood ends a candidacy: it was decided, or has lasted long enough.
-func (l *Loop) stood(g *group) {
-	if g.standing {
+func (l *Loop) stood(g *group) (before bool) {
+	if before = g.standing; before {
 		g.standing = false
 		l.candidates--
 	}
+	return before
 }
 
 // takeTurns lets those who queue stand, as long as there is room.

@@ -69,7 +69,7 @@ const (
 
 	// CandidatesPerLoop bounds the elections that one loop's replicas have under way: enough to fill a batch for the disk and a
 	// frame for the network, few enough that an answer is there before the candidate tries again.
-	CandidatesPerLoop = 128
+	CandidatesPerLoop = 256
 
 	// MailboxBytes bounds the messages and proposals that wait for one loop: beyond it messages are dropped and
 	// proposals refused. Eight times what a loop takes in a pass at full load.

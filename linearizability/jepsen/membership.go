@@ -75,7 +75,8 @@ func (n *Node) stop() error {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.cmd != nil && !n.excused && !n.cmd.ProcessState.Success() {
+	// Who kills is this harness alone: another nemesis may have, before or meanwhile.
+	if n.cmd != nil && !n.excused && n.cmd.ProcessState.Exited() && !n.cmd.ProcessState.Success() {
 		n.findings = append(n.findings, fmt.Errorf("%s was told to stop: %s; the end of its log:\n%s", n.Name, n.cmd.ProcessState, lastLines(n.Log, 10)))
 	}
 	return nil
