@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/cairndb/cairn v0.0.0
 	github.com/cairndb/cairn/bench v0.0.0
+	github.com/cairndb/cairn/bench/closed v0.0.0
 	google.golang.org/grpc v1.85.0
 )
 

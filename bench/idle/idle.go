@@ -49,6 +49,9 @@ type Row struct {
 	Led      int           `json:"led"`         // by it
 }
 
+// firstPort is that of the first node.
+const firstPort = 7700
+
 // firstRange is the id of the first range that is made.
 const firstRange = 1 << 20
 
@@ -78,38 +81,49 @@ func (s *Suite) Run(ctx context.Context) (rows []Row, err error) {
 type cluster struct {
 	s     *Suite
 	dir   string
+	port  int
 	addr  [peer.Nodes]string
 	nodes [peer.Nodes]*exec.Cmd
 	conns [peer.Nodes]*grpc.ClientConn
 }
 
-func (s *Suite) one(ctx context.Context, count int) (row Row, err error) {
-	c := &cluster{s: s, dir: filepath.Join(s.Folder, strconv.Itoa(count))}
+// settled makes a cluster at some ports with that many ranges, and waits until all rest. Whatever it returns is to be stopped.
+func (s *Suite) settled(ctx context.Context, port, count int) (c *cluster, took time.Duration, err error) {
+	c = &cluster{s: s, dir: filepath.Join(s.Folder, strconv.Itoa(count)), port: port}
 	if err := os.RemoveAll(c.dir); err != nil {
-		return row, err
+		return c, 0, err
 	}
-	defer func() { err = errors.Join(err, c.stop()) }()
 	for i := range c.addr {
-		c.addr[i] = "127.0.0.1:" + strconv.Itoa(7700+i)
+		c.addr[i] = "127.0.0.1:" + strconv.Itoa(port+i)
 	}
 	for i := range c.addr {
 		if err := c.start(i); err != nil {
-			return row, err
+			return c, 0, err
 		}
 	}
 	if err := c.until(ctx, time.Minute, func(sum summary) bool { return sum.led == 4 && sum.resting == 4 }); err != nil {
-		return row, err
+		return c, 0, err
 	}
-	row.Ranges = count
 	began := time.Now()
 	if err := c.create(ctx, count); err != nil {
+		return c, 0, err
+	}
+	err = c.until(ctx, 5*time.Minute, allRest(count))
+	return c, time.Since(began), err
+}
+
+func allRest(count int) func(summary) bool {
+	return func(sum summary) bool { return sum.led == count+4 && sum.resting == count+4 }
+}
+
+func (s *Suite) one(ctx context.Context, count int) (row Row, err error) {
+	row.Ranges = count
+	c, took, err := s.settled(ctx, firstPort, count)
+	defer func() { err = errors.Join(err, c.stop()) }()
+	if err != nil {
 		return row, err
 	}
-	all := func(sum summary) bool { return sum.led == count+4 && sum.resting == count+4 }
-	if err := c.until(ctx, 5*time.Minute, all); err != nil {
-		return row, err
-	}
-	row.Settled = time.Since(began)
+	row.Settled = took
 	if err := wait(ctx, 5*time.Second); err != nil { // what was garbage is given back
 		return row, err
 	}
@@ -119,7 +133,7 @@ func (s *Suite) one(ctx context.Context, count int) (row Row, err error) {
 	if row.Restart, err = c.restart(ctx); err != nil {
 		return row, err
 	}
-	if err := c.until(ctx, 5*time.Minute, all); err != nil {
+	if err := c.until(ctx, 5*time.Minute, allRest(count)); err != nil {
 		return row, err
 	}
 	row.Failover, row.Led, err = c.failover(ctx, count+4)
@@ -137,7 +151,7 @@ func (c *cluster) start(i int) error {
 	defer func() { _ = out.Close() }() // the child has its own descriptor
 	cmd := exec.Command(c.s.Binary, "start", "--store", filepath.Join(c.dir, "n"+strconv.Itoa(i+1)), "--listen", c.addr[i],
 		"--advertise", c.addr[i], "--join", strings.Join(c.addr[:], ","), "--bootstrap-expect", strconv.Itoa(peer.Nodes), "--unsafe-testing",
-		"--pprof", "127.0.0.1:"+strconv.Itoa(7710+i))
+		"--pprof", "127.0.0.1:"+strconv.Itoa(c.port+10+i))
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = peer.Leashed()
 	c.nodes[i] = cmd

@@ -19,17 +19,19 @@ func main() {
 	var s Suite
 	counts := flag.String("ranges", "0,10,1000,10000,50000", "how many ranges, separated by commas")
 	save := flag.String("save", "", "write the rows as JSON to this `file`")
+	beside := flag.Int("beside", 0, "compare instead a load beside this many idle ranges with one beside none")
+	pairs := flag.Int("pairs", 9, "of such loads")
 	flag.DurationVar(&s.Look, "look", 20*time.Second, "how long an idle cluster is watched")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
-	if err := run(ctx, &s, *counts, *save); err != nil {
+	if err := run(ctx, &s, *counts, *save, *beside, *pairs); err != nil {
 		fmt.Fprintln(os.Stderr, "idle:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, s *Suite, counts, save string) error {
+func run(ctx context.Context, s *Suite, counts, save string, beside, pairs int) error {
 	for _, c := range strings.Split(counts, ",") {
 		n, err := strconv.Atoi(c)
 		if err != nil {
@@ -50,6 +52,19 @@ func run(ctx context.Context, s *Suite, counts, save string) error {
 	began := time.Now()
 	s.Say = func(format string, args ...any) {
 		fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(began).Seconds(), fmt.Sprintf(format, args...))
+	}
+	if beside > 0 {
+		load := filepath.Join(out, "load")
+		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", load, "./cmd/load")
+		build.Dir = ".."
+		if output, err := build.CombinedOutput(); err != nil {
+			return fmt.Errorf("building the load: %w\n%s", err, output)
+		}
+		b, err := s.Beside(ctx, load, beside, 64, pairs, 8*time.Second)
+		if err == nil {
+			fmt.Println(b)
+		}
+		return err
 	}
 	rows, err := s.Run(ctx)
 	if save != "" && len(rows) > 0 {
