@@ -2,6 +2,7 @@ package raftgroup
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/raft/v3"
@@ -141,6 +142,13 @@ func (g *group) voter() bool {
 		}
 	}
 	return mutant.Is(mutant.UnlistedCampaigns)
+}
+
+// mayLead says whether leadership can be handed to a replica: Raft would not tell that it did nothing.
+func (g *group) mayLead(id base.ReplicaID) bool {
+	return id != g.replica && slices.ContainsFunc(g.log.desc.GetReplicas(), func(r *metapb.Replica) bool {
+		return base.ReplicaID(r.ReplicaId) == id && r.Role != metapb.ReplicaRole_REPLICA_ROLE_LEARNER
+	})
 }
 
 // nodeOf returns where a replica is, 0 if that is not known.

@@ -40,7 +40,8 @@ type lease struct {
 	forts   map[base.ReplicaID]Fort // nil on others than leaders
 	givenUp bool                    // no lease reads in this term ever again
 	held    bool                    // it was valid once in this term
-	opened  bool                    // an entry of this term is applied: the gate is shown
+	opened  bool                    // an entry of this term is applied: the current gate is shown
+	shown   bool                    // a gate is shown, this one or one before it
 	stale   bool                    // what the gate is made of has changed
 	ask     bool                    // followers are to be asked at the end of the step
 	since   base.Instant            // of this leadership
@@ -158,17 +159,17 @@ func (l *Loop) refreshGate(g *group) {
 		l.eff.Commits = append(l.eff.Commits, Commit{g.id, commit})
 	}
 	if !g.lease.opened {
-		g.lease.opened = true
+		g.lease.opened, g.lease.shown = true, true
 		l.eff.Gates = append(l.eff.Gates, GateChange{g.id, g.lease.current})
 	}
 }
 
 // closeGate takes the lease away from readers. The driver does so before the step's messages leave.
 func (l *Loop) closeGate(g *group) {
-	if g.lease.opened && !mutant.Is(mutant.GateStaysOpen) {
+	if g.lease.shown && !mutant.Is(mutant.GateStaysOpen) {
 		l.eff.Gates = append(l.eff.Gates, GateChange{g.id, nil})
 	}
-	g.lease.opened, g.lease.current = false, nil
+	g.lease.opened, g.lease.shown, g.lease.current = false, false, nil
 }
 
 // giveUp ends the lease of this term for good, before leadership is handed over: the next leader is elected while the
@@ -186,7 +187,14 @@ func (l *Loop) giveUp(g *group) {
 // checkLease has a leader step down that no quorum supports any more, or whose transfer failed: nothing keeps others from
 // being elected, and a node whose disk is stuck or that nobody hears is better off following.
 func (l *Loop) checkLease(g *group) (steppedDown bool) {
-	if g.role != raft.StateLeader || l.cfg.Supports == nil || g.soleVoter() {
+	if g.role != raft.StateLeader || l.cfg.Supports == nil {
+		return false
+	}
+	if g.soleVoter() {
+		if g.lease.givenUp { // the one to whom it was to go is no voter any more: nobody is elected without this one's vote
+			g.lease.givenUp, g.lease.stale = false, true
+			l.touch(g)
+		}
 		return false
 	}
 	switch until := l.leaseUntil(g); {

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/raftgroup/support"
 )
@@ -321,6 +322,52 @@ func TestRuleAColdRangeOfOneVoterGoesOn(t *testing.T) {
 			t.Errorf("a cold range does not serve, or stays warm: %v\n%s", n.outcomes, w.trace.String())
 		}
 	}
+}
+
+// Whoever steps down takes away the gate that readers see, also if what it is made of has just changed and the new one was not
+// shown yet: the old one may become valid again, for the promises in it go on.
+func TestRuleTheGateIsTakenAwayWhateverItIs(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	for _, n := range w.others(l) {
+		w.live[[2]base.NodeID{n.id, l.id}] = false
+		l.ev.Lost = append(l.ev.Lost, n.id)
+	}
+	l.loop.group(leaseRange).lease.stale = true // by a promise that came, or a replica that was added
+	w.step(l)
+	if g := l.gates[leaseRange]; g != nil {
+		t.Errorf("n%d has stepped down and shows a gate of term %d:\n%s", l.id, g.Term, w.trace.String())
+	}
+}
+
+// A leader that decides alone has its lease whatever was to become of its leadership.
+func TestRuleASoleVoterKeepsItsLease(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	const id = leaseRange + 1
+	n := w.sorted()[0]
+	d := descriptor(id, n.id, w.sorted()[1].id)
+	d.Replicas[1].Role = metapb.ReplicaRole_REPLICA_ROLE_LEARNER
+	w.place(d)
+	for _, o := range w.sorted()[:2] {
+		o.ev.Admin = append(o.ev.Admin, Admin{Range: id, Start: true})
+	}
+	n.ev.Admin = append(n.ev.Admin, Admin{Range: id, Campaign: true})
+	w.run(time.Second)
+	keeps := func(what string) {
+		t.Helper()
+		w.run(3 * time.Second)
+		if g := n.gates[id]; w.leader(id) != n || g == nil || g.Until(supports{w, n.id}) != base.Never {
+			t.Errorf("%s: it has no lease:\n%s", what, w.trace.String())
+		}
+	}
+	keeps("elected")
+	for _, to := range []uint64{2, 1, 9} {
+		n.ev.Admin = append(n.ev.Admin, Admin{Range: id, Transfer: base.ReplicaID(to)})
+		keeps("told to hand over to " + itoa(to))
+	}
+	n.loop.giveUp(n.loop.group(id)) // to a voter that was removed since
+	n.ev.Admin = append(n.ev.Admin, Admin{Range: id, Campaign: true})
+	keeps("given up to one that is gone")
 }
 
 // Cold followers of a leader that is lost elect another.

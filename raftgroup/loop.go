@@ -250,7 +250,7 @@ func (l *Loop) admin(a *Admin) {
 	case a.Sent != nil:
 		l.snapshotSent(g, a.Sent)
 	case a.Transfer != 0:
-		if g.role == raft.StateLeader {
+		if g.role == raft.StateLeader && g.mayLead(a.Transfer) {
 			l.giveUp(g)
 			g.rn.TransferLeader(uint64(a.Transfer))
 		}

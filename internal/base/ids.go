@@ -62,6 +62,9 @@ func (k KeyspaceID) String() string {
 // Single says whether the keyspace is one range for ever, whose revisions count 1, 2, 3, … as etcd's do.
 func (k KeyspaceID) Single() bool { return k == KeyspaceDefault }
 
+// Splits says whether the keyspace may be cut into ranges.
+func (k KeyspaceID) Splits() bool { return k != KeyspaceRoot && !k.Single() }
+
 func (n NodeID) String() string    { return fmt.Sprintf("n%d", uint64(n)) }
 func (r RangeID) String() string   { return fmt.Sprintf("r%d", uint64(r)) }
 func (r ReplicaID) String() string { return fmt.Sprintf("%d", uint64(r)) }

@@ -94,6 +94,9 @@ func (in *injector) node(f *Fault) *node {
 
 // restart brings a node back, unless somebody else has, or keeps it down.
 func restart(n *node) {
+	if n.process != nil && n.process.stopping {
+		n.crash(0) // it would end in this instant
+	}
 	if n.process == nil {
 		n.start()
 	}

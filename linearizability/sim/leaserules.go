@@ -70,8 +70,7 @@ const stalledFor = 2*base.SupportIdleDuration + base.SupportIdleInterval + 100*t
 
 // stalled: a node whose disk completes nothing leads nothing.
 func (r *rules) stalled(p *process, id base.RangeID) {
-	st, ok := p.hand.Status(id)
-	if ok && len(st.Descriptor.GetReplicas()) == 1 {
+	if st, ok := p.hand.Status(id); ok && st.LeaseForEver {
 		return // nobody else could
 	}
 	if s := p.n.slow; s.stalls > 0 && r.w.now-s.since > stalledFor {

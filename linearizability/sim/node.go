@@ -69,6 +69,7 @@ type process struct {
 	crashAt           string // the point at which it is to crash, and how often it is passed before
 	crashPasses       int64
 	crashLose         int64
+	stopping          bool // its store has stopped, and it is about to end
 	doomed            bool // it crashed at a point: what it does from there on has no effect
 	expected          bool // a fault made its disk fail: it is right to stop
 }
@@ -384,6 +385,7 @@ func (p *process) fatal(err error) {
 		w.violate("no fatal error", "%s stopped, and its disk was well: %v", p.n.id, err)
 	}
 	w.count("stopped by a disk's error")
+	p.stopping = true
 	w.queue.put(w.now, func() {
 		if p.n.process == p {
 			p.n.crash(0)
