@@ -38,6 +38,7 @@ type Command struct {
 	//	*Command_Compaction
 	//	*Command_ChangeReplicas
 	//	*Command_PublishDescriptor
+	//	*Command_Split
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -141,6 +142,15 @@ func (x *Command) GetPublishDescriptor() *PublishDescriptor {
 	return nil
 }
 
+func (x *Command) GetSplit() *Split {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Split); ok {
+			return x.Split
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -169,6 +179,10 @@ type Command_PublishDescriptor struct {
 	PublishDescriptor *PublishDescriptor `protobuf:"bytes,21,opt,name=publish_descriptor,json=publishDescriptor,proto3,oneof"`
 }
 
+type Command_Split struct {
+	Split *Split `protobuf:"bytes,22,opt,name=split,proto3,oneof"`
+}
+
 func (*Command_Put) isCommand_Body() {}
 
 func (*Command_DeleteRange) isCommand_Body() {}
@@ -180,6 +194,8 @@ func (*Command_Compaction) isCommand_Body() {}
 func (*Command_ChangeReplicas) isCommand_Body() {}
 
 func (*Command_PublishDescriptor) isCommand_Body() {}
+
+func (*Command_Split) isCommand_Body() {}
 
 // ChangeReplicas is one legal step of a membership change: the descriptor as it is to be. It is carried
 // by a Raft conf change. A range whose generation is not `expected_generation` refuses it unchanged.
@@ -235,6 +251,121 @@ func (x *ChangeReplicas) GetDescriptor_() *metapb.RangeDescriptor {
 	return nil
 }
 
+// Split cuts a range in two. The left part keeps the range's id; the right one gets an id that no range ever
+// had, and begins with the left one's replicas. A range whose generation is not `expected_generation`
+// refuses it unchanged.
+type Split struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	Key                []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"` // the right part's first
+	RightRangeId       uint64                 `protobuf:"varint,3,opt,name=right_range_id,json=rightRangeId,proto3" json:"right_range_id,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Split) Reset() {
+	*x = Split{}
+	mi := &file_api_kvpb_command_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Split) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Split) ProtoMessage() {}
+
+func (x *Split) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Split.ProtoReflect.Descriptor instead.
+func (*Split) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Split) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+func (x *Split) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Split) GetRightRangeId() uint64 {
+	if x != nil {
+		return x.RightRangeId
+	}
+	return 0
+}
+
+type SplitResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Left          *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`
+	Right         *metapb.RangeDescriptor `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitResponse) Reset() {
+	*x = SplitResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitResponse) ProtoMessage() {}
+
+func (x *SplitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitResponse.ProtoReflect.Descriptor instead.
+func (*SplitResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SplitResponse) GetLeft() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *SplitResponse) GetRight() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
 // PublishDescriptor writes a descriptor to the `meta` or `root` index if its generation is newer.
 type PublishDescriptor struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
@@ -246,7 +377,7 @@ type PublishDescriptor struct {
 
 func (x *PublishDescriptor) Reset() {
 	*x = PublishDescriptor{}
-	mi := &file_api_kvpb_command_proto_msgTypes[2]
+	mi := &file_api_kvpb_command_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -258,7 +389,7 @@ func (x *PublishDescriptor) String() string {
 func (*PublishDescriptor) ProtoMessage() {}
 
 func (x *PublishDescriptor) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[2]
+	mi := &file_api_kvpb_command_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -271,7 +402,7 @@ func (x *PublishDescriptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishDescriptor.ProtoReflect.Descriptor instead.
 func (*PublishDescriptor) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{2}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *PublishDescriptor) GetKey() []byte {
@@ -298,7 +429,7 @@ type PublishDescriptorResponse struct {
 
 func (x *PublishDescriptorResponse) Reset() {
 	*x = PublishDescriptorResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[3]
+	mi := &file_api_kvpb_command_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -310,7 +441,7 @@ func (x *PublishDescriptorResponse) String() string {
 func (*PublishDescriptorResponse) ProtoMessage() {}
 
 func (x *PublishDescriptorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[3]
+	mi := &file_api_kvpb_command_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -323,7 +454,7 @@ func (x *PublishDescriptorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishDescriptorResponse.ProtoReflect.Descriptor instead.
 func (*PublishDescriptorResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{3}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *PublishDescriptorResponse) GetStored() bool {
@@ -349,7 +480,7 @@ type ChangeReplicasResponse struct {
 
 func (x *ChangeReplicasResponse) Reset() {
 	*x = ChangeReplicasResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	mi := &file_api_kvpb_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +492,7 @@ func (x *ChangeReplicasResponse) String() string {
 func (*ChangeReplicasResponse) ProtoMessage() {}
 
 func (x *ChangeReplicasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	mi := &file_api_kvpb_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +505,7 @@ func (x *ChangeReplicasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReplicasResponse.ProtoReflect.Descriptor instead.
 func (*ChangeReplicasResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{4}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ChangeReplicasResponse) GetDescriptor_() *metapb.RangeDescriptor {
@@ -388,7 +519,7 @@ var File_api_kvpb_command_proto protoreflect.FileDescriptor
 
 const file_api_kvpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x16api/kvpb/command.proto\x12\vcairn.kv.v1\x1a\x15api/metapb/meta.proto\"\xb8\x02\n" +
+	"\x16api/kvpb/command.proto\x12\vcairn.kv.v1\x1a\x15api/metapb/meta.proto\"\xe4\x02\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"now_micros\x18\x01 \x01(\x03R\tnowMicros\x12\x12\n" +
@@ -400,13 +531,21 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"compaction\x18\r \x01(\fH\x00R\n" +
 	"compaction\x12F\n" +
 	"\x0fchange_replicas\x18\x14 \x01(\v2\x1b.cairn.kv.v1.ChangeReplicasH\x00R\x0echangeReplicas\x12O\n" +
-	"\x12publish_descriptor\x18\x15 \x01(\v2\x1e.cairn.kv.v1.PublishDescriptorH\x00R\x11publishDescriptorB\x06\n" +
+	"\x12publish_descriptor\x18\x15 \x01(\v2\x1e.cairn.kv.v1.PublishDescriptorH\x00R\x11publishDescriptor\x12*\n" +
+	"\x05split\x18\x16 \x01(\v2\x12.cairn.kv.v1.SplitH\x00R\x05splitB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\x0eChangeReplicas\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12>\n" +
 	"\n" +
 	"descriptor\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
-	"descriptor\"e\n" +
+	"descriptor\"p\n" +
+	"\x05Split\x12/\n" +
+	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12$\n" +
+	"\x0eright_range_id\x18\x03 \x01(\x04R\frightRangeId\"y\n" +
+	"\rSplitResponse\x122\n" +
+	"\x04left\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\x124\n" +
+	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"e\n" +
 	"\x11PublishDescriptor\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12>\n" +
 	"\n" +
@@ -432,27 +571,32 @@ func file_api_kvpb_command_proto_rawDescGZIP() []byte {
 	return file_api_kvpb_command_proto_rawDescData
 }
 
-var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_api_kvpb_command_proto_goTypes = []any{
 	(*Command)(nil),                   // 0: cairn.kv.v1.Command
 	(*ChangeReplicas)(nil),            // 1: cairn.kv.v1.ChangeReplicas
-	(*PublishDescriptor)(nil),         // 2: cairn.kv.v1.PublishDescriptor
-	(*PublishDescriptorResponse)(nil), // 3: cairn.kv.v1.PublishDescriptorResponse
-	(*ChangeReplicasResponse)(nil),    // 4: cairn.kv.v1.ChangeReplicasResponse
-	(*metapb.RangeDescriptor)(nil),    // 5: cairn.meta.v1.RangeDescriptor
+	(*Split)(nil),                     // 2: cairn.kv.v1.Split
+	(*SplitResponse)(nil),             // 3: cairn.kv.v1.SplitResponse
+	(*PublishDescriptor)(nil),         // 4: cairn.kv.v1.PublishDescriptor
+	(*PublishDescriptorResponse)(nil), // 5: cairn.kv.v1.PublishDescriptorResponse
+	(*ChangeReplicasResponse)(nil),    // 6: cairn.kv.v1.ChangeReplicasResponse
+	(*metapb.RangeDescriptor)(nil),    // 7: cairn.meta.v1.RangeDescriptor
 }
 var file_api_kvpb_command_proto_depIdxs = []int32{
 	1, // 0: cairn.kv.v1.Command.change_replicas:type_name -> cairn.kv.v1.ChangeReplicas
-	2, // 1: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
-	5, // 2: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	5, // 3: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	5, // 4: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
-	5, // 5: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	4, // 1: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
+	2, // 2: cairn.kv.v1.Command.split:type_name -> cairn.kv.v1.Split
+	7, // 3: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	7, // 4: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	7, // 5: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	7, // 6: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	7, // 7: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
+	7, // 8: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_api_kvpb_command_proto_init() }
@@ -467,6 +611,7 @@ func file_api_kvpb_command_proto_init() {
 		(*Command_Compaction)(nil),
 		(*Command_ChangeReplicas)(nil),
 		(*Command_PublishDescriptor)(nil),
+		(*Command_Split)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -474,7 +619,7 @@ func file_api_kvpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kvpb_command_proto_rawDesc), len(file_api_kvpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

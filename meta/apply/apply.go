@@ -47,6 +47,9 @@ type Result struct {
 	Applied raftgroup.Applied
 	// Outcomes are those of this node's own proposals, in log order.
 	Outcomes []Outcome
+	// Splits are the ranges that were cut off this one, in log order. Their replicated state is in the batch; the shell is to
+	// add what Raft needs of this node's replica before it commits (RFC 2). It does not yet: nothing proposes a split.
+	Splits []*metapb.RangeDescriptor
 }
 
 // Outcome ends a proposal: Response, or Err if the command was refused.
@@ -80,7 +83,7 @@ func (r *Replica) Apply(b engine.Batch, entries []*raftpb.Entry, self base.NodeI
 	if r.heads == nil {
 		r.heads = eval.NewHeads(base.HeadsPerRange)
 	}
-	p := pass{Replica: r, data: eval.NewPass(b), self: self, out: out}
+	p := pass{Replica: r, batch: b, data: eval.NewPass(b), self: self, out: out}
 	p.data.Remember(r.heads)
 	err := p.entries(entries)
 	if cerr := p.data.Close(); err == nil {
@@ -104,9 +107,10 @@ func (r *Replica) Apply(b engine.Batch, entries []*raftpb.Entry, self base.NodeI
 // pass is one call of Apply.
 type pass struct {
 	*Replica
-	data *eval.Pass // all that is written to the range's data goes through it
-	self base.NodeID
-	out  *Result
+	batch engine.Batch
+	data  *eval.Pass // all that is written to the range's data goes through it
+	self  base.NodeID
+	out   *Result
 }
 
 func (p *pass) entries(entries []*raftpb.Entry) error {
@@ -177,6 +181,8 @@ func (p *pass) command(cmd *kvpb.Command, change *raftpb.ConfChangeV2, mine bool
 		return p.evaluate(cmd, mine)
 	case *kvpb.Command_ChangeReplicas:
 		return p.changeReplicas(body.ChangeReplicas, change)
+	case *kvpb.Command_Split:
+		return p.split(body.Split)
 	case *kvpb.Command_PublishDescriptor:
 		return p.publish(body.PublishDescriptor, cmd.NowMicros)
 	}

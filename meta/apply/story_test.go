@@ -23,7 +23,8 @@ import (
 )
 
 // TestStories runs the dialogues in testdata/stories. Verbs: range (bootstraps a descriptor), apply (crash: the batch is
-// dropped; one entry a line, see parse), get (key=), index (the descriptor that the index holds under that of the input).
+// dropped; one entry a line, see parse), get (key=), right (id=: the state of a range that was cut off), move-to (id=: the
+// story goes on with that one), index (the descriptor that the index holds under that of the input).
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{}
@@ -39,6 +40,14 @@ func TestStories(t *testing.T) {
 				var key string
 				c.ScanArgs(t, "key", &key)
 				return s.get(t, key)
+			case "right":
+				var id uint64
+				c.ScanArgs(t, "id", &id)
+				return s.right(base.RangeID(id))
+			case "move-to":
+				var id uint64
+				c.ScanArgs(t, "id", &id)
+				return s.moveTo(t, base.RangeID(id))
 			case "index":
 				return s.index(t, descriptor(t, c.Input))
 			}
@@ -97,6 +106,8 @@ func (s *story) print(b *strings.Builder) {
 			fmt.Fprintf(b, "compacted at %d\n", r.Header.GetRevision())
 		case *kvpb.ChangeReplicasResponse:
 			fmt.Fprintf(b, "now %s\n", desc.Format(r.Descriptor_))
+		case *kvpb.SplitResponse:
+			fmt.Fprintf(b, "split into %s\n     and   %s\n", desc.Format(r.Left), desc.Format(r.Right))
 		case *kvpb.PublishDescriptorResponse:
 			fmt.Fprintf(b, "stored %v, now %s\n", r.Stored, desc.Format(r.Current))
 		default:
@@ -117,7 +128,7 @@ func (s *story) print(b *strings.Builder) {
 
 // parse reads one entry: [n<node>] put <key> <value> | del <key> | compact <revision> | change <descriptor> (from the one
 // before it in the input) | stale <descriptor> (with generation 1) | lying <descriptor> (the conf change says something
-// else) | bare <descriptor> (without a conf change) | publish <descriptor> | publish-at <key> <descriptor> |
+// else) | bare <descriptor> (without a conf change) | split <key> <right range id> | split-stale … (generation 1) | publish <descriptor> | publish-at <key> <descriptor> |
 // empty | garbage | nobody | unknown | v1 | confused (a conf change with a put) | gap.
 func (s *story) parse(t *testing.T, index uint64, line string, at *metapb.RangeDescriptor) (*raftpb.Entry, *metapb.RangeDescriptor) {
 	s.seq++
@@ -152,6 +163,18 @@ func (s *story) parse(t *testing.T, index uint64, line string, at *metapb.RangeD
 			return entry(t, index, id, cmd, change), at
 		}
 		return entry(t, index, id, cmd, change), to
+	case "split", "split-stale":
+		var right uint64
+		_, err := fmt.Sscan(second, &right)
+		must(t, err)
+		cmd := &kvpb.Command{Body: &kvpb.Command_Split{Split: &kvpb.Split{ExpectedGeneration: at.Generation, Key: []byte(first), RightRangeId: right}}}
+		if verb == "split-stale" {
+			cmd.GetSplit().ExpectedGeneration = 1
+		}
+		if left, _, err := desc.Split(at, []byte(first), base.RangeID(right)); err == nil && verb == "split" && base.KeyspaceID(at.KeyspaceId).Splits() {
+			at = left
+		}
+		return entry(t, index, id, cmd, nil), at
 	case "publish":
 		d := descriptor(t, arg)
 		return entry(t, index, id, publish(d, route.DescriptorKey(d)), nil), at
@@ -180,6 +203,21 @@ func publish(d *metapb.RangeDescriptor, key []byte) *kvpb.Command {
 	return &kvpb.Command{NowMicros: 1000, Body: &kvpb.Command_PublishDescriptor{
 		PublishDescriptor: &kvpb.PublishDescriptor{Key: key, Descriptor_: d},
 	}}
+}
+
+func (s *story) right(id base.RangeID) string {
+	v, err := apply.ReadView(s.r.eng, id)
+	if err != nil {
+		return err.Error() + "\n"
+	}
+	return fmt.Sprintf("%s\napplied %d.%d, revision %d, compacted %d\n", desc.Format(v.Descriptor), v.AppliedIndex, v.AppliedTerm, v.Counters.Revision, v.Counters.Compacted)
+}
+
+func (s *story) moveTo(t *testing.T, id base.RangeID) string {
+	sm, err := apply.Load(s.r.eng, id)
+	must(t, err)
+	s.r.sm = sm
+	return ""
 }
 
 func (s *story) get(t *testing.T, key string) string {

@@ -1,6 +1,6 @@
 // Package desc holds what a range is: its descriptor as a value, and the steps by which a descriptor may change.
 //
-// Every step is a pure function from one descriptor to the next, with the generation one higher. A step changes the
+// Every step is a pure function from one descriptor to the next, with the generation one higher; Split makes two of one. A step changes the
 // Raft configuration by at most one voter, or swaps one voter through a joint configuration; so the quorums of two
 // descriptors that follow each other always intersect. Check is the other direction: given two descriptors, which
 // step, if any, leads from one to the other, and what Raft must be told.

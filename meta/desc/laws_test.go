@@ -53,6 +53,50 @@ func TestWalk(t *testing.T) {
 	})
 }
 
+// TestSplitTiles: both parts are valid and share the replicas, no key is in both and each key of the whole is in one; and both
+// take the whole's place in a cache or an index, by a newer generation.
+func TestSplitTiles(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := desctest.First(9, 9)
+		for range rapid.IntRange(0, 12).Draw(t, "steps") {
+			d = rapid.SampledFrom(desctest.Steps(d, nodes)).Draw(t, "step")
+		}
+		key := rapid.SliceOfN(rapid.ByteRange('a', 'd'), 0, 3)
+		d = desc.Clone(d)
+		d.Start = key.Draw(t, "start")
+		if end := key.Draw(t, "end"); len(end) == 0 || string(end) > string(d.Start) {
+			d.End = end
+		}
+		at := key.Draw(t, "at")
+		whole := desc.Clone(d)
+		left, right, err := desc.Split(d, at, 10)
+		if !desc.Equal(d, whole) {
+			t.Fatalf("the split changed its argument")
+		}
+		if inside := desc.Contains(d, 9, at) && string(at) != string(d.Start); inside != (err == nil) && !desc.Joint(d) {
+			t.Fatalf("%s split at %q: %v", desc.Format(d), at, err)
+		}
+		if err != nil {
+			return
+		}
+		for _, part := range []*metapb.RangeDescriptor{left, right} {
+			if err := desc.Validate(part); err != nil || part.Generation <= d.Generation {
+				t.Fatalf("%s: %v", desc.Format(part), err)
+			}
+			if !slices.EqualFunc(part.Replicas, d.Replicas, func(a, b *metapb.Replica) bool { return proto.Equal(a, b) }) || part.NextReplicaId != d.NextReplicaId {
+				t.Fatalf("%s has other replicas than %s", desc.Format(part), desc.Format(d))
+			}
+		}
+		if left.RangeId != d.RangeId || right.RangeId != 10 || desc.Overlap(left, right) {
+			t.Fatalf("%s and %s", desc.Format(left), desc.Format(right))
+		}
+		probe := key.Draw(t, "probe")
+		if desc.Contains(d, 9, probe) != (desc.Contains(left, 9, probe) || desc.Contains(right, 9, probe)) {
+			t.Fatalf("%q of %s is in neither %s nor %s", probe, desc.Format(d), desc.Format(left), desc.Format(right))
+		}
+	})
+}
+
 // TestCheckRefuses changes one legal step in one place: it is a step no longer, or a different legal one.
 func TestCheckRefuses(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -1,6 +1,7 @@
 package desc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -105,6 +106,23 @@ func RemoveVoter(d *metapb.RangeDescriptor, id base.ReplicaID) (*metapb.RangeDes
 		return nil, fmt.Errorf("replica %d is the last voter", id)
 	}
 	return remove(d, id, voter)
+}
+
+// Split cuts the range in two at a key, which becomes the right part's first. The left part keeps the id; both have the
+// same replicas, and a generation that is newer than that of the whole, whose places they take in the index.
+func Split(d *metapb.RangeDescriptor, key []byte, id base.RangeID) (left, right *metapb.RangeDescriptor, err error) {
+	switch {
+	case Joint(d):
+		return nil, nil, errJoint
+	case id == 0 || uint64(id) == d.GetRangeId():
+		return nil, nil, fmt.Errorf("%s is no id for the right part of %s", id, base.RangeID(d.GetRangeId()))
+	case bytes.Compare(key, d.GetStart()) <= 0 || !EndAfter(d.GetEnd(), key):
+		return nil, nil, fmt.Errorf("%q does not lie within [%s, %s)", key, bound(d.GetStart(), "-∞"), bound(d.GetEnd(), "+∞"))
+	}
+	left, right = successor(d), successor(d)
+	left.End = bytes.Clone(key)
+	right.Start, right.RangeId = bytes.Clone(key), uint64(id)
+	return left, right, nil
 }
 
 func remove(d *metapb.RangeDescriptor, id base.ReplicaID, role metapb.ReplicaRole) (*metapb.RangeDescriptor, error) {
