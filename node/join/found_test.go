@@ -130,14 +130,7 @@ func TestInitDuringExpectedFounding(t *testing.T) {
 func TestInitThatWasBrokenOffDecidesTheExpectedFounding(t *testing.T) {
 	ms := newWorld(t).machines(3)
 	ms[2].store.consent = consentTo(ms[2], true)
-	for _, m := range ms {
-		m.cfg = Config{Addresses: addresses(ms), Expect: 3}
-		m.start()
-	}
-	oneCluster(t, ms)
-	if ms[2].store.founded != 1 {
-		t.Error("another node than the one that the operator named founded the cluster")
-	}
+	expectFounder(t, ms, ms[2])
 }
 
 // The others may consent to a candidate before it can consent to itself. If it is then refused once, it is no candidate
@@ -147,13 +140,19 @@ func TestConsentOfAllOthersMakesACandidate(t *testing.T) {
 	ms[0].store.consent = consentTo(ms[1], true)
 	ms[1].store.consent = consentTo(ms[0], false)
 	ms[2].store.consent = consentTo(ms[1], true)
+	expectFounder(t, ms, ms[1])
+}
+
+// expectFounder has machines expect each other, and one of them found their cluster.
+func expectFounder(t *testing.T, ms []*machine, founder *machine) {
+	t.Helper()
 	for _, m := range ms {
-		m.cfg = Config{Addresses: addresses(ms), Expect: 3}
+		m.cfg = Config{Addresses: addresses(ms), Expect: len(ms)}
 		m.start()
 	}
 	oneCluster(t, ms)
-	if ms[1].store.founded != 1 {
-		t.Error("another node than the one that all had consented to founded the cluster")
+	if founder.store.founded != 1 {
+		t.Errorf("another node than %s founded the cluster", founder.address)
 	}
 }
 
