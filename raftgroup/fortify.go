@@ -213,6 +213,14 @@ func (l *Loop) receiveFort(g *group, m *Message) {
 		l.inquired(g, m)
 		return
 	}
+	if m.Fort.Kind == FortRelease {
+		// It counts also if its sender was removed from the range since: that is why it leads no more, often.
+		if g = l.groupOrLoad(m.Range); g != nil && g.replica == m.ToReplica {
+			l.tellRemoved(g, m)
+			l.released(g, m)
+		}
+		return
+	}
 	if g = l.resolve(g, m); g == nil {
 		return
 	}
@@ -221,8 +229,6 @@ func (l *Loop) receiveFort(g *group, m *Message) {
 		l.askedToFortify(g, m)
 	case FortGiven:
 		l.fortified(g, m)
-	case FortRelease:
-		l.released(g, m)
 	}
 }
 

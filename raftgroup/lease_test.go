@@ -1,9 +1,12 @@
 package raftgroup
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
@@ -321,6 +324,30 @@ func TestRuleAColdRangeOfOneVoterGoesOn(t *testing.T) {
 		if !outcome(n, "read "+itoa(uint64(90+i))+": ready") || !outcome(n, "proposal "+itoa(seq)+": applied") || n.cold == cold {
 			t.Errorf("a cold range does not serve, or stays warm: %v\n%s", n.outcomes, w.trace.String())
 		}
+	}
+}
+
+// The word that a leader leads no more counts also when it comes after the leader's removal from the range: else its follower,
+// which has confirmed it, would hold its votes back for as long as the nodes support each other.
+func TestRuleARemovedLeadersWordCounts(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	f := w.others(l)[0]
+	g := f.loop.group(leaseRange)
+	old := g.fort
+	if !old.live || old.node != l.id {
+		t.Fatalf("n%d is not fortified: %+v", f.id, old)
+	}
+	d := proto.CloneOf(g.log.desc)
+	d.Replicas = slices.DeleteFunc(d.Replicas, func(r *metapb.Replica) bool { return r.NodeId == uint64(l.id) })
+	g.log.desc = d
+	f.ev.Messages = append(f.ev.Messages, Message{
+		Range: leaseRange, FromNode: l.id, ToNode: f.id, FromReplica: old.replica, ToReplica: g.replica,
+		Fort: &FortMessage{Kind: FortRelease, Term: old.term},
+	})
+	w.step(f)
+	if g.fort.live {
+		t.Errorf("n%d is bound by its promise to a replica that was removed:\n%s", f.id, w.trace.String())
 	}
 }
 

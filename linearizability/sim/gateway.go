@@ -319,7 +319,7 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 	var moved *base.RangeMoved
 	if errors.As(err, &moved) && d != nil {
 		g.cache.Moved(d, moved.Descriptors)
-		if len(moved.Descriptors) == 0 {
+		if g.cache.Find(c.ks, nil) == nil {
 			g.lookUp(c.ks)
 		}
 	}

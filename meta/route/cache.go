@@ -102,11 +102,14 @@ func (c *Cache) Drop(d *metapb.RangeDescriptor) {
 }
 
 // Moved takes the refusal of a range that was asked because of what the cache holds: that is dropped, and what the
-// refusal says is put in its place.
+// refusal says is put in its place. What it says is no news if it is what was asked for, or older: the refuser remembers
+// that it had a replica, and has none. Then the index is asked.
 func (c *Cache) Moved(asked *metapb.RangeDescriptor, known []*metapb.RangeDescriptor) {
 	c.Drop(asked)
 	for _, d := range known {
-		c.Put(d)
+		if d.GetRangeId() != asked.GetRangeId() || d.GetGeneration() > asked.GetGeneration() {
+			c.Put(d)
+		}
 	}
 }
 

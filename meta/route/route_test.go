@@ -295,3 +295,23 @@ func FuzzDecodeIndexKey(f *testing.F) {
 		}
 	})
 }
+
+// A refuser that had a replica once may remember the descriptor by which it was asked: that is no news, and whoever believed it
+// would ask the same node for ever.
+func TestMovedTakesNoOldNews(t *testing.T) {
+	asked := desctest.First(9, 9)
+	asked.Generation = 3
+	for _, c := range []struct {
+		generation uint64
+		want       bool
+	}{{2, false}, {3, false}, {4, true}} {
+		cache := route.NewCache(10)
+		cache.Put(asked)
+		known := desc.Clone(asked)
+		known.Generation = c.generation
+		cache.Moved(asked, []*metapb.RangeDescriptor{known})
+		if got := cache.Find(9, []byte("k")) != nil; got != c.want {
+			t.Errorf("refused by one that knows generation %d: the cache holds one: %v", c.generation, got)
+		}
+	}
+}
