@@ -221,13 +221,29 @@ func (l *Loop) receiveFort(g *group, m *Message) {
 		}
 		return
 	}
-	if g = l.resolve(g, m); g == nil {
+	if m.Fort.Kind == FortGiven {
+		l.given(g, m)
 		return
 	}
-	switch m.Fort.Kind {
-	case FortAsk:
+	if g = l.resolve(g, m); g != nil && m.Fort.Kind == FortAsk {
 		l.askedToFortify(g, m)
-	case FortGiven:
+	}
+}
+
+// given takes a promise that a leader of this node had asked for. If it leads no more, or its follower was removed, it knew
+// nothing of the promise when it told those of whom it knew: it owes this one the word too, for a follower that is bound waits
+// for nothing else.
+func (l *Loop) given(g *group, m *Message) {
+	if g == nil {
+		g = l.groupOrLoad(m.Range)
+	}
+	f := Fort{m.FromNode, m.Fort.Token}
+	switch {
+	case g == nil || g.replica != m.ToReplica || g.role != raft.StateLeader || g.term != m.Fort.Term:
+		l.owe(m.Range, m.ToReplica, m.FromReplica, f, m.Fort.Term, 0)
+	case removed(g.log.desc, m.FromReplica):
+		l.owe(m.Range, m.ToReplica, m.FromReplica, f, g.term, deadBelow(g.log.desc, m.FromNode))
+	default:
 		l.fortified(g, m)
 	}
 }

@@ -62,7 +62,7 @@ func (l *Loop) endLease(g *group, term uint64) {
 		return
 	}
 	for _, id := range sortedForts(g.lease.forts) {
-		l.owe(g, id, g.lease.forts[id], term, 0)
+		l.owe(g.id, g.replica, id, g.lease.forts[id], term, 0)
 	}
 	l.closeGate(g)
 	g.lease = lease{}
@@ -113,9 +113,10 @@ func (l *Loop) askForts(g *group) {
 	}
 }
 
-// fortified takes a follower's promise.
+// fortified takes a follower's promise. One to a leader that has given its lease up counts for nothing, and is to be ended as
+// the others are.
 func (l *Loop) fortified(g *group, m *Message) {
-	if g.role != raft.StateLeader || m.Fort.Term != g.term || g.lease.givenUp || g.nodeOf(m.FromReplica) != m.FromNode {
+	if g.nodeOf(m.FromReplica) != m.FromNode {
 		return
 	}
 	if old := g.lease.forts[m.FromReplica]; old.Node == m.FromNode && m.Fort.Token.Less(old.Token) {

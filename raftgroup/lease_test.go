@@ -351,6 +351,32 @@ func TestRuleARemovedLeadersWordCounts(t *testing.T) {
 	}
 }
 
+// A promise that reaches its leader when it leads no more is ended: the follower is bound, and the word went to others only. The
+// word is said until it is heard.
+func TestRuleALatePromiseIsEnded(t *testing.T) {
+	w := newLeaseWorld(t, nil)
+	l := w.leader(leaseRange)
+	was, f := w.others(l)[0], w.others(l)[1] // was: it led at an earlier term, and f promised then
+	g := f.loop.group(leaseRange)
+	g.fort = fortified{true, g.term - 1, was.id, was.loop.group(leaseRange).replica}
+	g.electAt = base.Never
+	token, _ := supports{w, was.id}.Support(f.id)
+	w.cut[[2]base.NodeID{was.id, f.id}] = true // the first words are lost
+	was.ev.Messages = append(was.ev.Messages, Message{
+		Range: leaseRange, FromNode: f.id, ToNode: was.id, FromReplica: g.replica, ToReplica: g.fort.replica,
+		Fort: &FortMessage{Kind: FortGiven, Term: g.fort.term, Token: token},
+	})
+	w.run(250 * time.Millisecond)
+	if !g.fort.live {
+		t.Fatalf("nothing had been said, and n%d is free", f.id)
+	}
+	delete(w.cut, [2]base.NodeID{was.id, f.id})
+	w.run(time.Second)
+	if g.fort.live && g.fort.node == was.id {
+		t.Errorf("n%d is bound by its promise to one that leads no more:\n%s", f.id, w.trace.String())
+	}
+}
+
 // Whoever steps down takes away the gate that readers see, also if what it is made of has just changed and the new one was not
 // shown yet: the old one may become valid again, for the promises in it go on.
 func TestRuleTheGateIsTakenAwayWhateverItIs(t *testing.T) {

@@ -35,13 +35,13 @@ const (
 	owedMost  = 5 * time.Second
 )
 
-// owe has the loop say that a promise is over.
-func (l *Loop) owe(g *group, to base.ReplicaID, f Fort, term uint64, tooOld base.ReplicaID) {
+// owe has the loop say that a promise to a replica of a range here is over.
+func (l *Loop) owe(id base.RangeID, from, to base.ReplicaID, f Fort, term uint64, tooOld base.ReplicaID) {
 	if f.Node == 0 || f.Token == (support.Token{}) || mutant.Is(mutant.ReleaseNotSent) {
 		return
 	}
-	k := owedKey{g.id, to, f.Node}
-	o := &owed{from: g.replica, term: term, token: f.Token, tooOld: tooOld, at: l.now, wait: owedFirst}
+	k := owedKey{id, to, f.Node}
+	o := &owed{from: from, term: term, token: f.Token, tooOld: tooOld, at: l.now, wait: owedFirst}
 	if old := l.owed[k]; old != nil {
 		o.term, o.tooOld = max(o.term, old.term), max(o.tooOld, old.tooOld)
 	}

@@ -119,7 +119,7 @@ func (l *Loop) part(g *group, d *metapb.RangeDescriptor) {
 	for _, id := range sortedForts(g.lease.forts) {
 		if removed(d, id) {
 			f := g.lease.forts[id]
-			l.owe(g, id, f, g.term, deadBelow(d, f.Node))
+			l.owe(g.id, g.replica, id, f, g.term, deadBelow(d, f.Node))
 			delete(g.lease.forts, id)
 		}
 	}
