@@ -45,7 +45,10 @@ type without struct{ since, last time.Duration }
 func (r *rules) goesOn(p *process, id base.RangeID, leased bool) {
 	k := nodeRange{p.n.id, id}
 	st, ok := p.store.State(id)
-	if !ok || leased || st.Role != raftgroup.Leader {
+	// Where nothing but support is lost, and was from the process's start, it leads as in a cluster that knows nothing of it.
+	net, nodes := r.w.net, len(r.w.nodes)
+	mute := !net.speaks(p.n.i, nodes, classSupport) && net.speaks(p.n.i, nodes, classRaft)
+	if !ok || leased || mute || st.Role != raftgroup.Leader {
 		delete(r.without, k)
 		return
 	}

@@ -109,6 +109,16 @@ func (n *network) deliver(l *link, c class, arrive func()) {
 // open says whether frames of the class pass from one endpoint to another.
 func (n *network) open(from, to int, c class) bool { return n.links[from][to].cuts[c] == 0 }
 
+// speaks says whether a node reaches some other, and is reached by it, with frames of the class.
+func (n *network) speaks(node, nodes int, c class) bool {
+	for o := range nodes {
+		if o != node && n.open(node, o, c) && n.open(o, node, c) {
+			return true
+		}
+	}
+	return false
+}
+
 // cut makes a direction lose everything of the given classes, until mend. Cuts are counted: two faults may overlap.
 func (n *network) cut(from, to int, cs ...class) {
 	for _, c := range cs {
