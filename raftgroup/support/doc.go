@@ -49,7 +49,8 @@
 // quorums that intersect, and nobody is more than one configuration ahead of a leader. So some S is in both quorums.
 //
 //   - S is L itself. It voted, and had stepped down before: the gate that readers look at is closed before the step's messages
-//     leave, the vote among them. A read that looks at the lease after that finds no lease.
+//     leave, the vote among them, also if it is an older one than L was about to show. A read that looks at the lease after that
+//     finds no lease.
 //   - S was fortified for (T, R) under the token that the lease counts, and voted because its node had withdrawn that
 //     support: its promises had ended by then, and with them all that R relied on under that token (above).
 //   - S voted because R's replica had said that it leads no more at T. It says so after it has stepped down, when the gate is
@@ -67,6 +68,13 @@
 //
 // L's own restart ends its gate with its process. A pause of R stops no clock. Clocks are compared with nothing but
 // themselves.
+//
+// # Why nobody is bound for ever
+//
+// A fortified follower has no timer: as long as the nodes support each other, it waits for the word that its leader leads no
+// more. Whoever stops leading owes that word to each follower whose promise it knew of, and says it until it is heard. A promise
+// that comes later finds a replica that does not lead at that term, or none, and is owed the word then. The word counts also if
+// its sender was removed from the range since. And a follower that holds a vote back asks whether its leader still leads.
 //
 // # Why a read under a lease is new enough
 //
