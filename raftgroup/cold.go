@@ -168,6 +168,11 @@ func (l *Loop) leadAgain(g *group, r *row) {
 	for _, f := range r.forts {
 		g.lease.forts[f.id] = f.fort
 	}
+	for _, rep := range g.log.desc.GetReplicas() {
+		if id := base.ReplicaID(rep.ReplicaId); id != g.replica {
+			g.lease.asked[id] = base.NodeID(rep.NodeId) // whoever it was, it was asked before this one went cold
+		}
+	}
 	g.lease.held = true
 }
 

@@ -88,6 +88,9 @@ type Admin struct {
 	Range base.RangeID
 	// Start brings a replica that the LogStore knows into the Loop (at the node's start, and after bootstrap wrote it).
 	Start bool
+	// Born brings a replica in that the store holds since its range was cut off another here. An empty one that a leader's
+	// word has made already gives way to it. With Campaign it stands at once: this node leads the other.
+	Born bool
 	// Received is a MsgSnap whose data has been received whole; it is stepped only now. Token names the staged data
 	// and comes back in the Append effect that installs it, or in DropStaged if Raft does not want it.
 	Received *ReceivedSnapshot

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"maps"
 	"slices"
 
 	"go.etcd.io/raft/v3"
@@ -37,22 +38,23 @@ type FortMessage struct {
 
 // lease is what a leader keeps of its own.
 type lease struct {
-	forts   map[base.ReplicaID]Fort // nil on others than leaders
-	givenUp bool                    // no lease reads in this term ever again
-	held    bool                    // it was valid once in this term
-	opened  bool                    // an entry of this term is applied: the current gate is shown
-	shown   bool                    // a gate is shown, this one or one before it
-	stale   bool                    // what the gate is made of has changed
-	ask     bool                    // followers are to be asked at the end of the step
-	since   base.Instant            // of this leadership
-	gaveAt  base.Instant            // when it was given up
+	forts   map[base.ReplicaID]Fort        // nil on others than leaders
+	asked   map[base.ReplicaID]base.NodeID // who may have promised: the answer can be lost
+	givenUp bool                           // no lease reads in this term ever again
+	held    bool                           // it was valid once in this term
+	opened  bool                           // an entry of this term is applied: the current gate is shown
+	shown   bool                           // a gate is shown, this one or one before it
+	stale   bool                           // what the gate is made of has changed
+	ask     bool                           // followers are to be asked at the end of the step
+	since   base.Instant                   // of this leadership
+	gaveAt  base.Instant                   // when it was given up
 	current *Gate
 	commit  uint64 // as readers were told
 }
 
 // beginLease is called when a replica becomes leader.
 func (l *Loop) beginLease(g *group) {
-	g.lease = lease{forts: make(map[base.ReplicaID]Fort), stale: true, ask: true, since: l.now}
+	g.lease = lease{forts: make(map[base.ReplicaID]Fort), asked: make(map[base.ReplicaID]base.NodeID), stale: true, ask: true, since: l.now}
 	l.unfortify(g, false)
 }
 
@@ -61,11 +63,22 @@ func (l *Loop) endLease(g *group, term uint64) {
 	if g.lease.forts == nil {
 		return
 	}
-	for _, id := range sortedForts(g.lease.forts) {
-		l.owe(g.id, g.replica, id, g.lease.forts[id], term, 0)
+	for _, id := range slices.Sorted(maps.Keys(g.lease.asked)) {
+		l.owe(g.id, g.replica, id, l.mayBeBound(g, id), term, 0)
 	}
 	l.closeGate(g)
 	g.lease = lease{}
+}
+
+// mayBeBound is the promise of a follower that was asked for one: the one that this leader knows of, or one whose answer
+// was lost. A follower promises under the support that its node gives at that time.
+func (l *Loop) mayBeBound(g *group, id base.ReplicaID) Fort {
+	if f, ok := g.lease.forts[id]; ok {
+		return f
+	}
+	node := g.lease.asked[id]
+	token, _ := l.cfg.Supports.Support(node)
+	return Fort{node, token}
 }
 
 func sortedForts(m map[base.ReplicaID]Fort) []base.ReplicaID {
@@ -108,6 +121,7 @@ func (l *Loop) askForts(g *group) {
 			continue
 		}
 		if token, ok := l.support(node); ok && g.lease.forts[id].Token != token {
+			g.lease.asked[id] = node
 			l.emitFort(g, id, node, FortMessage{Kind: FortAsk, Term: g.term, Incarnation: l.cfg.Incarnation})
 		}
 	}
@@ -124,6 +138,7 @@ func (l *Loop) fortified(g *group, m *Message) {
 	}
 	g.spoke[m.FromReplica] = l.now
 	g.lease.forts[m.FromReplica] = Fort{m.FromNode, m.Fort.Token}
+	g.lease.asked[m.FromReplica] = m.FromNode
 	g.lease.stale = true
 	l.touch(g)
 }

@@ -182,6 +182,7 @@ func deadBelow(d *metapb.RangeDescriptor, node base.NodeID) base.ReplicaID {
 // create makes an empty replica for a leader that speaks to it, unless the tombstone says that it is dead.
 func (l *Loop) create(m *Message) *group {
 	if !fromLeader(m.Raft) {
+		l.keepEarly(m)
 		return nil
 	}
 	ld := l.mustLoad(m.Range)

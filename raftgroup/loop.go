@@ -40,8 +40,9 @@ type Loop struct {
 	promises    map[base.NodeID]Promised // of this node to others
 	silentUntil base.Instant
 
-	proposing []*group                        // with proposals of this step
-	buried    map[base.RangeID]base.ReplicaID // tombstones of this step, which the store does not show yet
+	unanswered map[base.RangeID]question       // candidates' questions about ranges that are not here
+	proposing  []*group                        // with proposals of this step
+	buried     map[base.RangeID]base.ReplicaID // tombstones of this step, which the store does not show yet
 }
 
 // batch is what waits for one batch of appends to be durable.
@@ -62,7 +63,7 @@ func NewLoop(cfg Config, now base.Instant) (*Loop, error) {
 		return nil, fmt.Errorf("raft loop: %w", err)
 	}
 	return &Loop{cfg: cfg, rand: base.NewRand(cfg.Seed), now: now, groups: make(map[base.RangeID]*group), cold: make(map[base.RangeID]*row),
-		buried: make(map[base.RangeID]base.ReplicaID), promises: make(map[base.NodeID]Promised), owed: make(map[owedKey]*owed), owedAt: base.Never,
+		unanswered: make(map[base.RangeID]question), buried: make(map[base.RangeID]base.ReplicaID), promises: make(map[base.NodeID]Promised), owed: make(map[owedKey]*owed), owedAt: base.Never,
 		silentUntil: now.Add(cfg.SilentFor)}, nil
 }
 
@@ -235,6 +236,10 @@ func (l *Loop) reconfigure(g *group, a *Applied) {
 
 // admin carries out one request of the replica's own node.
 func (l *Loop) admin(a *Admin) {
+	if a.Born {
+		l.born(a)
+		return
+	}
 	g := l.group(a.Range)
 	if a.Start && g == nil {
 		g = l.load(a.Range)

@@ -116,11 +116,12 @@ func (l *Loop) lookUp(g *group) {
 
 // part takes note of the replicas that a new descriptor no longer lists: they hear of nobody any more.
 func (l *Loop) part(g *group, d *metapb.RangeDescriptor) {
-	for _, id := range sortedForts(g.lease.forts) {
+	for _, id := range slices.Sorted(maps.Keys(g.lease.asked)) {
 		if removed(d, id) {
-			f := g.lease.forts[id]
+			f := l.mayBeBound(g, id)
 			l.owe(g.id, g.replica, id, f, g.term, deadBelow(d, f.Node))
 			delete(g.lease.forts, id)
+			delete(g.lease.asked, id)
 		}
 	}
 }

@@ -71,6 +71,10 @@ const (
 	// frame for the network, few enough that an answer is there before the candidate tries again.
 	CandidatesPerLoop = 256
 
+	// EarlyVotes bounds the candidates' questions that one loop keeps of ranges that it does not have yet: one for each range that
+	// was cut off another within the last second.
+	EarlyVotes = 1024
+
 	// MailboxBytes bounds the messages and proposals that wait for one loop: beyond it messages are dropped and
 	// proposals refused. Eight times what a loop takes in a pass at full load.
 	MailboxBytes = 64 << 20

@@ -16,6 +16,8 @@ const (
 	kinLeader     = "a cached leader that is never dropped on a time-out (cockroach #80713)"
 	kinBelow      = "a decision below raft that reads unreplicated state (etcd #14571)"
 	kinUnlisted   = "a node that its own applied configuration does not list campaigns (nats #8489)"
+	kinSplit      = "a split that is not atomic; a right side that votes before it exists (cockroach #20939, #7600)"
+	kinNeighbour  = "a snapshot over a neighbour (cockroach #36611)"
 	kinAmbiguous  = "an ambiguous outcome reported as failed, or retried blindly"
 	kinCompare    = "a compare-and-set evaluated on a stale read"
 	kinGeneration = "a step carried out twice, or on another generation than the one it was planned for"
@@ -71,6 +73,13 @@ func All() []Mutant {
 		{UnlistedCampaigns, "unlisted-campaigns", "a replica that was removed goes on, and campaigns", kinUnlisted},
 		{GenerationSkipped, "generation-skipped", "a membership change is made whatever generation it was planned for", kinGeneration},
 		{PublishOlder, "publish-older", "an older descriptor replaces a newer one in the index", kinGeneration},
+		{SplitNotAtomic, "split-not-atomic", "what Raft needs of a range that was cut off is written after the split", kinSplit},
+		{SplitForgetsVote, "split-forgets-vote", "a split begins the right part's term anew, whatever its replica voted before it was there", kinSplit},
+		{SplitRaisesDead, "split-raises-dead", "a split brings a replica to life that was removed from the right part meanwhile", kinSplit},
+		{SplitForgetsRevision, "split-forgets-revision", "the right part counts its revisions from the beginning", kinSplit},
+		{DestroyOldSpan, "destroy-old-span", "a replica that is removed takes the keys with it that were cut off its range a moment ago", kinSplit},
+		{ExciseNewSpan, "excise-new-span", "a snapshot from behind a split leaves the right part's keys of before where no range is", kinNeighbour},
+		{SnapshotOverNeighbour, "snapshot-over-neighbour", "a snapshot is taken in over keys that are another range's here", kinNeighbour},
 		{AmbiguousAsFailed, "ambiguous-as-failed", "a write whose outcome is not known is reported as failed", kinAmbiguous},
 		{BlindRetry, "blind-retry", "a write whose outcome is not known is made again", kinAmbiguous},
 		{LostLeaderRefuses, "lost-leader-refuses", "a leader that loses its place refuses what is in its log already", kinAmbiguous},

@@ -77,6 +77,16 @@ const (
 	GenerationSkipped
 	PublishOlder
 
+	// Splits.
+
+	SplitNotAtomic
+	SplitForgetsVote
+	SplitRaisesDead
+	SplitForgetsRevision
+	DestroyOldSpan
+	ExciseNewSpan
+	SnapshotOverNeighbour
+
 	// Outcomes.
 
 	AmbiguousAsFailed

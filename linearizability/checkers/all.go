@@ -10,7 +10,7 @@ import (
 
 // All are the checkers that every workload's history must satisfy.
 func All(prefix string) []linearizability.Checker {
-	return []linearizability.Checker{Revisions(), PhantomWrites(prefix), LostWrites(prefix)}
+	return []linearizability.Checker{Revisions(prefix), PhantomWrites(prefix), LostWrites(prefix)}
 }
 
 // sortFound puts findings into the order of what they say.

@@ -33,7 +33,7 @@ import (
 // A request without an answer is one of which nothing is known.
 func TestStories(t *testing.T) {
 	byName := map[string]func() linearizability.Checker{
-		"revisions":     Revisions,
+		"revisions":     func() linearizability.Checker { return Revisions("") },
 		"phantom":       func() linearizability.Checker { return PhantomWrites("k/") },
 		"lost":          func() linearizability.Checker { return LostWrites("k/") },
 		"set":           func() linearizability.Checker { return Set("k/") },

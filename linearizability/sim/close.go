@@ -183,15 +183,15 @@ func (w *world) lackingIn(r *rangeInfo) string {
 // published says whether the index holds a range's own descriptor.
 func (w *world) published(d *metapb.RangeDescriptor) bool { return desc.Equal(w.indexed(d), d) }
 
-// indexed is what the index says of a range, as its leader has it; nil if it says nothing.
+// indexed is what the index says of the range that begins where this one does, as its leader has it; nil if it says nothing.
 func (w *world) indexed(d *metapb.RangeDescriptor) *metapb.RangeDescriptor {
-	meta := w.ranges[len(w.ranges)-1]
-	l := w.leader(meta)
+	l := w.leader(w.meta)
 	if l == nil {
 		return nil
 	}
 	out := &pb.RangeResponse{}
-	err := l.process.store.Read(meta.id, &pb.RangeRequest{Key: route.DescriptorKey(d)}, out)
+	start, end := route.IndexSpan(base.KeyspaceID(d.KeyspaceId), d.Start)
+	err := l.process.store.Read(w.meta.id, &pb.RangeRequest{Key: start, RangeEnd: end, Limit: 1}, out)
 	if err != nil || len(out.Kvs) != 1 {
 		return nil
 	}
@@ -227,10 +227,10 @@ func (w *world) check() {
 func (w *world) place(r *rangeInfo) {
 	for _, op := range r.history.Ops {
 		sum, sent := w.commands[op]
-		index, applied := w.rules.placed[rangeData{r.id, sum}]
+		place, applied := w.rules.place(r.ks, sum)
 		switch {
 		case sent && applied:
-			op.Place = int64(index)
+			op.Place = place
 		case op.Outcome == linearizability.Unknown:
 			op.Place = -1
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/engine/enginetest"
+	"github.com/cairndb/cairn/kv/keys"
 )
 
 // disk is what survives a node's process.
@@ -87,6 +88,7 @@ type faulty struct {
 	lazy  bool // sync at the end of the wait: the engine below would begin at once
 	fail  error
 	point func(name string)
+	born  func(id base.RangeID, replica uint64)
 }
 
 var errDisk = errors.New("input/output error (simulated)")
@@ -96,7 +98,7 @@ func (f *faulty) NewBatch() engine.Batch { return &faultyBatch{Batch: f.Engine.N
 
 // NewIndexedBatch implements engine.Engine.
 func (f *faulty) NewIndexedBatch() engine.Batch {
-	return &faultyBatch{Batch: f.Engine.NewIndexedBatch(), f: f}
+	return &faultyBatch{Batch: f.Engine.NewIndexedBatch(), f: f, applies: true}
 }
 
 // Ingest implements engine.Engine.
@@ -112,17 +114,34 @@ func (f *faulty) Ingest(paths []string, excise engine.Span) error {
 
 type faultyBatch struct {
 	engine.Batch
-	f *faulty
+	f       *faulty
+	applies bool
+	splits  bool // a replica is born in it
+}
+
+// Set implements engine.Writer.
+func (b *faultyBatch) Set(key, value []byte) error {
+	if id, ok := keys.DecodeRaftReplicaID(key); ok && b.applies {
+		b.splits = true
+		b.f.born(id, be64(value))
+	}
+	return b.Batch.Set(key, value)
 }
 
 // CommitNoSync implements engine.Batch.
 func (b *faultyBatch) CommitNoSync() error {
 	b.f.point("before apply")
+	if b.splits {
+		b.f.point("before split")
+	}
 	if b.f.fail != nil {
 		return b.f.fail
 	}
 	err := b.Batch.CommitNoSync()
 	b.f.point("after apply")
+	if b.splits {
+		b.f.point("after split")
+	}
 	return err
 }
 

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cairndb/cairn/internal/base"
@@ -518,7 +519,7 @@ var kinds = append([]kind{
 			restart(n)
 		}, true
 	}},
-}, leaseKinds...)
+}, slices.Concat(leaseKinds, splitKinds)...)
 
 // scatter wants a range's replicas on three nodes of the injector's choice.
 func (in *injector) scatter(r *rangeInfo) {

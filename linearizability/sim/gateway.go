@@ -13,6 +13,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/node/store"
@@ -34,6 +35,7 @@ type gateway struct {
 // call is one request on its way.
 type call struct {
 	ks       base.KeyspaceID
+	key      []byte // by which its range is found
 	req      proto.Message
 	write    bool
 	data     []byte // of a write: the command
@@ -56,14 +58,16 @@ var errLate = errors.New("the request's time is over")
 func newGateway(p *process) *gateway {
 	g := &gateway{p: p, cache: route.NewCache(base.DescriptorCache), asked: make(map[uint64]*call)}
 	for _, r := range p.n.w.ranges {
-		g.cache.Put(r.first)
+		if r.id < firstCutOff {
+			g.cache.Put(r.first) // what it hears of the others, it hears from those
+		}
 	}
 	return g
 }
 
 // serve takes a client's request. done is called once, unless the process dies before: then died is.
 func (g *gateway) serve(ks base.KeyspaceID, op *linearizability.Op, timeout time.Duration, done func(proto.Message, error)) {
-	c := &call{ks: ks, req: op.Request, done: done, client: true, deadline: g.now().Add(timeout)}
+	c := &call{ks: ks, key: keyOf(op.Request), req: op.Request, done: done, client: true, deadline: g.now().Add(timeout)}
 	c.data, c.write = encodeCommand(op.Request, g.micros())
 	if c.write {
 		g.p.n.w.commands[op] = xxhash.Sum64(c.data)
@@ -120,6 +124,17 @@ func encodeCommand(req proto.Message, micros int64) ([]byte, bool) {
 	return raw, true
 }
 
+// keyOf is a key of the range that a request is for.
+func keyOf(req proto.Message) []byte {
+	switch req := req.(type) {
+	case *pb.TxnRequest:
+		return eval.FirstKey(req)
+	case interface{ GetKey() []byte }:
+		return req.GetKey()
+	}
+	return nil
+}
+
 // readsOnly says whether a transaction writes in neither branch.
 func readsOnly(t *pb.TxnRequest) bool {
 	for _, branch := range [][]*pb.RequestOp{t.Success, t.Failure} {
@@ -138,7 +153,7 @@ func (g *gateway) try(c *call) {
 		return
 	}
 	c.waiting = false
-	d := g.cache.Find(c.ks, nil)
+	d := g.cache.Find(c.ks, c.key)
 	if d == nil {
 		g.failed(c, nil, &route.NoRange{Keyspace: c.ks})
 		return
@@ -296,6 +311,10 @@ func (g *gateway) ask(c *call, to base.NodeID, id base.RangeID, done func(proto.
 // remote serves a call of another node's gateway.
 func (g *gateway) remote(id base.RangeID, c *call, timeout time.Duration, done func(proto.Message, error)) {
 	answer := func(m proto.Message, err error) {
+		var moved *base.RangeMoved
+		if errors.As(err, &moved) {
+			err = &base.RangeMoved{Range: moved.Range, Descriptors: g.cache.Beside(moved.Descriptors)}
+		}
 		if !g.p.doomed {
 			done(m, err)
 		}
@@ -319,9 +338,9 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 	var moved *base.RangeMoved
 	if errors.As(err, &moved) && d != nil {
 		g.cache.Moved(d, moved.Descriptors)
-		if g.cache.Find(c.ks, nil) == nil {
-			g.lookUp(c.ks)
-		}
+	}
+	if g.cache.Find(c.ks, c.key) == nil {
+		g.lookUp(c)
 	}
 	g.p.n.w.tracef("%s is refused: %v", g.p.n.id, err)
 	if c.retry, c.next = c.retry.After(err); c.next.GiveUp {
@@ -343,9 +362,9 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 }
 
 // lookUp stands for the lookup through root and meta: what the range's newest replica holds, after two round trips.
-func (g *gateway) lookUp(ks base.KeyspaceID) {
+func (g *gateway) lookUp(c *call) {
 	w := g.p.n.w
-	found := w.descriptor(ks)
+	found := w.descriptor(c.ks, c.key)
 	w.count("lookups")
 	g.p.later(4*w.plan.Network.Delay, func() { g.cache.Put(found) })
 }
@@ -376,7 +395,7 @@ func (g *gateway) peerDown(to base.NodeID, life base.Incarnation) {
 		if c.write && !mutant.Is(mutant.BlindRetry) {
 			g.end(c, nil, &base.Ambiguous{Cause: errors.New("the connection was lost")})
 		} else {
-			g.failed(c, g.cache.Find(c.ks, nil), &base.NotLeader{})
+			g.failed(c, g.cache.Find(c.ks, c.key), &base.NotLeader{})
 		}
 	}
 }

@@ -92,7 +92,7 @@ func (m *mover) publish(d *metapb.RangeDescriptor) {
 	if err != nil {
 		panic(err)
 	}
-	c := &call{ks: index, write: true, data: data, deadline: m.p.gateway.now().Add(base.RequestTimeout)}
+	c := &call{ks: index, key: route.DescriptorKey(d), write: true, data: data, deadline: m.p.gateway.now().Add(base.RequestTimeout)}
 	c.done = func(_ proto.Message, err error) {
 		if err == nil {
 			m.published[id] = max(m.published[id], d.Generation)

@@ -33,8 +33,10 @@ type rules struct {
 	left    map[nodeRange]uint64    // what the last crash image of a replica had applied
 	newest  map[base.RangeID]uint64 // the highest index that any node applied: it is committed
 	puts    map[rangeData]uint64    // where each put was applied: it is to be carried out once
-	placed  map[rangeData]uint64    // where each command was first applied
-	ends    []rangeIndex            // of logs that were cut in this pass
+	placed  map[keyspaceData]int64  // where each command was last applied
+	offset  map[base.RangeID]int64  // from a range's indexes to places in its keyspace: one that was cut off goes on behind the split
+	tiling  *tiling
+	ends    []rangeIndex // of logs that were cut in this pass
 	holders map[base.RangeID]base.NodeID
 	without map[nodeRange]without
 }
@@ -43,6 +45,18 @@ type rules struct {
 type rangeData struct {
 	id  base.RangeID
 	sum uint64
+}
+
+// keyspaceData is a command to a keyspace, by the sum of its bytes.
+type keyspaceData struct {
+	ks  base.KeyspaceID
+	sum uint64
+}
+
+// place is where a command took effect, in the order of the writes of each key.
+func (r *rules) place(ks base.KeyspaceID, sum uint64) (int64, bool) {
+	at, ok := r.placed[keyspaceData{ks, sum}]
+	return at, ok
 }
 
 // movedAt is when a range's replicas were last seen to change.
@@ -77,13 +91,17 @@ func newRules(w *world) *rules {
 	return &rules{
 		w: w, leaders: make(map[rangeTerm]base.NodeID), entries: make(map[rangeIndex]entrySum), sums: make(map[rangeIndex]uint64),
 		owners: make(map[rangeReplica]base.NodeID), buried: make(map[nodeRange]base.ReplicaID), moved: make(map[base.RangeID]movedAt),
-		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64), placed: make(map[rangeData]uint64),
+		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64), placed: make(map[keyspaceData]int64), offset: make(map[base.RangeID]int64),
 		holders: make(map[base.RangeID]base.NodeID), without: make(map[nodeRange]without),
 	}
 }
 
 // changed: a term has one leader.
 func (r *rules) changed(p *process, c *raftgroup.StateChange) {
+	r.w.heardOf(c.Descriptor)
+	if !c.Destroyed && c.Replica != 0 {
+		r.own(p.n.id, c.Range, c.Replica)
+	}
 	if g := c.Descriptor.GetGeneration(); g > r.moved[c.Range].generation {
 		r.moved[c.Range] = movedAt{g, r.w.now}
 	}
@@ -171,6 +189,14 @@ func (r *rules) life(p *process, a *raftgroup.Append) {
 	}
 }
 
+// born: a split makes no replica whose id is dead on the node.
+func (r *rules) born(p *process, id base.RangeID, replica uint64) {
+	r.w.count("replicas born by splits")
+	if raw, err := p.eng.Get(keys.RaftTombstone(id)); err == nil && be64(raw) > replica {
+		r.w.violate("one life a replica id", "%s brings replica %d of %s to life by a split, and ids below %d are dead there", p.n.id, replica, id, be64(raw))
+	}
+}
+
 func (r *rules) own(n base.NodeID, id base.RangeID, replica base.ReplicaID) {
 	k := rangeReplica{id, replica}
 	if owner, ok := r.owners[k]; ok && owner != n {
@@ -185,11 +211,11 @@ func (r *rules) message(p *process, m *raftgroup.Message) {
 	if m.Raft == nil || !ok {
 		return
 	}
-	if raw, err := d.eng.Synced(keys.RaftReplicaID(m.Range)); err != nil || be64(raw) != uint64(m.FromReplica) {
+	if raw, err := d.eng.Synced(keys.RaftReplicaID(m.Range)); (err != nil || be64(raw) != uint64(m.FromReplica)) && !r.bornNow(d.eng, m) {
 		r.w.violate("durable before spoken", "%s sends %s for %s as replica %d, and on disk is %x", p.n.id, m.Raft.GetType(), m.Range, m.FromReplica, raw)
 	}
-	if m.Raft.GetReject() {
-		return
+	if m.Raft.GetReject() || m.Raft.GetType() == raftpb.MsgAppResp && m.Raft.GetIndex() <= apply.InitialIndex {
+		return // up to there a range's log was never written
 	}
 	t := m.Raft.GetType()
 	if t != raftpb.MsgAppResp && t != raftpb.MsgVoteResp {
@@ -210,6 +236,13 @@ func (r *rules) message(p *process, m *raftgroup.Message) {
 	case t == raftpb.MsgAppResp && !onDisk(d.eng, m.Range, m.Raft.GetIndex(), 0):
 		r.w.violate("durable before spoken", "%s takes entries of %s up to %d, and that one is not on disk", p.n.id, m.Range, m.Raft.GetIndex())
 	}
+}
+
+// bornNow says whether a message is one of a replica that a split has made here, and that is not on disk yet: after a crash the
+// split makes the same one again, for it is in a log that is. What the message says must be on disk all the same.
+func (r *rules) bornNow(eng *engine.Mem, m *raftgroup.Message) bool {
+	raw, err := eng.Get(keys.RaftReplicaID(m.Range))
+	return m.Range >= firstCutOff && err == nil && be64(raw) == uint64(m.FromReplica)
 }
 
 // onDisk says whether a crash now would leave an entry of a replica: in the log, of the given term unless that is 0, or
@@ -260,11 +293,17 @@ func (r *rules) once(id base.RangeID, e *raftpb.Entry) {
 		return
 	}
 	at := rangeData{id, xxhash.Sum64(e.GetData()[proposalID:])}
-	if _, ok := r.placed[at]; !ok {
-		r.placed[at] = e.GetIndex()
-	}
+	in := keyspaceData{r.w.byID[id].ks, at.sum}
+	place := r.offset[id] + int64(e.GetIndex())
+	r.placed[in] = max(place, r.placed[in]) // it was refused where it was applied before
 	cmd := &kvpb.Command{}
-	if proto.Unmarshal(e.GetData()[proposalID:], cmd) != nil || cmd.GetPut() == nil {
+	if proto.Unmarshal(e.GetData()[proposalID:], cmd) != nil {
+		return
+	}
+	if s := cmd.GetSplit(); s != nil {
+		r.offset[base.RangeID(s.RightRangeId)] = place - apply.InitialIndex
+	}
+	if cmd.GetPut() == nil {
 		return
 	}
 	if first, ok := r.puts[at]; ok {
@@ -313,6 +352,7 @@ const sumEvery = 8
 
 // applied: replicas are equal at equal applied indexes.
 func (r *rules) applied(p *process) {
+	r.tiling.applied(p)
 	for _, id := range p.store.Ranges() {
 		v := p.store.View(id)
 		if mix(v.AppliedIndex^uint64(id)<<32)%sumEvery == 0 {
@@ -419,10 +459,13 @@ func checkLog(eng *engine.Mem, id base.RangeID) (logEnd, error) {
 	end := logEnd{truncated: be64(raw), index: be64(raw)}
 	term := be64(raw[8:])
 	hard := &raftpb.HardState{}
-	if raw, err = eng.Get(keys.RaftHardState(id)); err != nil {
+	switch raw, err = eng.Get(keys.RaftHardState(id)); {
+	case errors.Is(err, engine.ErrNotFound) && end.truncated == apply.InitialIndex:
+		hard.Term, hard.Commit = new(term), new(end.truncated) // a range that was cut off begins without one
+	case err != nil:
 		return end, fmt.Errorf("HardState: %w", err)
 	}
-	if err := proto.Unmarshal(raw, hard); err != nil {
+	if err := proto.Unmarshal(raw, hard); err != nil && len(raw) > 0 {
 		return end, fmt.Errorf("HardState: %w", err)
 	}
 	end.commit = hard.GetCommit()

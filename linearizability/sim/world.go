@@ -26,7 +26,10 @@ type world struct {
 	queue  queue
 	nodes  []*node
 	net    *network
-	ranges []*rangeInfo // the users', then the index
+	ranges []*rangeInfo // the users', the index, then those that were cut off
+	meta   *rangeInfo   // the index
+	byID   map[base.RangeID]*rangeInfo
+	nextID base.RangeID // of the next range that is cut off
 	rules  *rules
 	result *Result
 	trace  io.Writer
@@ -43,6 +46,7 @@ type rangeInfo struct {
 	id       base.RangeID
 	ks       base.KeyspaceID
 	first    *metapb.RangeDescriptor
+	name     string      // of the workload on its keyspace
 	goal     change.Goal // where its voters are wanted; empty: where they are
 	workload linearizability.Workload
 	history  *linearizability.History
@@ -67,6 +71,7 @@ func Run(p *Plan, trace io.Writer) *Result {
 func newWorld(p *Plan, trace io.Writer) *world {
 	w := &world{
 		plan: p, trace: trace, opsLeft: p.Ops, commands: make(map[*linearizability.Op]uint64), hash: mix(p.Seed),
+		byID: make(map[base.RangeID]*rangeInfo), nextID: firstCutOff,
 		result: &Result{Plan: p, Fired: make(map[FaultKind]int), Seen: make(map[string]int)},
 	}
 	w.rules = newRules(w)
@@ -74,15 +79,19 @@ func newWorld(p *Plan, trace io.Writer) *world {
 	for i := range p.Ranges {
 		w.addRange(base.RangeDefault+base.RangeID(i), base.KeyspaceDefault+base.KeyspaceID(i), p.Workload[i])
 	}
-	w.addRange(base.RangeMeta, base.KeyspaceMeta, "")
+	w.meta = w.addRange(base.RangeMeta, base.KeyspaceMeta, "")
+	w.rules.tiling = newTiling(w)
 	for i := range p.Nodes {
 		w.addNode(i)
 	}
 	return w
 }
 
-func (w *world) addRange(id base.RangeID, ks base.KeyspaceID, workload string) {
-	r := &rangeInfo{id: id, ks: ks, first: &metapb.RangeDescriptor{RangeId: uint64(id), KeyspaceId: uint64(ks), Generation: 1, NextReplicaId: 4}}
+// firstCutOff is the id of the first range that a split makes.
+const firstCutOff = 1000
+
+func (w *world) addRange(id base.RangeID, ks base.KeyspaceID, workload string) *rangeInfo {
+	r := &rangeInfo{id: id, ks: ks, name: workload, first: &metapb.RangeDescriptor{RangeId: uint64(id), KeyspaceId: uint64(ks), Generation: 1, NextReplicaId: 4}}
 	holders := []uint64{1, 2, 3}
 	if w.plan.Alone && ks != base.KeyspaceMeta {
 		holders = []uint64{1 + uint64(id)%3}
@@ -94,11 +103,29 @@ func (w *world) addRange(id base.RangeID, ks base.KeyspaceID, workload string) {
 		kind, ok := workloads.Named(workload)
 		if !ok {
 			w.violate("plan", "there is no workload %q", workload)
-			return
+			return r
 		}
 		r.workload, r.history = kind.New("", 0), &linearizability.History{}
 	}
-	w.ranges = append(w.ranges, r)
+	w.ranges, w.byID[id] = append(w.ranges, r), r
+	return r
+}
+
+// heardOf takes note of a range that was cut off another, when a node first speaks of it.
+func (w *world) heardOf(d *metapb.RangeDescriptor) {
+	id := base.RangeID(d.GetRangeId())
+	if d == nil || w.byID[id] != nil {
+		return
+	}
+	r := &rangeInfo{id: id, ks: base.KeyspaceID(d.KeyspaceId), first: d}
+	for _, o := range w.ranges {
+		if o.ks == r.ks {
+			r.name = o.name
+			break
+		}
+	}
+	w.ranges, w.byID[id] = append(w.ranges, r), r
+	w.count("ranges cut off")
 }
 
 func (w *world) addNode(i int) {
@@ -158,21 +185,25 @@ func (w *world) node(id base.NodeID) *node {
 	return w.nodes[id-1]
 }
 
-// descriptor is the newest descriptor of a keyspace's range that any running node has applied.
-func (w *world) descriptor(ks base.KeyspaceID) *metapb.RangeDescriptor {
-	var newest *metapb.RangeDescriptor
+// descriptor is the newest descriptor of the range that holds a key that any running node has applied.
+func (w *world) descriptor(ks base.KeyspaceID, key []byte) (found *metapb.RangeDescriptor) {
 	for _, r := range w.ranges {
-		if r.ks != ks {
+		if d := w.newest(r); r.ks == ks && desc.Contains(d, ks, key) && (found == nil || d.Generation > found.Generation) {
+			found = d
+		}
+	}
+	return found
+}
+
+// newest is a range's newest descriptor that any running node has applied.
+func (w *world) newest(r *rangeInfo) *metapb.RangeDescriptor {
+	newest := r.first
+	for _, n := range w.nodes {
+		if n.process == nil {
 			continue
 		}
-		newest = r.first
-		for _, n := range w.nodes {
-			if n.process == nil {
-				continue
-			}
-			if v := n.process.store.View(r.id); v != nil && v.Descriptor.Generation > newest.Generation {
-				newest = v.Descriptor
-			}
+		if v := n.process.store.View(r.id); v != nil && v.Descriptor.Generation > newest.Generation {
+			newest = v.Descriptor
 		}
 	}
 	return newest

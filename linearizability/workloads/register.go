@@ -19,8 +19,16 @@ type register struct {
 	keys   int
 	rotation
 	values
-	last map[int]*pb.RangeResponse // what each client read last, to be compared and set
-	of   map[int]string            // and of which key
+	last  map[int]*pb.RangeResponse // what each client read last, to be compared and set
+	of    map[int]string            // and of which key
+	apart bool                      // keys have only their own revisions in common
+}
+
+// newSpread makes a register whose keys may lie in different ranges.
+func newSpread(prefix string, size int) linearizability.Workload {
+	w := newRegister(prefix, size).(*register)
+	w.apart = true
+	return w
 }
 
 func newRegister(prefix string, size int) linearizability.Workload {
@@ -84,5 +92,10 @@ func (w *register) Final() (out []proto.Message) {
 
 // Checkers implements linearizability.Workload.
 func (w *register) Checkers() []linearizability.Checker {
+	if w.apart {
+		return []linearizability.Checker{
+			checkers.RevisionsByKey(), checkers.PhantomWrites(w.prefix), checkers.LostWrites(w.prefix), checkers.Linearizable(w.prefix, true),
+		}
+	}
 	return append(checkers.All(w.prefix), checkers.Linearizable(w.prefix, true))
 }

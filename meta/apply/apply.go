@@ -47,8 +47,8 @@ type Result struct {
 	Applied raftgroup.Applied
 	// Outcomes are those of this node's own proposals, in log order.
 	Outcomes []Outcome
-	// Splits are the ranges that were cut off this one, in log order. Their replicated state is in the batch; the shell is to
-	// add what Raft needs of this node's replica before it commits (RFC 2). It does not yet: nothing proposes a split.
+	// Splits are the ranges that were cut off this one, in log order. Their replicated state is in the batch; the shell adds
+	// what Raft needs of this node's replica before it commits (node/store/split.go).
 	Splits []*metapb.RangeDescriptor
 }
 

@@ -6,6 +6,8 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/desc"
 )
 
@@ -29,6 +31,9 @@ func (p *pass) split(c *kvpb.Split) (done, error) {
 	}
 	r := Replica{id: base.RangeID(right.RangeId), desc: right, counters: p.counters}
 	r.applied = position{InitialIndex, InitialTerm}
+	if mutant.Is(mutant.SplitForgetsRevision) {
+		r.counters = eval.FirstCounters()
+	}
 	if err := r.writeChanged(p.batch, &Replica{}); err != nil {
 		return done{}, err
 	}

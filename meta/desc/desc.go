@@ -150,6 +150,11 @@ func Overlap(a, b *metapb.RangeDescriptor) bool {
 	return a.GetKeyspaceId() == b.GetKeyspaceId() && EndAfter(a.GetEnd(), b.GetStart()) && EndAfter(b.GetEnd(), a.GetStart())
 }
 
+// SameSpan says whether a and b hold the same keys.
+func SameSpan(a, b *metapb.RangeDescriptor) bool {
+	return a.GetKeyspaceId() == b.GetKeyspaceId() && bytes.Equal(a.GetStart(), b.GetStart()) && bytes.Equal(a.GetEnd(), b.GetEnd())
+}
+
 // Joint says whether the configuration is a joint one, which must be left before anything else can change.
 func Joint(d *metapb.RangeDescriptor) bool {
 	for _, r := range d.GetReplicas() {

@@ -113,6 +113,21 @@ func (c *Cache) Moved(asked *metapb.RangeDescriptor, known []*metapb.RangeDescri
 	}
 }
 
+// Beside adds, to what a refusal says, the ranges behind those that it names: the key that was asked for lies there if the
+// range was cut in two since, and the asker need not find out from the index, which may not know yet.
+func (c *Cache) Beside(refusal []*metapb.RangeDescriptor) []*metapb.RangeDescriptor {
+	out := refusal
+	for _, d := range refusal {
+		if len(d.GetEnd()) == 0 {
+			continue
+		}
+		if next := c.Find(base.KeyspaceID(d.KeyspaceId), d.End); next != nil {
+			out = append(out[:len(out):len(out)], next)
+		}
+	}
+	return out
+}
+
 // All returns the descriptors in order.
 func (c *Cache) All() []*metapb.RangeDescriptor { return c.byStart.Items() }
 

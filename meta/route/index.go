@@ -64,8 +64,8 @@ func DescriptorKey(d *metapb.RangeDescriptor) []byte {
 	return IndexKey(base.KeyspaceID(d.GetKeyspaceId()), d.GetEnd())
 }
 
-// indexSpan is where the index holds the range of ks that contains key: at its first entry, if there is one.
-func indexSpan(ks base.KeyspaceID, key []byte) (start, end []byte) {
+// IndexSpan is where the index holds the range of ks that contains key: at its first entry, if there is one.
+func IndexSpan(ks base.KeyspaceID, key []byte) (start, end []byte) {
 	start = binary.BigEndian.AppendUint64(make([]byte, 0, 10+len(key)), uint64(ks))
 	// The range ends behind key: the first such end is key itself with a zero byte.
 	start = append(append(append(start, endAtKey), key...), 0)

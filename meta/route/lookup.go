@@ -99,7 +99,7 @@ func (l *Lookup) lacking(ks base.KeyspaceID, key []byte) Question {
 	if !ok {
 		return Question{Root: true}
 	}
-	start, end := indexSpan(ks, key)
+	start, end := IndexSpan(ks, key)
 	if d := l.cache.Find(index, start); d != nil {
 		return Question{Index: &IndexRead{Range: d, Keyspace: index, Start: start, End: end}}
 	}

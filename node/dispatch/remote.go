@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -161,6 +162,10 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		resp := &rangepb.Response{Id: q.Id}
 		if err == nil {
 			resp.Body, err = proto.Marshal(m)
+		}
+		var moved *base.RangeMoved
+		if errors.As(err, &moved) {
+			err = &base.RangeMoved{Range: moved.Range, Descriptors: d.routes.beside(moved.Descriptors)}
 		}
 		if err != nil {
 			resp.Body, resp.Error = nil, encodeError(err)

@@ -38,6 +38,12 @@ func (r *routes) known(id base.RangeID) []*metapb.RangeDescriptor {
 	return nil
 }
 
+func (r *routes) beside(refusal []*metapb.RangeDescriptor) []*metapb.RangeDescriptor {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cache.Beside(refusal)
+}
+
 func (r *routes) learn(ds ...*metapb.RangeDescriptor) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -184,7 +184,9 @@ func (r *Reconciler) askIndex(id base.RangeID, replica base.ReplicaID) {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
 	defer cancel()
-	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: route.DescriptorKey(own)})
+	// By its first key: that stays its own, whatever was cut off behind it meanwhile.
+	start, end := route.IndexSpan(base.KeyspaceID(own.KeyspaceId), own.Start)
+	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: start, RangeEnd: end, Limit: 1})
 	if err != nil || len(resp.Kvs) == 0 {
 		return // the index is as far away as the leader is, or does not know the range yet
 	}

@@ -111,8 +111,16 @@ func (a *appender) destroy(b engine.Writer, ap *raftgroup.Append) error {
 	if err := b.Delete(keys.RaftReplicaID(ap.Range)); err != nil {
 		return err
 	}
-	if ap.Descriptor != nil && !mutant.Is(mutant.DestroyLeavesState) {
-		for _, s := range apply.Spans(ap.Descriptor) {
+	// What the engine holds, not what the loop last heard of: a split may have been applied since, and the keys be another's.
+	held, err := apply.LoadDescriptor(a.eng, ap.Range)
+	if err != nil {
+		return err
+	}
+	if mutant.Is(mutant.DestroyOldSpan) {
+		held = ap.Descriptor
+	}
+	if held != nil && !mutant.Is(mutant.DestroyLeavesState) {
+		for _, s := range apply.Spans(held) {
 			if err := b.DeleteRange(s.Start, s.End); err != nil {
 				return err
 			}

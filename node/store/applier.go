@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
+	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -106,8 +108,12 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	}
 	b := a.s.eng.NewIndexedBatch()
 	defer b.Close()
+	splits := false
 	for i := range queue {
 		r := a.s.replica(queue[i].Range)
+		if r == nil {
+			r = a.s.born(queue[i].Range)
+		}
 		if r == nil {
 			return &base.Corruption{Where: queue[i].Range.String(), Cause: errNoReplica}
 		}
@@ -119,8 +125,9 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 		if err := r.sm.Apply(b, queue[i].Entries, a.s.node, &a.results[i]); err != nil {
 			return err
 		}
+		splits = splits || len(a.results[i].Splits) > 0
 	}
-	if err := b.CommitNoSync(); err != nil {
+	if err := a.commit(b, a.results[:len(queue)], splits); err != nil {
 		return err
 	}
 	for i := range queue {
@@ -137,9 +144,37 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 		}
 	})
 	for i := range queue {
+		a.s.begun(queue[i].Range, a.results[i].Splits)
+	}
+	for i := range queue {
 		for _, o := range a.results[i].Outcomes {
 			a.s.waiters.resolve(o.ID.Seq, o.Response, o.Err)
 		}
 	}
 	return nil
+}
+
+// commit makes a pass visible, and the ranges that it cut off with it.
+func (a *applier) commit(b engine.Batch, results []apply.Result, splits bool) error {
+	if !splits {
+		return b.CommitNoSync()
+	}
+	a.s.births.Lock()
+	defer a.s.births.Unlock()
+	if mutant.Is(mutant.SplitNotAtomic) {
+		if err := b.CommitNoSync(); err != nil {
+			return err
+		}
+		late := a.s.eng.NewIndexedBatch()
+		defer late.Close()
+		b = late
+	}
+	born, err := a.s.bear(b, results)
+	if err != nil {
+		return err
+	}
+	if err := b.CommitNoSync(); err != nil {
+		return err
+	}
+	return a.s.raise(born)
 }

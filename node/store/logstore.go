@@ -45,6 +45,10 @@ func (s *logStore) Load(id base.RangeID) (raftgroup.Loaded, error) {
 	if l.Truncated, err = readTruncated(s.eng, id); err != nil {
 		return l, err
 	}
+	if h := l.HardState; h.GetTerm() < l.Truncated.Term {
+		// A range that was cut off another begins without one, or with one of before it was here: split.go.
+		l.HardState = &raftpb.HardState{Term: new(l.Truncated.Term), Vote: new(uint64(0)), Commit: new(max(h.GetCommit(), l.Truncated.Index))}
+	}
 	if l.LastIndex, err = s.lastIndex(id, l.Truncated.Index); err != nil {
 		return l, err
 	}

@@ -7,9 +7,11 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/desc"
 )
 
 // Read evaluates a RangeRequest or a TxnRequest that does not write on the local replica as it is now, and puts the
@@ -18,7 +20,7 @@ import (
 // The engine is read without a lock while entries are applied. The view is taken first, and its revision is what is read:
 // versions that are written meanwhile are above it. Only a compaction can take a version away from under the read;
 // it shows in the view after it, and then the read is made again at the newer revision. So it is if the replica was removed,
-// or replaced by a snapshot.
+// or replaced by a snapshot, or the range has another span: keys that are no longer its own may be compacted by whose they are.
 func (s *Store) Read(id base.RangeID, req, out proto.Message) error {
 	for {
 		r := s.replica(id)
@@ -33,7 +35,8 @@ func (s *Store) Read(id base.RangeID, req, out proto.Message) error {
 		if s.replica(id) != r {
 			continue // it was removed, or replaced by a snapshot, under the read
 		}
-		if now := s.viewOf(id, r); now != nil && now.Counters.Compacted == view.Counters.Compacted {
+		now := s.viewOf(id, r)
+		if now != nil && now.Counters.Compacted == view.Counters.Compacted && desc.SameSpan(now.Descriptor, view.Descriptor) {
 			return err
 		}
 	}
@@ -65,7 +68,7 @@ func (s *Store) evaluate(view *apply.View, req, out proto.Message) error {
 // refusal makes of an evaluation's error what the caller can act on.
 func (s *Store) refusal(view *apply.View, err error) error {
 	if err == eval.ErrOutOfSpan {
-		return &base.RangeMoved{Range: base.RangeID(view.Descriptor.RangeId)}
+		return &base.RangeMoved{Range: base.RangeID(view.Descriptor.RangeId), Descriptors: []*metapb.RangeDescriptor{view.Descriptor}}
 	}
 	return err
 }

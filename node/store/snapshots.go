@@ -76,7 +76,7 @@ func (sn *snapshots) count(f func(*SnapshotStats)) {
 // install takes a received snapshot in: what the replica held is gone, the tables' content and the raft state that
 // fits them are there, in one ingestion. Called by the worker, with the range's applier drained.
 func (sn *snapshots) install(ap *raftgroup.Append) error {
-	st := sn.take(ap.Token)
+	st := sn.held(ap.Token)
 	if st == nil {
 		return fmt.Errorf("%s: snapshot %x was to be installed and is not staged", ap.Range, ap.Token)
 	}
@@ -84,7 +84,10 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 	if err := sn.writeRaftTable(path, ap); err != nil {
 		return fmt.Errorf("%s: raft state of a snapshot: %w", ap.Range, err)
 	}
-	excise := keys.DataSpan(base.KeyspaceID(st.desc.KeyspaceId), st.desc.Start, st.desc.End)
+	excise, err := sn.s.hull(st.desc)
+	if err != nil {
+		return err
+	}
 	if mutant.Is(mutant.SnapshotNotAtomic) {
 		if err := sn.ingest(ap.Range, st.paths, excise); err != nil {
 			return err
@@ -94,7 +97,7 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 	if err := sn.ingest(ap.Range, append([]string{path}, st.paths...), excise); err != nil {
 		return err
 	}
-	sn.remove(st.dir)
+	sn.drop(ap.Token)
 	r := sn.s.replica(ap.Range)
 	if r == nil || r.sm.AppliedIndex() != ap.Snapshot.GetIndex() || r.sm.AppliedTerm() != ap.Snapshot.GetTerm() {
 		return &base.Corruption{Where: ap.Range.String(), Cause: fmt.Errorf("snapshot %x does not hold the state that it names", ap.Token)}

@@ -121,6 +121,10 @@ type Store struct {
 	cooled atomic.Int64  // replicas that went cold since memory was last given back
 	nextID atomic.Uint64 // incarnation in the upper 24 bits: ids are never used twice
 
+	// births is held by whoever decides by a range's replica id and tombstone, or writes them, until that is visible: an applier
+	// that cuts a range in two, and a worker that makes or ends a replica. Taken before mu.
+	births sync.Mutex
+
 	mu       sync.RWMutex
 	replicas map[base.RangeID]*replica
 	statuses map[base.RangeID]raftgroup.StateChange // the newest of each local replica

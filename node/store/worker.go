@@ -172,6 +172,10 @@ func (w *worker) write(seq uint64, appends []raftgroup.Append, last bool, mustSy
 		appends, late = w.hardStatesLater(appends)
 		defer func() { err = errors.Join(err, late()) }()
 	}
+	if slices.ContainsFunc(appends, func(a raftgroup.Append) bool { return a.ReplicaID != 0 || a.Destroy != 0 }) {
+		w.s.births.Lock()
+		defer w.s.births.Unlock()
+	}
 	b := w.s.eng.NewBatch()
 	need, err := w.appender.write(b, appends)
 	if err != nil {

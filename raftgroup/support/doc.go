@@ -72,7 +72,8 @@
 // # Why nobody is bound for ever
 //
 // A fortified follower has no timer: as long as the nodes support each other, it waits for the word that its leader leads no
-// more. Whoever stops leading owes that word to each follower whose promise it knew of, and says it until it is heard. A promise
+// more. Whoever stops leading owes that word to each follower that it asked for a promise, and whose answer may have been lost,
+// and says it until it is heard; so does a leader whose range has lost a replica owe it to that one. A promise
 // that comes later finds a replica that does not lead at that term, or none, and is owed the word then. The word counts also if
 // its sender was removed from the range since. And a follower that holds a vote back asks whether its leader still leads.
 //

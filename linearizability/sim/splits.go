@@ -1,0 +1,149 @@
+package sim
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// W12: ranges are cut in two while everything else goes on, and goes wrong. Which of a run's keyspaces are cut is drawn after
+// all else, so that a seed of before is what it was but for that.
+
+// spread is the workload whose requests touch one key each: its keyspace may be cut anywhere. Others are cut beside their keys.
+const spread = "spread"
+
+var splitKinds = []kind{
+	{"split", "W12", "a range is cut in two", drawSplit, func(in *injector, f *Fault) (func(), bool) {
+		return nil, in.split(f)
+	}},
+	{"crash-split", "F16", "nodes crash before or after they apply a split", func(r *base.Rand, p *Plan, f *Fault) {
+		drawSplit(r, p, f)
+		f.For = between(r, time.Second, 6*time.Second)
+	}, func(in *injector, f *Fault) (func(), bool) {
+		point := []string{"before split", "after split"}[f.Amount%2]
+		for i, n := range in.w.nodes {
+			if p := n.process; p != nil && p.crashAt == "" && f.Amount>>(8+i)%2 == 0 {
+				p.crashAt, p.crashPasses, p.crashLose = point, 1, f.Amount>>20%101
+			}
+		}
+		return func() {
+			for _, n := range in.w.nodes {
+				if n.process == nil {
+					n.start()
+				} else if n.process.crashAt == point {
+					n.process.crashAt = ""
+				}
+			}
+		}, in.split(f)
+	}},
+}
+
+func drawSplit(r *base.Rand, p *Plan, f *Fault) {
+	f.Range, f.Amount = int(r.Int63n(16)), r.Int63n(1<<40)
+}
+
+// drawSplits adds to a plan what cuts its ranges.
+func drawSplits(r *base.Rand, p *Plan, only Only) {
+	if p.Ranges < 2 || !only.allows("W12") || r.Int63n(2) == 0 {
+		return
+	}
+	for i := 1; i < p.Ranges; i++ { // the first is single
+		if r.Int63n(3) > 0 {
+			p.Workload[i] = spread
+		}
+	}
+	for range 1 + r.Int63n(8) {
+		k := &splitKinds[0]
+		if only.allows("F16") && r.Int63n(4) == 0 {
+			k = &splitKinds[1]
+		}
+		f := Fault{Kind: k.Kind, At: between(r, 0, p.Length)}
+		k.draw(r, p, &f)
+		p.Faults = append(p.Faults, f)
+	}
+}
+
+// split has the leader of one of the ranges that can be cut propose it.
+func (in *injector) split(f *Fault) bool {
+	var may []*rangeInfo
+	for _, r := range in.w.ranges {
+		if r.ks.Splits() && r != in.w.meta {
+			may = append(may, r)
+		}
+	}
+	if len(may) == 0 {
+		return false
+	}
+	r := may[f.Range%len(may)]
+	l := in.w.leader(r)
+	if l == nil || l.pauses > 0 {
+		return false
+	}
+	proposed := false
+	l.process.do(func() { proposed = l.process.mover.split(r, uint64(f.Amount)) })
+	return proposed
+}
+
+// split proposes to cut a range that this node leads.
+func (m *mover) split(r *rangeInfo, draw uint64) bool {
+	w := m.p.n.w
+	st, ok := m.p.hand.Status(r.id)
+	if !ok || st.Role != raftgroup.Leader || st.Descriptor == nil {
+		return false
+	}
+	key := m.splitKey(r, draw)
+	if key == nil {
+		return false
+	}
+	cmd, err := apply.Split(st.Descriptor, key, w.nextID)
+	if err != nil {
+		w.tracef("%s %s is not split at %q: %v", m.p.n.id, r.id, key, err)
+		return false
+	}
+	w.nextID++
+	cmd.NowMicros = m.p.gateway.micros()
+	data, err := proto.Marshal(cmd)
+	if err != nil {
+		panic(err)
+	}
+	w.tracef("%s splits %s at %q", m.p.n.id, r.id, key)
+	m.p.store.Propose(raftgroup.Proposal{Range: r.id, Data: data}, m.p.gateway.now().Add(base.RequestTimeout), func(_ proto.Message, err error) {
+		var stale *base.StaleGeneration
+		switch {
+		case err == nil:
+			w.count("splits")
+		case errors.As(err, &stale):
+			w.count("stale splits")
+		}
+	})
+	return true
+}
+
+// splitKey draws a key at which a range can be cut without cutting what is one transaction's.
+func (m *mover) splitKey(r *rangeInfo, draw uint64) []byte {
+	v := m.p.store.View(r.id)
+	if v == nil {
+		return nil
+	}
+	if r.name != spread {
+		beside := []string{"\x01", "A", "a", "~", "\xff", "\xffprobe1"}
+		return []byte(beside[draw>>8%uint64(len(beside))])
+	}
+	out := &pb.RangeResponse{}
+	req := &pb.RangeRequest{Key: slices.Concat(v.Descriptor.Start, []byte{0}), RangeEnd: v.Descriptor.End, KeysOnly: true}
+	if len(req.RangeEnd) == 0 {
+		req.RangeEnd = []byte{0}
+	}
+	if err := m.p.store.Read(r.id, req, out); err != nil || len(out.Kvs) == 0 {
+		return nil
+	}
+	return out.Kvs[draw>>8%uint64(len(out.Kvs))].Key
+}
