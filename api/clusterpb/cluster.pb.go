@@ -24,6 +24,522 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type CreateKeyspaceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Single        bool                   `protobuf:"varint,2,opt,name=single,proto3" json:"single,omitempty"` // one range for ever, with etcd's revisions
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateKeyspaceRequest) Reset() {
+	*x = CreateKeyspaceRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateKeyspaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateKeyspaceRequest) ProtoMessage() {}
+
+func (x *CreateKeyspaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateKeyspaceRequest.ProtoReflect.Descriptor instead.
+func (*CreateKeyspaceRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *CreateKeyspaceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *CreateKeyspaceRequest) GetSingle() bool {
+	if x != nil {
+		return x.Single
+	}
+	return false
+}
+
+type CreateKeyspaceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      *metapb.KeyspaceRecord `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CreateKeyspaceResponse) Reset() {
+	*x = CreateKeyspaceResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CreateKeyspaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CreateKeyspaceResponse) ProtoMessage() {}
+
+func (x *CreateKeyspaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CreateKeyspaceResponse.ProtoReflect.Descriptor instead.
+func (*CreateKeyspaceResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CreateKeyspaceResponse) GetKeyspace() *metapb.KeyspaceRecord {
+	if x != nil {
+		return x.Keyspace
+	}
+	return nil
+}
+
+type DropKeyspaceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropKeyspaceRequest) Reset() {
+	*x = DropKeyspaceRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropKeyspaceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropKeyspaceRequest) ProtoMessage() {}
+
+func (x *DropKeyspaceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropKeyspaceRequest.ProtoReflect.Descriptor instead.
+func (*DropKeyspaceRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DropKeyspaceRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+type DropKeyspaceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ranges        uint64                 `protobuf:"varint,1,opt,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropKeyspaceResponse) Reset() {
+	*x = DropKeyspaceResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropKeyspaceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropKeyspaceResponse) ProtoMessage() {}
+
+func (x *DropKeyspaceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropKeyspaceResponse.ProtoReflect.Descriptor instead.
+func (*DropKeyspaceResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *DropKeyspaceResponse) GetRanges() uint64 {
+	if x != nil {
+		return x.Ranges
+	}
+	return 0
+}
+
+type ListKeyspacesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeyspacesRequest) Reset() {
+	*x = ListKeyspacesRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeyspacesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeyspacesRequest) ProtoMessage() {}
+
+func (x *ListKeyspacesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeyspacesRequest.ProtoReflect.Descriptor instead.
+func (*ListKeyspacesRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+type ListKeyspacesResponse struct {
+	state         protoimpl.MessageState   `protogen:"open.v1"`
+	Keyspaces     []*metapb.KeyspaceRecord `protobuf:"bytes,1,rep,name=keyspaces,proto3" json:"keyspaces,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeyspacesResponse) Reset() {
+	*x = ListKeyspacesResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeyspacesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeyspacesResponse) ProtoMessage() {}
+
+func (x *ListKeyspacesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeyspacesResponse.ProtoReflect.Descriptor instead.
+func (*ListKeyspacesResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListKeyspacesResponse) GetKeyspaces() []*metapb.KeyspaceRecord {
+	if x != nil {
+		return x.Keyspaces
+	}
+	return nil
+}
+
+type ListRangesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"` // empty: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRangesRequest) Reset() {
+	*x = ListRangesRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRangesRequest) ProtoMessage() {}
+
+func (x *ListRangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRangesRequest.ProtoReflect.Descriptor instead.
+func (*ListRangesRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListRangesRequest) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+type ListRangesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ranges        []*IndexedRange        `protobuf:"bytes,1,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListRangesResponse) Reset() {
+	*x = ListRangesResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListRangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListRangesResponse) ProtoMessage() {}
+
+func (x *ListRangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListRangesResponse.ProtoReflect.Descriptor instead.
+func (*ListRangesResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListRangesResponse) GetRanges() []*IndexedRange {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+type IndexedRange struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Keyspace      string                  `protobuf:"bytes,2,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IndexedRange) Reset() {
+	*x = IndexedRange{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IndexedRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IndexedRange) ProtoMessage() {}
+
+func (x *IndexedRange) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IndexedRange.ProtoReflect.Descriptor instead.
+func (*IndexedRange) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *IndexedRange) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *IndexedRange) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+type SplitRangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would be done, and do nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitRangeRequest) Reset() {
+	*x = SplitRangeRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitRangeRequest) ProtoMessage() {}
+
+func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
+func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *SplitRangeRequest) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+func (x *SplitRangeRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *SplitRangeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SplitRangeResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Left          *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`
+	Right         *metapb.RangeDescriptor `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SplitRangeResponse) Reset() {
+	*x = SplitRangeResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SplitRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SplitRangeResponse) ProtoMessage() {}
+
+func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
+func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *SplitRangeResponse) GetLeft() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *SplitRangeResponse) GetRight() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
 type IdentityRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -32,7 +548,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -44,7 +560,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -57,7 +573,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 type IdentityResponse struct {
@@ -73,7 +589,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -85,7 +601,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -98,7 +614,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *IdentityResponse) GetClusterId() uint64 {
@@ -144,7 +660,7 @@ type InitRequest struct {
 
 func (x *InitRequest) Reset() {
 	*x = InitRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -156,7 +672,7 @@ func (x *InitRequest) String() string {
 func (*InitRequest) ProtoMessage() {}
 
 func (x *InitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -169,7 +685,7 @@ func (x *InitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitRequest.ProtoReflect.Descriptor instead.
 func (*InitRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 type InitResponse struct {
@@ -182,7 +698,7 @@ type InitResponse struct {
 
 func (x *InitResponse) Reset() {
 	*x = InitResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -194,7 +710,7 @@ func (x *InitResponse) String() string {
 func (*InitResponse) ProtoMessage() {}
 
 func (x *InitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -207,7 +723,7 @@ func (x *InitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitResponse.ProtoReflect.Descriptor instead.
 func (*InitResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *InitResponse) GetClusterId() uint64 {
@@ -236,7 +752,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -248,7 +764,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -261,7 +777,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *JoinRequest) GetNode() *metapb.NodeRecord {
@@ -291,7 +807,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -303,7 +819,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -316,7 +832,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *JoinResponse) GetClusterId() uint64 {
@@ -366,7 +882,7 @@ type ConsentRequest struct {
 
 func (x *ConsentRequest) Reset() {
 	*x = ConsentRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -378,7 +894,7 @@ func (x *ConsentRequest) String() string {
 func (*ConsentRequest) ProtoMessage() {}
 
 func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -391,7 +907,7 @@ func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentRequest.ProtoReflect.Descriptor instead.
 func (*ConsentRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ConsentRequest) GetCandidateStoreUuid() []byte {
@@ -425,7 +941,7 @@ type ConsentResponse struct {
 
 func (x *ConsentResponse) Reset() {
 	*x = ConsentResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +953,7 @@ func (x *ConsentResponse) String() string {
 func (*ConsentResponse) ProtoMessage() {}
 
 func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +966,7 @@ func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentResponse.ProtoReflect.Descriptor instead.
 func (*ConsentResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ConsentResponse) GetGranted() bool {
@@ -477,7 +993,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -489,7 +1005,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -502,7 +1018,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AnnounceRequest) GetClusterId() uint64 {
@@ -529,7 +1045,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -541,7 +1057,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -554,7 +1070,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AnnounceResponse) GetNodes() []*metapb.NodeRecord {
@@ -580,7 +1096,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -592,7 +1108,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -605,7 +1121,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StatusRequest) GetRanges() bool {
@@ -626,7 +1142,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +1154,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +1167,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *StatusResponse) GetClusterId() uint64 {
@@ -687,7 +1203,7 @@ type NodeEntry struct {
 
 func (x *NodeEntry) Reset() {
 	*x = NodeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -699,7 +1215,7 @@ func (x *NodeEntry) String() string {
 func (*NodeEntry) ProtoMessage() {}
 
 func (x *NodeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -712,7 +1228,7 @@ func (x *NodeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEntry.ProtoReflect.Descriptor instead.
 func (*NodeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *NodeEntry) GetNode() *metapb.NodeRecord {
@@ -757,7 +1273,7 @@ type SupportEntry struct {
 
 func (x *SupportEntry) Reset() {
 	*x = SupportEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -769,7 +1285,7 @@ func (x *SupportEntry) String() string {
 func (*SupportEntry) ProtoMessage() {}
 
 func (x *SupportEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -782,7 +1298,7 @@ func (x *SupportEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupportEntry.ProtoReflect.Descriptor instead.
 func (*SupportEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SupportEntry) GetNode() uint64 {
@@ -835,7 +1351,7 @@ type RangeEntry struct {
 
 func (x *RangeEntry) Reset() {
 	*x = RangeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1363,7 @@ func (x *RangeEntry) String() string {
 func (*RangeEntry) ProtoMessage() {}
 
 func (x *RangeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1376,7 @@ func (x *RangeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeEntry.ProtoReflect.Descriptor instead.
 func (*RangeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RangeEntry) GetDescriptor_() *metapb.RangeDescriptor {
@@ -924,7 +1440,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -936,7 +1452,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -949,7 +1465,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Lease) GetLeftMicros() int64 {
@@ -987,7 +1503,7 @@ type ReplicaEntry struct {
 
 func (x *ReplicaEntry) Reset() {
 	*x = ReplicaEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1515,7 @@ func (x *ReplicaEntry) String() string {
 func (*ReplicaEntry) ProtoMessage() {}
 
 func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1528,7 @@ func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaEntry.ProtoReflect.Descriptor instead.
 func (*ReplicaEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ReplicaEntry) GetNode() uint64 {
@@ -1066,7 +1582,7 @@ type NodeStatusRequest struct {
 
 func (x *NodeStatusRequest) Reset() {
 	*x = NodeStatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1594,7 @@ func (x *NodeStatusRequest) String() string {
 func (*NodeStatusRequest) ProtoMessage() {}
 
 func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1607,7 @@ func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*NodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *NodeStatusRequest) GetRanges() bool {
@@ -1113,7 +1629,7 @@ type NodeStatusResponse struct {
 
 func (x *NodeStatusResponse) Reset() {
 	*x = NodeStatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1125,7 +1641,7 @@ func (x *NodeStatusResponse) String() string {
 func (*NodeStatusResponse) ProtoMessage() {}
 
 func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1138,7 +1654,7 @@ func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*NodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *NodeStatusResponse) GetNode() *metapb.NodeRecord {
@@ -1193,7 +1709,7 @@ type StoreMetrics struct {
 
 func (x *StoreMetrics) Reset() {
 	*x = StoreMetrics{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1205,7 +1721,7 @@ func (x *StoreMetrics) String() string {
 func (*StoreMetrics) ProtoMessage() {}
 
 func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1218,7 +1734,7 @@ func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreMetrics.ProtoReflect.Descriptor instead.
 func (*StoreMetrics) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StoreMetrics) GetSyncs() uint64 {
@@ -1346,7 +1862,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1358,7 +1874,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1371,7 +1887,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ReplicaStatus) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1470,7 +1986,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1482,7 +1998,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1495,7 +2011,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Progress) GetReplicaId() uint64 {
@@ -1530,7 +2046,35 @@ var File_api_clusterpb_cluster_proto protoreflect.FileDescriptor
 
 const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1bapi/clusterpb/cluster.proto\x12\x10cairn.cluster.v1\x1a\x15api/metapb/meta.proto\"\x11\n" +
+	"\x1bapi/clusterpb/cluster.proto\x12\x10cairn.cluster.v1\x1a\x15api/metapb/meta.proto\"C\n" +
+	"\x15CreateKeyspaceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06single\x18\x02 \x01(\bR\x06single\"S\n" +
+	"\x16CreateKeyspaceResponse\x129\n" +
+	"\bkeyspace\x18\x01 \x01(\v2\x1d.cairn.meta.v1.KeyspaceRecordR\bkeyspace\")\n" +
+	"\x13DropKeyspaceRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\".\n" +
+	"\x14DropKeyspaceResponse\x12\x16\n" +
+	"\x06ranges\x18\x01 \x01(\x04R\x06ranges\"\x16\n" +
+	"\x14ListKeyspacesRequest\"T\n" +
+	"\x15ListKeyspacesResponse\x12;\n" +
+	"\tkeyspaces\x18\x01 \x03(\v2\x1d.cairn.meta.v1.KeyspaceRecordR\tkeyspaces\"/\n" +
+	"\x11ListRangesRequest\x12\x1a\n" +
+	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\"L\n" +
+	"\x12ListRangesResponse\x126\n" +
+	"\x06ranges\x18\x01 \x03(\v2\x1e.cairn.cluster.v1.IndexedRangeR\x06ranges\"j\n" +
+	"\fIndexedRange\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12\x1a\n" +
+	"\bkeyspace\x18\x02 \x01(\tR\bkeyspace\"Z\n" +
+	"\x11SplitRangeRequest\x12\x1a\n" +
+	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"~\n" +
+	"\x12SplitRangeResponse\x122\n" +
+	"\x04left\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\x124\n" +
+	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"\x11\n" +
 	"\x0fIdentityRequest\"\x9d\x01\n" +
 	"\x10IdentityResponse\x12\x1d\n" +
 	"\n" +
@@ -1666,7 +2210,7 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
-	"\x06recent\x18\x04 \x01(\bR\x06recent2\xb3\x04\n" +
+	"\x06recent\x18\x04 \x01(\bR\x06recent2\x8b\b\n" +
 	"\aCluster\x12Q\n" +
 	"\bIdentity\x12!.cairn.cluster.v1.IdentityRequest\x1a\".cairn.cluster.v1.IdentityResponse\x12E\n" +
 	"\x04Init\x12\x1d.cairn.cluster.v1.InitRequest\x1a\x1e.cairn.cluster.v1.InitResponse\x12E\n" +
@@ -1675,7 +2219,14 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\bAnnounce\x12!.cairn.cluster.v1.AnnounceRequest\x1a\".cairn.cluster.v1.AnnounceResponse\x12K\n" +
 	"\x06Status\x12\x1f.cairn.cluster.v1.StatusRequest\x1a .cairn.cluster.v1.StatusResponse\x12W\n" +
 	"\n" +
-	"NodeStatus\x12#.cairn.cluster.v1.NodeStatusRequest\x1a$.cairn.cluster.v1.NodeStatusResponseB(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
+	"NodeStatus\x12#.cairn.cluster.v1.NodeStatusRequest\x1a$.cairn.cluster.v1.NodeStatusResponse\x12c\n" +
+	"\x0eCreateKeyspace\x12'.cairn.cluster.v1.CreateKeyspaceRequest\x1a(.cairn.cluster.v1.CreateKeyspaceResponse\x12]\n" +
+	"\fDropKeyspace\x12%.cairn.cluster.v1.DropKeyspaceRequest\x1a&.cairn.cluster.v1.DropKeyspaceResponse\x12`\n" +
+	"\rListKeyspaces\x12&.cairn.cluster.v1.ListKeyspacesRequest\x1a'.cairn.cluster.v1.ListKeyspacesResponse\x12W\n" +
+	"\n" +
+	"ListRanges\x12#.cairn.cluster.v1.ListRangesRequest\x1a$.cairn.cluster.v1.ListRangesResponse\x12W\n" +
+	"\n" +
+	"SplitRange\x12#.cairn.cluster.v1.SplitRangeRequest\x1a$.cairn.cluster.v1.SplitRangeResponseB(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
 
 var (
 	file_api_clusterpb_cluster_proto_rawDescOnce sync.Once
@@ -1689,75 +2240,103 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_api_clusterpb_cluster_proto_rawDescData
 }
 
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
-	(*IdentityRequest)(nil),        // 0: cairn.cluster.v1.IdentityRequest
-	(*IdentityResponse)(nil),       // 1: cairn.cluster.v1.IdentityResponse
-	(*InitRequest)(nil),            // 2: cairn.cluster.v1.InitRequest
-	(*InitResponse)(nil),           // 3: cairn.cluster.v1.InitResponse
-	(*JoinRequest)(nil),            // 4: cairn.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),           // 5: cairn.cluster.v1.JoinResponse
-	(*ConsentRequest)(nil),         // 6: cairn.cluster.v1.ConsentRequest
-	(*ConsentResponse)(nil),        // 7: cairn.cluster.v1.ConsentResponse
-	(*AnnounceRequest)(nil),        // 8: cairn.cluster.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),       // 9: cairn.cluster.v1.AnnounceResponse
-	(*StatusRequest)(nil),          // 10: cairn.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),         // 11: cairn.cluster.v1.StatusResponse
-	(*NodeEntry)(nil),              // 12: cairn.cluster.v1.NodeEntry
-	(*SupportEntry)(nil),           // 13: cairn.cluster.v1.SupportEntry
-	(*RangeEntry)(nil),             // 14: cairn.cluster.v1.RangeEntry
-	(*Lease)(nil),                  // 15: cairn.cluster.v1.Lease
-	(*ReplicaEntry)(nil),           // 16: cairn.cluster.v1.ReplicaEntry
-	(*NodeStatusRequest)(nil),      // 17: cairn.cluster.v1.NodeStatusRequest
-	(*NodeStatusResponse)(nil),     // 18: cairn.cluster.v1.NodeStatusResponse
-	(*StoreMetrics)(nil),           // 19: cairn.cluster.v1.StoreMetrics
-	(*ReplicaStatus)(nil),          // 20: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 21: cairn.cluster.v1.Progress
-	(*metapb.NodeRecord)(nil),      // 22: cairn.meta.v1.NodeRecord
-	(*metapb.RangeDescriptor)(nil), // 23: cairn.meta.v1.RangeDescriptor
-	(metapb.ReplicaRole)(0),        // 24: cairn.meta.v1.ReplicaRole
+	(*CreateKeyspaceRequest)(nil),  // 0: cairn.cluster.v1.CreateKeyspaceRequest
+	(*CreateKeyspaceResponse)(nil), // 1: cairn.cluster.v1.CreateKeyspaceResponse
+	(*DropKeyspaceRequest)(nil),    // 2: cairn.cluster.v1.DropKeyspaceRequest
+	(*DropKeyspaceResponse)(nil),   // 3: cairn.cluster.v1.DropKeyspaceResponse
+	(*ListKeyspacesRequest)(nil),   // 4: cairn.cluster.v1.ListKeyspacesRequest
+	(*ListKeyspacesResponse)(nil),  // 5: cairn.cluster.v1.ListKeyspacesResponse
+	(*ListRangesRequest)(nil),      // 6: cairn.cluster.v1.ListRangesRequest
+	(*ListRangesResponse)(nil),     // 7: cairn.cluster.v1.ListRangesResponse
+	(*IndexedRange)(nil),           // 8: cairn.cluster.v1.IndexedRange
+	(*SplitRangeRequest)(nil),      // 9: cairn.cluster.v1.SplitRangeRequest
+	(*SplitRangeResponse)(nil),     // 10: cairn.cluster.v1.SplitRangeResponse
+	(*IdentityRequest)(nil),        // 11: cairn.cluster.v1.IdentityRequest
+	(*IdentityResponse)(nil),       // 12: cairn.cluster.v1.IdentityResponse
+	(*InitRequest)(nil),            // 13: cairn.cluster.v1.InitRequest
+	(*InitResponse)(nil),           // 14: cairn.cluster.v1.InitResponse
+	(*JoinRequest)(nil),            // 15: cairn.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),           // 16: cairn.cluster.v1.JoinResponse
+	(*ConsentRequest)(nil),         // 17: cairn.cluster.v1.ConsentRequest
+	(*ConsentResponse)(nil),        // 18: cairn.cluster.v1.ConsentResponse
+	(*AnnounceRequest)(nil),        // 19: cairn.cluster.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),       // 20: cairn.cluster.v1.AnnounceResponse
+	(*StatusRequest)(nil),          // 21: cairn.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),         // 22: cairn.cluster.v1.StatusResponse
+	(*NodeEntry)(nil),              // 23: cairn.cluster.v1.NodeEntry
+	(*SupportEntry)(nil),           // 24: cairn.cluster.v1.SupportEntry
+	(*RangeEntry)(nil),             // 25: cairn.cluster.v1.RangeEntry
+	(*Lease)(nil),                  // 26: cairn.cluster.v1.Lease
+	(*ReplicaEntry)(nil),           // 27: cairn.cluster.v1.ReplicaEntry
+	(*NodeStatusRequest)(nil),      // 28: cairn.cluster.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),     // 29: cairn.cluster.v1.NodeStatusResponse
+	(*StoreMetrics)(nil),           // 30: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),          // 31: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),               // 32: cairn.cluster.v1.Progress
+	(*metapb.KeyspaceRecord)(nil),  // 33: cairn.meta.v1.KeyspaceRecord
+	(*metapb.RangeDescriptor)(nil), // 34: cairn.meta.v1.RangeDescriptor
+	(*metapb.NodeRecord)(nil),      // 35: cairn.meta.v1.NodeRecord
+	(metapb.ReplicaRole)(0),        // 36: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
-	22, // 0: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	22, // 1: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	23, // 2: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 3: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	22, // 4: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	23, // 5: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	12, // 6: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
-	14, // 7: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	22, // 8: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	13, // 9: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
-	23, // 10: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	16, // 11: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	15, // 12: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
-	24, // 13: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	22, // 14: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	20, // 15: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	19, // 16: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
-	13, // 17: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
-	23, // 18: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	21, // 19: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	15, // 20: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
-	0,  // 21: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	2,  // 22: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	4,  // 23: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	6,  // 24: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	8,  // 25: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	10, // 26: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	17, // 27: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	1,  // 28: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	3,  // 29: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	5,  // 30: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	7,  // 31: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	9,  // 32: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	11, // 33: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	18, // 34: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	28, // [28:35] is the sub-list for method output_type
-	21, // [21:28] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	33, // 0: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
+	33, // 1: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
+	8,  // 2: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
+	34, // 3: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 4: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 5: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 6: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	35, // 7: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	34, // 8: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 9: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	35, // 10: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	34, // 11: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	23, // 12: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
+	25, // 13: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
+	35, // 14: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	24, // 15: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
+	34, // 16: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	27, // 17: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
+	26, // 18: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
+	36, // 19: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	35, // 20: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	31, // 21: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	30, // 22: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	24, // 23: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
+	34, // 24: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	32, // 25: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	26, // 26: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
+	11, // 27: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	13, // 28: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	15, // 29: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	17, // 30: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	19, // 31: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	21, // 32: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	28, // 33: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	0,  // 34: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
+	2,  // 35: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
+	4,  // 36: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
+	6,  // 37: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
+	9,  // 38: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
+	12, // 39: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	14, // 40: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	16, // 41: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	18, // 42: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	20, // 43: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	22, // 44: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	29, // 45: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	1,  // 46: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
+	3,  // 47: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
+	5,  // 48: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
+	7,  // 49: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
+	10, // 50: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
+	39, // [39:51] is the sub-list for method output_type
+	27, // [27:39] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -1771,7 +2350,7 @@ func file_api_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,13 +21,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Cluster_Identity_FullMethodName   = "/cairn.cluster.v1.Cluster/Identity"
-	Cluster_Init_FullMethodName       = "/cairn.cluster.v1.Cluster/Init"
-	Cluster_Join_FullMethodName       = "/cairn.cluster.v1.Cluster/Join"
-	Cluster_Consent_FullMethodName    = "/cairn.cluster.v1.Cluster/Consent"
-	Cluster_Announce_FullMethodName   = "/cairn.cluster.v1.Cluster/Announce"
-	Cluster_Status_FullMethodName     = "/cairn.cluster.v1.Cluster/Status"
-	Cluster_NodeStatus_FullMethodName = "/cairn.cluster.v1.Cluster/NodeStatus"
+	Cluster_Identity_FullMethodName       = "/cairn.cluster.v1.Cluster/Identity"
+	Cluster_Init_FullMethodName           = "/cairn.cluster.v1.Cluster/Init"
+	Cluster_Join_FullMethodName           = "/cairn.cluster.v1.Cluster/Join"
+	Cluster_Consent_FullMethodName        = "/cairn.cluster.v1.Cluster/Consent"
+	Cluster_Announce_FullMethodName       = "/cairn.cluster.v1.Cluster/Announce"
+	Cluster_Status_FullMethodName         = "/cairn.cluster.v1.Cluster/Status"
+	Cluster_NodeStatus_FullMethodName     = "/cairn.cluster.v1.Cluster/NodeStatus"
+	Cluster_CreateKeyspace_FullMethodName = "/cairn.cluster.v1.Cluster/CreateKeyspace"
+	Cluster_DropKeyspace_FullMethodName   = "/cairn.cluster.v1.Cluster/DropKeyspace"
+	Cluster_ListKeyspaces_FullMethodName  = "/cairn.cluster.v1.Cluster/ListKeyspaces"
+	Cluster_ListRanges_FullMethodName     = "/cairn.cluster.v1.Cluster/ListRanges"
+	Cluster_SplitRange_FullMethodName     = "/cairn.cluster.v1.Cluster/SplitRange"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -48,6 +53,15 @@ type ClusterClient interface {
 	Status(ctx context.Context, in *StatusRequest, opts ...grpc.CallOption) (*StatusResponse, error)
 	// NodeStatus is what this node alone knows: its replicas.
 	NodeStatus(ctx context.Context, in *NodeStatusRequest, opts ...grpc.CallOption) (*NodeStatusResponse, error)
+	// CreateKeyspace makes a keyspace and returns when it can be used. Called again after it was broken off, it goes on.
+	CreateKeyspace(ctx context.Context, in *CreateKeyspaceRequest, opts ...grpc.CallOption) (*CreateKeyspaceResponse, error)
+	// DropKeyspace deletes a keyspace and all that is in it. Called again after it was broken off, it goes on.
+	DropKeyspace(ctx context.Context, in *DropKeyspaceRequest, opts ...grpc.CallOption) (*DropKeyspaceResponse, error)
+	ListKeyspaces(ctx context.Context, in *ListKeyspacesRequest, opts ...grpc.CallOption) (*ListKeyspacesResponse, error)
+	// ListRanges reads the index: what it says of a range may be older than the range itself.
+	ListRanges(ctx context.Context, in *ListRangesRequest, opts ...grpc.CallOption) (*ListRangesResponse, error)
+	// SplitRange cuts the range that holds a key in two; the key is the first of the right part.
+	SplitRange(ctx context.Context, in *SplitRangeRequest, opts ...grpc.CallOption) (*SplitRangeResponse, error)
 }
 
 type clusterClient struct {
@@ -128,6 +142,56 @@ func (c *clusterClient) NodeStatus(ctx context.Context, in *NodeStatusRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) CreateKeyspace(ctx context.Context, in *CreateKeyspaceRequest, opts ...grpc.CallOption) (*CreateKeyspaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CreateKeyspaceResponse)
+	err := c.cc.Invoke(ctx, Cluster_CreateKeyspace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) DropKeyspace(ctx context.Context, in *DropKeyspaceRequest, opts ...grpc.CallOption) (*DropKeyspaceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DropKeyspaceResponse)
+	err := c.cc.Invoke(ctx, Cluster_DropKeyspace_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ListKeyspaces(ctx context.Context, in *ListKeyspacesRequest, opts ...grpc.CallOption) (*ListKeyspacesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListKeyspacesResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListKeyspaces_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ListRanges(ctx context.Context, in *ListRangesRequest, opts ...grpc.CallOption) (*ListRangesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListRangesResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListRanges_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) SplitRange(ctx context.Context, in *SplitRangeRequest, opts ...grpc.CallOption) (*SplitRangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SplitRangeResponse)
+	err := c.cc.Invoke(ctx, Cluster_SplitRange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -146,6 +210,15 @@ type ClusterServer interface {
 	Status(context.Context, *StatusRequest) (*StatusResponse, error)
 	// NodeStatus is what this node alone knows: its replicas.
 	NodeStatus(context.Context, *NodeStatusRequest) (*NodeStatusResponse, error)
+	// CreateKeyspace makes a keyspace and returns when it can be used. Called again after it was broken off, it goes on.
+	CreateKeyspace(context.Context, *CreateKeyspaceRequest) (*CreateKeyspaceResponse, error)
+	// DropKeyspace deletes a keyspace and all that is in it. Called again after it was broken off, it goes on.
+	DropKeyspace(context.Context, *DropKeyspaceRequest) (*DropKeyspaceResponse, error)
+	ListKeyspaces(context.Context, *ListKeyspacesRequest) (*ListKeyspacesResponse, error)
+	// ListRanges reads the index: what it says of a range may be older than the range itself.
+	ListRanges(context.Context, *ListRangesRequest) (*ListRangesResponse, error)
+	// SplitRange cuts the range that holds a key in two; the key is the first of the right part.
+	SplitRange(context.Context, *SplitRangeRequest) (*SplitRangeResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -176,6 +249,21 @@ func (UnimplementedClusterServer) Status(context.Context, *StatusRequest) (*Stat
 }
 func (UnimplementedClusterServer) NodeStatus(context.Context, *NodeStatusRequest) (*NodeStatusResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method NodeStatus not implemented")
+}
+func (UnimplementedClusterServer) CreateKeyspace(context.Context, *CreateKeyspaceRequest) (*CreateKeyspaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CreateKeyspace not implemented")
+}
+func (UnimplementedClusterServer) DropKeyspace(context.Context, *DropKeyspaceRequest) (*DropKeyspaceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DropKeyspace not implemented")
+}
+func (UnimplementedClusterServer) ListKeyspaces(context.Context, *ListKeyspacesRequest) (*ListKeyspacesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKeyspaces not implemented")
+}
+func (UnimplementedClusterServer) ListRanges(context.Context, *ListRangesRequest) (*ListRangesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListRanges not implemented")
+}
+func (UnimplementedClusterServer) SplitRange(context.Context, *SplitRangeRequest) (*SplitRangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SplitRange not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -324,6 +412,96 @@ func _Cluster_NodeStatus_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_CreateKeyspace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CreateKeyspaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).CreateKeyspace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_CreateKeyspace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).CreateKeyspace(ctx, req.(*CreateKeyspaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_DropKeyspace_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DropKeyspaceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).DropKeyspace(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_DropKeyspace_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).DropKeyspace(ctx, req.(*DropKeyspaceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ListKeyspaces_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKeyspacesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListKeyspaces(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListKeyspaces_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListKeyspaces(ctx, req.(*ListKeyspacesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ListRanges_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListRangesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListRanges(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListRanges_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListRanges(ctx, req.(*ListRangesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_SplitRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SplitRangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).SplitRange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_SplitRange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).SplitRange(ctx, req.(*SplitRangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -358,6 +536,26 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "NodeStatus",
 			Handler:    _Cluster_NodeStatus_Handler,
+		},
+		{
+			MethodName: "CreateKeyspace",
+			Handler:    _Cluster_CreateKeyspace_Handler,
+		},
+		{
+			MethodName: "DropKeyspace",
+			Handler:    _Cluster_DropKeyspace_Handler,
+		},
+		{
+			MethodName: "ListKeyspaces",
+			Handler:    _Cluster_ListKeyspaces_Handler,
+		},
+		{
+			MethodName: "ListRanges",
+			Handler:    _Cluster_ListRanges_Handler,
+		},
+		{
+			MethodName: "SplitRange",
+			Handler:    _Cluster_SplitRange_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -39,6 +39,7 @@ type Command struct {
 	//	*Command_ChangeReplicas
 	//	*Command_PublishDescriptor
 	//	*Command_Split
+	//	*Command_RaiseRevision
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -151,6 +152,15 @@ func (x *Command) GetSplit() *Split {
 	return nil
 }
 
+func (x *Command) GetRaiseRevision() *RaiseRevision {
+	if x != nil {
+		if x, ok := x.Body.(*Command_RaiseRevision); ok {
+			return x.RaiseRevision
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -183,6 +193,10 @@ type Command_Split struct {
 	Split *Split `protobuf:"bytes,22,opt,name=split,proto3,oneof"`
 }
 
+type Command_RaiseRevision struct {
+	RaiseRevision *RaiseRevision `protobuf:"bytes,23,opt,name=raise_revision,json=raiseRevision,proto3,oneof"`
+}
+
 func (*Command_Put) isCommand_Body() {}
 
 func (*Command_DeleteRange) isCommand_Body() {}
@@ -196,6 +210,8 @@ func (*Command_ChangeReplicas) isCommand_Body() {}
 func (*Command_PublishDescriptor) isCommand_Body() {}
 
 func (*Command_Split) isCommand_Body() {}
+
+func (*Command_RaiseRevision) isCommand_Body() {}
 
 // ChangeReplicas is one legal step of a membership change: the descriptor as it is to be. It is carried
 // by a Raft conf change. A range whose generation is not `expected_generation` refuses it unchanged.
@@ -366,6 +382,104 @@ func (x *SplitResponse) GetRight() *metapb.RangeDescriptor {
 	return nil
 }
 
+// RaiseRevision has all later writes of the range have revisions above this one: what was read there at it, stays as it was.
+// Only a sharded keyspace's range is raised, and not beyond the command's own time.
+type RaiseRevision struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // of the range
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseRevision) Reset() {
+	*x = RaiseRevision{}
+	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseRevision) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseRevision) ProtoMessage() {}
+
+func (x *RaiseRevision) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseRevision.ProtoReflect.Descriptor instead.
+func (*RaiseRevision) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *RaiseRevision) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RaiseRevision) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+type RaiseRevisionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the range after the command: at least the one asked for
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RaiseRevisionResponse) Reset() {
+	*x = RaiseRevisionResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RaiseRevisionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RaiseRevisionResponse) ProtoMessage() {}
+
+func (x *RaiseRevisionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RaiseRevisionResponse.ProtoReflect.Descriptor instead.
+func (*RaiseRevisionResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *RaiseRevisionResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // PublishDescriptor writes a descriptor to the `meta` or `root` index if its generation is newer.
 type PublishDescriptor struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
@@ -377,7 +491,7 @@ type PublishDescriptor struct {
 
 func (x *PublishDescriptor) Reset() {
 	*x = PublishDescriptor{}
-	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	mi := &file_api_kvpb_command_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -389,7 +503,7 @@ func (x *PublishDescriptor) String() string {
 func (*PublishDescriptor) ProtoMessage() {}
 
 func (x *PublishDescriptor) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	mi := &file_api_kvpb_command_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -402,7 +516,7 @@ func (x *PublishDescriptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishDescriptor.ProtoReflect.Descriptor instead.
 func (*PublishDescriptor) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{4}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PublishDescriptor) GetKey() []byte {
@@ -429,7 +543,7 @@ type PublishDescriptorResponse struct {
 
 func (x *PublishDescriptorResponse) Reset() {
 	*x = PublishDescriptorResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[5]
+	mi := &file_api_kvpb_command_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +555,7 @@ func (x *PublishDescriptorResponse) String() string {
 func (*PublishDescriptorResponse) ProtoMessage() {}
 
 func (x *PublishDescriptorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[5]
+	mi := &file_api_kvpb_command_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +568,7 @@ func (x *PublishDescriptorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishDescriptorResponse.ProtoReflect.Descriptor instead.
 func (*PublishDescriptorResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{5}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PublishDescriptorResponse) GetStored() bool {
@@ -480,7 +594,7 @@ type ChangeReplicasResponse struct {
 
 func (x *ChangeReplicasResponse) Reset() {
 	*x = ChangeReplicasResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[6]
+	mi := &file_api_kvpb_command_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -492,7 +606,7 @@ func (x *ChangeReplicasResponse) String() string {
 func (*ChangeReplicasResponse) ProtoMessage() {}
 
 func (x *ChangeReplicasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[6]
+	mi := &file_api_kvpb_command_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -505,7 +619,7 @@ func (x *ChangeReplicasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReplicasResponse.ProtoReflect.Descriptor instead.
 func (*ChangeReplicasResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{6}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ChangeReplicasResponse) GetDescriptor_() *metapb.RangeDescriptor {
@@ -519,7 +633,7 @@ var File_api_kvpb_command_proto protoreflect.FileDescriptor
 
 const file_api_kvpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x16api/kvpb/command.proto\x12\vcairn.kv.v1\x1a\x15api/metapb/meta.proto\"\xe4\x02\n" +
+	"\x16api/kvpb/command.proto\x12\vcairn.kv.v1\x1a\x15api/metapb/meta.proto\"\xa9\x03\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"now_micros\x18\x01 \x01(\x03R\tnowMicros\x12\x12\n" +
@@ -532,7 +646,8 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"compaction\x12F\n" +
 	"\x0fchange_replicas\x18\x14 \x01(\v2\x1b.cairn.kv.v1.ChangeReplicasH\x00R\x0echangeReplicas\x12O\n" +
 	"\x12publish_descriptor\x18\x15 \x01(\v2\x1e.cairn.kv.v1.PublishDescriptorH\x00R\x11publishDescriptor\x12*\n" +
-	"\x05split\x18\x16 \x01(\v2\x12.cairn.kv.v1.SplitH\x00R\x05splitB\x06\n" +
+	"\x05split\x18\x16 \x01(\v2\x12.cairn.kv.v1.SplitH\x00R\x05split\x12C\n" +
+	"\x0eraise_revision\x18\x17 \x01(\v2\x1a.cairn.kv.v1.RaiseRevisionH\x00R\rraiseRevisionB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\x0eChangeReplicas\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12>\n" +
@@ -545,7 +660,12 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"\x0eright_range_id\x18\x03 \x01(\x04R\frightRangeId\"y\n" +
 	"\rSplitResponse\x122\n" +
 	"\x04left\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\x124\n" +
-	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"e\n" +
+	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"=\n" +
+	"\rRaiseRevision\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"3\n" +
+	"\x15RaiseRevisionResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\"e\n" +
 	"\x11PublishDescriptor\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12>\n" +
 	"\n" +
@@ -571,32 +691,35 @@ func file_api_kvpb_command_proto_rawDescGZIP() []byte {
 	return file_api_kvpb_command_proto_rawDescData
 }
 
-var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_api_kvpb_command_proto_goTypes = []any{
 	(*Command)(nil),                   // 0: cairn.kv.v1.Command
 	(*ChangeReplicas)(nil),            // 1: cairn.kv.v1.ChangeReplicas
 	(*Split)(nil),                     // 2: cairn.kv.v1.Split
 	(*SplitResponse)(nil),             // 3: cairn.kv.v1.SplitResponse
-	(*PublishDescriptor)(nil),         // 4: cairn.kv.v1.PublishDescriptor
-	(*PublishDescriptorResponse)(nil), // 5: cairn.kv.v1.PublishDescriptorResponse
-	(*ChangeReplicasResponse)(nil),    // 6: cairn.kv.v1.ChangeReplicasResponse
-	(*metapb.RangeDescriptor)(nil),    // 7: cairn.meta.v1.RangeDescriptor
+	(*RaiseRevision)(nil),             // 4: cairn.kv.v1.RaiseRevision
+	(*RaiseRevisionResponse)(nil),     // 5: cairn.kv.v1.RaiseRevisionResponse
+	(*PublishDescriptor)(nil),         // 6: cairn.kv.v1.PublishDescriptor
+	(*PublishDescriptorResponse)(nil), // 7: cairn.kv.v1.PublishDescriptorResponse
+	(*ChangeReplicasResponse)(nil),    // 8: cairn.kv.v1.ChangeReplicasResponse
+	(*metapb.RangeDescriptor)(nil),    // 9: cairn.meta.v1.RangeDescriptor
 }
 var file_api_kvpb_command_proto_depIdxs = []int32{
-	1, // 0: cairn.kv.v1.Command.change_replicas:type_name -> cairn.kv.v1.ChangeReplicas
-	4, // 1: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
-	2, // 2: cairn.kv.v1.Command.split:type_name -> cairn.kv.v1.Split
-	7, // 3: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	7, // 4: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	7, // 5: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	7, // 6: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	7, // 7: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
-	7, // 8: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: cairn.kv.v1.Command.change_replicas:type_name -> cairn.kv.v1.ChangeReplicas
+	6,  // 1: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
+	2,  // 2: cairn.kv.v1.Command.split:type_name -> cairn.kv.v1.Split
+	4,  // 3: cairn.kv.v1.Command.raise_revision:type_name -> cairn.kv.v1.RaiseRevision
+	9,  // 4: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	9,  // 5: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	9,  // 6: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	9,  // 7: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	9,  // 8: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
+	9,  // 9: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_api_kvpb_command_proto_init() }
@@ -612,6 +735,7 @@ func file_api_kvpb_command_proto_init() {
 		(*Command_ChangeReplicas)(nil),
 		(*Command_PublishDescriptor)(nil),
 		(*Command_Split)(nil),
+		(*Command_RaiseRevision)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -619,7 +743,7 @@ func file_api_kvpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kvpb_command_proto_rawDesc), len(file_api_kvpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -145,6 +145,58 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_api_metapb_meta_proto_rawDescGZIP(), []int{1}
 }
 
+type KeyspaceState int32
+
+const (
+	KeyspaceState_KEYSPACE_STATE_UNSPECIFIED KeyspaceState = 0
+	KeyspaceState_KEYSPACE_STATE_CREATING    KeyspaceState = 1 // its first range may not be there yet
+	KeyspaceState_KEYSPACE_STATE_ACTIVE      KeyspaceState = 2
+	KeyspaceState_KEYSPACE_STATE_DROPPING    KeyspaceState = 3 // nobody is led to it any more; its ranges are being deleted
+)
+
+// Enum value maps for KeyspaceState.
+var (
+	KeyspaceState_name = map[int32]string{
+		0: "KEYSPACE_STATE_UNSPECIFIED",
+		1: "KEYSPACE_STATE_CREATING",
+		2: "KEYSPACE_STATE_ACTIVE",
+		3: "KEYSPACE_STATE_DROPPING",
+	}
+	KeyspaceState_value = map[string]int32{
+		"KEYSPACE_STATE_UNSPECIFIED": 0,
+		"KEYSPACE_STATE_CREATING":    1,
+		"KEYSPACE_STATE_ACTIVE":      2,
+		"KEYSPACE_STATE_DROPPING":    3,
+	}
+)
+
+func (x KeyspaceState) Enum() *KeyspaceState {
+	p := new(KeyspaceState)
+	*p = x
+	return p
+}
+
+func (x KeyspaceState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (KeyspaceState) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_metapb_meta_proto_enumTypes[2].Descriptor()
+}
+
+func (KeyspaceState) Type() protoreflect.EnumType {
+	return &file_api_metapb_meta_proto_enumTypes[2]
+}
+
+func (x KeyspaceState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use KeyspaceState.Descriptor instead.
+func (KeyspaceState) EnumDescriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{2}
+}
+
 // Replica is one range's copy on one node. A replica_id is never used twice in a range.
 type Replica struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -446,6 +498,91 @@ func (x *NodeRecord) GetState() NodeState {
 	return NodeState_NODE_STATE_UNSPECIFIED
 }
 
+// KeyspaceRecord is a keyspace that somebody made, stored in `sys` under keyspace/<name>.
+type KeyspaceRecord struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	KeyspaceId        uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"` // never used twice
+	Name              string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Single            bool                   `protobuf:"varint,3,opt,name=single,proto3" json:"single,omitempty"` // one range for ever, with etcd's revisions; else it may be cut into many
+	State             KeyspaceState          `protobuf:"varint,4,opt,name=state,proto3,enum=cairn.meta.v1.KeyspaceState" json:"state,omitempty"`
+	First             *RangeDescriptor       `protobuf:"bytes,5,opt,name=first,proto3" json:"first,omitempty"` // the range that it began with, over all of it
+	CreatedUnixMicros int64                  `protobuf:"varint,6,opt,name=created_unix_micros,json=createdUnixMicros,proto3" json:"created_unix_micros,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *KeyspaceRecord) Reset() {
+	*x = KeyspaceRecord{}
+	mi := &file_api_metapb_meta_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyspaceRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyspaceRecord) ProtoMessage() {}
+
+func (x *KeyspaceRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyspaceRecord.ProtoReflect.Descriptor instead.
+func (*KeyspaceRecord) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *KeyspaceRecord) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *KeyspaceRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *KeyspaceRecord) GetSingle() bool {
+	if x != nil {
+		return x.Single
+	}
+	return false
+}
+
+func (x *KeyspaceRecord) GetState() KeyspaceState {
+	if x != nil {
+		return x.State
+	}
+	return KeyspaceState_KEYSPACE_STATE_UNSPECIFIED
+}
+
+func (x *KeyspaceRecord) GetFirst() *RangeDescriptor {
+	if x != nil {
+		return x.First
+	}
+	return nil
+}
+
+func (x *KeyspaceRecord) GetCreatedUnixMicros() int64 {
+	if x != nil {
+		return x.CreatedUnixMicros
+	}
+	return 0
+}
+
 // StoreIdentity is the first record of a store (engine key 0x01).
 type StoreIdentity struct {
 	state                    protoimpl.MessageState `protogen:"open.v1"`
@@ -460,7 +597,7 @@ type StoreIdentity struct {
 
 func (x *StoreIdentity) Reset() {
 	*x = StoreIdentity{}
-	mi := &file_api_metapb_meta_proto_msgTypes[4]
+	mi := &file_api_metapb_meta_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -472,7 +609,7 @@ func (x *StoreIdentity) String() string {
 func (*StoreIdentity) ProtoMessage() {}
 
 func (x *StoreIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[4]
+	mi := &file_api_metapb_meta_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -485,7 +622,7 @@ func (x *StoreIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreIdentity.ProtoReflect.Descriptor instead.
 func (*StoreIdentity) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{4}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *StoreIdentity) GetClusterId() uint64 {
@@ -533,7 +670,7 @@ type AddressBook struct {
 
 func (x *AddressBook) Reset() {
 	*x = AddressBook{}
-	mi := &file_api_metapb_meta_proto_msgTypes[5]
+	mi := &file_api_metapb_meta_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -545,7 +682,7 @@ func (x *AddressBook) String() string {
 func (*AddressBook) ProtoMessage() {}
 
 func (x *AddressBook) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[5]
+	mi := &file_api_metapb_meta_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -558,7 +695,7 @@ func (x *AddressBook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressBook.ProtoReflect.Descriptor instead.
 func (*AddressBook) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{5}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AddressBook) GetNodes() []*NodeRecord {
@@ -601,7 +738,15 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"\blocality\x18\x04 \x03(\v2\x1b.cairn.meta.v1.LocalityTierR\blocality\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12 \n" +
 	"\vincarnation\x18\x06 \x01(\x04R\vincarnation\x12.\n" +
-	"\x05state\x18\a \x01(\x0e2\x18.cairn.meta.v1.NodeStateR\x05state\"\xbd\x01\n" +
+	"\x05state\x18\a \x01(\x0e2\x18.cairn.meta.v1.NodeStateR\x05state\"\xf7\x01\n" +
+	"\x0eKeyspaceRecord\x12\x1f\n" +
+	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
+	"keyspaceId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06single\x18\x03 \x01(\bR\x06single\x122\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1c.cairn.meta.v1.KeyspaceStateR\x05state\x124\n" +
+	"\x05first\x18\x05 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05first\x12.\n" +
+	"\x13created_unix_micros\x18\x06 \x01(\x03R\x11createdUnixMicros\"\xbd\x01\n" +
 	"\rStoreIdentity\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x17\n" +
@@ -626,7 +771,12 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"\x11NODE_STATE_FAILED\x10\x04\x12\x16\n" +
 	"\x12NODE_STATE_LEAVING\x10\x05\x12\x13\n" +
 	"\x0fNODE_STATE_LEFT\x10\x06\x12\x17\n" +
-	"\x13NODE_STATE_REPLACED\x10\aB%Z#github.com/cairndb/cairn/api/metapbb\x06proto3"
+	"\x13NODE_STATE_REPLACED\x10\a*\x84\x01\n" +
+	"\rKeyspaceState\x12\x1e\n" +
+	"\x1aKEYSPACE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17KEYSPACE_STATE_CREATING\x10\x01\x12\x19\n" +
+	"\x15KEYSPACE_STATE_ACTIVE\x10\x02\x12\x1b\n" +
+	"\x17KEYSPACE_STATE_DROPPING\x10\x03B%Z#github.com/cairndb/cairn/api/metapbb\x06proto3"
 
 var (
 	file_api_metapb_meta_proto_rawDescOnce sync.Once
@@ -640,29 +790,33 @@ func file_api_metapb_meta_proto_rawDescGZIP() []byte {
 	return file_api_metapb_meta_proto_rawDescData
 }
 
-var file_api_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_api_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_api_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_api_metapb_meta_proto_goTypes = []any{
 	(ReplicaRole)(0),        // 0: cairn.meta.v1.ReplicaRole
 	(NodeState)(0),          // 1: cairn.meta.v1.NodeState
-	(*Replica)(nil),         // 2: cairn.meta.v1.Replica
-	(*RangeDescriptor)(nil), // 3: cairn.meta.v1.RangeDescriptor
-	(*LocalityTier)(nil),    // 4: cairn.meta.v1.LocalityTier
-	(*NodeRecord)(nil),      // 5: cairn.meta.v1.NodeRecord
-	(*StoreIdentity)(nil),   // 6: cairn.meta.v1.StoreIdentity
-	(*AddressBook)(nil),     // 7: cairn.meta.v1.AddressBook
+	(KeyspaceState)(0),      // 2: cairn.meta.v1.KeyspaceState
+	(*Replica)(nil),         // 3: cairn.meta.v1.Replica
+	(*RangeDescriptor)(nil), // 4: cairn.meta.v1.RangeDescriptor
+	(*LocalityTier)(nil),    // 5: cairn.meta.v1.LocalityTier
+	(*NodeRecord)(nil),      // 6: cairn.meta.v1.NodeRecord
+	(*KeyspaceRecord)(nil),  // 7: cairn.meta.v1.KeyspaceRecord
+	(*StoreIdentity)(nil),   // 8: cairn.meta.v1.StoreIdentity
+	(*AddressBook)(nil),     // 9: cairn.meta.v1.AddressBook
 }
 var file_api_metapb_meta_proto_depIdxs = []int32{
 	0, // 0: cairn.meta.v1.Replica.role:type_name -> cairn.meta.v1.ReplicaRole
-	2, // 1: cairn.meta.v1.RangeDescriptor.replicas:type_name -> cairn.meta.v1.Replica
-	4, // 2: cairn.meta.v1.NodeRecord.locality:type_name -> cairn.meta.v1.LocalityTier
+	3, // 1: cairn.meta.v1.RangeDescriptor.replicas:type_name -> cairn.meta.v1.Replica
+	5, // 2: cairn.meta.v1.NodeRecord.locality:type_name -> cairn.meta.v1.LocalityTier
 	1, // 3: cairn.meta.v1.NodeRecord.state:type_name -> cairn.meta.v1.NodeState
-	5, // 4: cairn.meta.v1.AddressBook.nodes:type_name -> cairn.meta.v1.NodeRecord
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	2, // 4: cairn.meta.v1.KeyspaceRecord.state:type_name -> cairn.meta.v1.KeyspaceState
+	4, // 5: cairn.meta.v1.KeyspaceRecord.first:type_name -> cairn.meta.v1.RangeDescriptor
+	6, // 6: cairn.meta.v1.AddressBook.nodes:type_name -> cairn.meta.v1.NodeRecord
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_api_metapb_meta_proto_init() }
@@ -675,8 +829,8 @@ func file_api_metapb_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_metapb_meta_proto_rawDesc), len(file_api_metapb_meta_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   6,
+			NumEnums:      3,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -36,6 +36,22 @@ func (e *RangeMoved) Error() string {
 	return fmt.Sprintf("%s: the keys are not here; %d descriptors enclosed", e.Range, len(e.Descriptors))
 }
 
+// SeveralRanges: a request that must lie in one range touches keys of more. Nothing happened. Descriptors are the range of its
+// first key, and what is known of those behind it.
+type SeveralRanges struct{ Descriptors []*metapb.RangeDescriptor }
+
+func (e *SeveralRanges) Error() string {
+	s := "the request touches keys of more than one range, and must lie in one"
+	for i, d := range e.Descriptors {
+		sep := ", "
+		if i == 0 {
+			sep = ": "
+		}
+		s += fmt.Sprintf("%s%s [%q, %q)", sep, RangeID(d.GetRangeId()), d.GetStart(), d.GetEnd())
+	}
+	return s
+}
+
 // StaleGeneration: the descriptor has changed since the caller read it. Nothing happened.
 type StaleGeneration struct {
 	Range   RangeID

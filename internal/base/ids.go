@@ -36,6 +36,9 @@ const (
 	KeyspaceDefault KeyspaceID = 4 // what etcd's clients see: single, counts revisions as etcd does
 )
 
+// FirstFreeID is the lowest id of a keyspace or range that is not one of every cluster's.
+const FirstFreeID = 100
+
 // The ranges that bootstrap makes, one for each keyspace that every cluster has.
 const (
 	RangeRoot    RangeID = 1
@@ -56,11 +59,21 @@ func (k KeyspaceID) String() string {
 	case KeyspaceDefault:
 		return "default"
 	}
+	if k.Single() {
+		return fmt.Sprintf("ks%ds", uint64(k&^singleKeyspace))
+	}
 	return fmt.Sprintf("ks%d", uint64(k))
 }
 
+// singleKeyspace is set in the id of a keyspace that somebody made as a single one: what a keyspace is must be known wherever a
+// command is applied, and never changes.
+const singleKeyspace KeyspaceID = 1 << 62
+
+// AsSingle is the id of a single keyspace that is made with the number k.
+func (k KeyspaceID) AsSingle() KeyspaceID { return k | singleKeyspace }
+
 // Single says whether the keyspace is one range for ever, whose revisions count 1, 2, 3, … as etcd's do.
-func (k KeyspaceID) Single() bool { return k == KeyspaceDefault }
+func (k KeyspaceID) Single() bool { return k == KeyspaceDefault || k&singleKeyspace != 0 }
 
 // Splits says whether the keyspace may be cut into ranges.
 func (k KeyspaceID) Splits() bool { return k != KeyspaceRoot && !k.Single() }

@@ -71,6 +71,23 @@ const (
 	// frame for the network, few enough that an answer is there before the candidate tries again.
 	CandidatesPerLoop = 256
 
+	// KeyspaceNameTTL is how long a node leads a client's name for a keyspace where it last led: what is dropped or made anew under
+	// an old name is known everywhere after that long.
+	KeyspaceNameTTL = 2 * time.Second
+
+	// KeyspaceNames bounds the names that a node remembers.
+	KeyspaceNames = 10_000
+
+	// SpreadTries bounds how often a read over several ranges is begun again because one of them was written to meanwhile.
+	SpreadTries = 20
+
+	// SplitBytes is how large a range's data may be on disk before the range is cut in two: small enough to be sent to another node
+	// within seconds, large enough that a node has thousands of ranges and not millions.
+	SplitBytes = 64 << 20
+
+	// SizeInterval is how often a node looks at the sizes of the ranges that were written to.
+	SizeInterval = 5 * time.Second
+
 	// EarlyVotes bounds the candidates' questions that one loop keeps of ranges that it does not have yet: one for each range that
 	// was cut off another within the last second.
 	EarlyVotes = 1024

@@ -113,6 +113,12 @@ func (v *view) readSpan(req *pb.RangeRequest, rev base.Revision, resp *pb.RangeR
 		return err
 	}
 	resp.Kvs = found.kvs
+	Arrange(req, resp)
+	return nil
+}
+
+// Arrange orders and cuts what a request has gathered, and takes away what it is not to show.
+func Arrange(req *pb.RangeRequest, resp *pb.RangeResponse) {
 	order(req, resp.Kvs)
 	if limit := req.GetLimit(); limit > 0 && int64(len(resp.Kvs)) > limit {
 		resp.Kvs, resp.More = resp.Kvs[:limit], true
@@ -122,7 +128,12 @@ func (v *view) readSpan(req *pb.RangeRequest, rev base.Revision, resp *pb.RangeR
 			kv.Value = nil
 		}
 	}
-	return nil
+}
+
+// InKeyOrder says whether the first keys of a request's span are the first of its answer: then no more than its limit need be
+// gathered.
+func InKeyOrder(req *pb.RangeRequest) bool {
+	return req.GetCountOnly() || req.GetSortTarget() == pb.RangeRequest_KEY && req.GetSortOrder() != pb.RangeRequest_DESCEND
 }
 
 // wanted is how many keys are gathered before the list is ordered and cut: one above the limit, to know whether there

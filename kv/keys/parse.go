@@ -125,6 +125,10 @@ func parseKeyspace(name string) (base.KeyspaceID, bool) {
 		}
 	}
 	digits, ok := strings.CutPrefix(name, "ks")
-	n, err := strconv.ParseUint(digits, 10, 64)
+	digits, single := strings.CutSuffix(digits, "s")
+	n, err := strconv.ParseUint(digits, 10, 62)
+	if single {
+		return base.KeyspaceID(n).AsSingle(), ok && err == nil
+	}
 	return base.KeyspaceID(n), ok && err == nil
 }

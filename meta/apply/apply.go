@@ -183,6 +183,8 @@ func (p *pass) command(cmd *kvpb.Command, change *raftpb.ConfChangeV2, mine bool
 		return p.changeReplicas(body.ChangeReplicas, change)
 	case *kvpb.Command_Split:
 		return p.split(body.Split)
+	case *kvpb.Command_RaiseRevision:
+		return p.raise(body.RaiseRevision, cmd.NowMicros)
 	case *kvpb.Command_PublishDescriptor:
 		return p.publish(body.PublishDescriptor, cmd.NowMicros)
 	}
