@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
 
 	"github.com/cairndb/cairn/internal/base"
@@ -89,6 +90,7 @@ type faulty struct {
 	fail  error
 	point func(name string)
 	born  func(id base.RangeID, replica uint64)
+	sworn func(id base.RangeID, hard []byte)
 }
 
 var errDisk = errors.New("input/output error (simulated)")
@@ -117,13 +119,17 @@ type faultyBatch struct {
 	f       *faulty
 	applies bool
 	splits  bool // a replica is born in it
+	bornID  base.RangeID
 }
 
 // Set implements engine.Writer.
 func (b *faultyBatch) Set(key, value []byte) error {
 	if id, ok := keys.DecodeRaftReplicaID(key); ok && b.applies {
-		b.splits = true
+		b.splits, b.bornID = true, id
 		b.f.born(id, be64(value))
+	}
+	if b.splits && bytes.Equal(key, keys.RaftHardState(b.bornID)) {
+		b.f.sworn(b.bornID, value)
 	}
 	return b.Batch.Set(key, value)
 }

@@ -92,7 +92,8 @@ func (n *node) start() {
 	n.incarnation++
 	p := &process{n: n, peers: newPeers(n)}
 	_, lazy := n.disk.(*pebbleDisk)
-	p.eng = &faulty{Engine: eng, lazy: lazy, point: p.point, born: func(id base.RangeID, replica uint64) { w.rules.born(p, id, replica) }}
+	p.eng = &faulty{Engine: eng, lazy: lazy, point: p.point, born: func(id base.RangeID, replica uint64) { w.rules.born(p, id, replica) },
+		sworn: func(id base.RangeID, hard []byte) { w.rules.sworn(p, id, hard) }}
 	p.store, err = store.New(store.Config{
 		Engine: p.eng, Node: n.id, Incarnation: n.incarnation, Loops: 1, Seed: n.rand.Uint64(),
 		Clock: func() base.Instant { return n.clock.read(w.now) }, LogKeepEntries: uint64(w.plan.LogKeep), ColdAfter: w.plan.ColdAfter,

@@ -192,8 +192,23 @@ func (r *rules) life(p *process, a *raftgroup.Append) {
 // born: a split makes no replica whose id is dead on the node.
 func (r *rules) born(p *process, id base.RangeID, replica uint64) {
 	r.w.count("replicas born by splits")
+	if _, err := p.eng.Get(keys.RaftReplicaID(id)); err == nil {
+		r.w.count("born where a leader had spoken")
+	}
 	if raw, err := p.eng.Get(keys.RaftTombstone(id)); err == nil && be64(raw) > replica {
 		r.w.violate("one life a replica id", "%s brings replica %d of %s to life by a split, and ids below %d are dead there", p.n.id, replica, id, be64(raw))
+	}
+}
+
+// sworn: what a replica knew of terms and votes before a split made it stays.
+func (r *rules) sworn(p *process, id base.RangeID, raw []byte) {
+	before, after := &raftpb.HardState{}, &raftpb.HardState{}
+	old, err := p.eng.Get(keys.RaftHardState(id))
+	if err != nil || proto.Unmarshal(old, before) != nil || proto.Unmarshal(raw, after) != nil {
+		return
+	}
+	if after.GetTerm() < before.GetTerm() {
+		r.w.violate("terms only grow", "a split takes %s on %s from term %d back to %d", id, p.n.id, before.GetTerm(), after.GetTerm())
 	}
 }
 

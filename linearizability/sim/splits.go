@@ -44,6 +44,46 @@ var splitKinds = []kind{
 			}
 		}, in.split(f)
 	}},
+	{"split-behind", "W12", "a range is cut and both parts moved while a node is behind", func(r *base.Rand, p *Plan, f *Fault) {
+		drawSplit(r, p, f)
+		f.Node, f.For = int(r.Int63n(int64(p.Nodes))), between(r, 500*time.Millisecond, 8*time.Second)
+	}, splitBehind},
+}
+
+// splitBehind keeps a node from applying, or cuts it off, has a range cut in two, and moves the parts: what the node gets to know
+// last is then the split, a snapshot, or its removal.
+func splitBehind(in *injector, f *Fault) (func(), bool) {
+	n := in.w.nodes[f.Node%len(in.w.nodes)]
+	was := in.w.nextID
+	if !in.split(f) {
+		return nil, false
+	}
+	in.w.born = func(r *rangeInfo) {
+		if r.id == was && len(in.w.nodes) > 3 {
+			in.scatter(r)
+			for _, o := range in.w.ranges {
+				if o.ks == r.ks && f.Amount>>31%2 == 0 {
+					in.scatter(o)
+				}
+			}
+		}
+	}
+	if f.Amount>>30%2 == 0 {
+		n.slow.applyStalls++
+		return func() {
+			n.slow.applyStalls--
+			if p := n.process; p != nil {
+				p.do(func() {})
+			}
+		}, true
+	}
+	var edges []edge
+	for i := range in.w.nodes {
+		if i != n.i {
+			edges = append(edges, both(n.i, i)...)
+		}
+	}
+	return in.cutEdges(edges, classRaft, classBulk), true
 }
 
 func drawSplit(r *base.Rand, p *Plan, f *Fault) {
@@ -61,9 +101,9 @@ func drawSplits(r *base.Rand, p *Plan, only Only) {
 		}
 	}
 	for range 1 + r.Int63n(8) {
-		k := &splitKinds[0]
-		if only.allows("F16") && r.Int63n(4) == 0 {
-			k = &splitKinds[1]
+		k := &splitKinds[[]int{0, 0, 2, 1}[r.Int63n(4)]]
+		if !only.allows(k.Class) {
+			k = &splitKinds[0]
 		}
 		f := Fault{Kind: k.Kind, At: between(r, 0, p.Length)}
 		k.draw(r, p, &f)

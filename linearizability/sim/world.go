@@ -30,6 +30,7 @@ type world struct {
 	meta   *rangeInfo   // the index
 	byID   map[base.RangeID]*rangeInfo
 	nextID base.RangeID // of the next range that is cut off
+	born   func(*rangeInfo)
 	rules  *rules
 	result *Result
 	trace  io.Writer
@@ -126,6 +127,9 @@ func (w *world) heardOf(d *metapb.RangeDescriptor) {
 	}
 	w.ranges, w.byID[id] = append(w.ranges, r), r
 	w.count("ranges cut off")
+	if w.born != nil {
+		w.born(r)
+	}
 }
 
 func (w *world) addNode(i int) {

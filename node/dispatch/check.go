@@ -31,7 +31,7 @@ func checkCommand(data []byte) error {
 		err = proto.Unmarshal(body.Txn, &pb.TxnRequest{})
 	case *kvpb.Command_Compaction:
 		err = proto.Unmarshal(body.Compaction, &pb.CompactionRequest{})
-	case *kvpb.Command_PublishDescriptor:
+	case *kvpb.Command_PublishDescriptor, *kvpb.Command_Split, *kvpb.Command_RaiseRevision:
 	case *kvpb.Command_ChangeReplicas:
 		err = errors.New("a membership change is proposed on the leader's node only")
 	case nil:

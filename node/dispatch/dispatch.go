@@ -31,6 +31,8 @@ type Config struct {
 	// CreatedMicros is when the cluster was made: the origin of the revisions of sharded keyspaces.
 	CreatedMicros int64
 	UnixMicros    func() int64 // the wall clock; nil: the machine's
+	// MayPlace says whether a range that another node wants this one to make a replica of is a new one; nil: none is.
+	MayPlace func(context.Context, *metapb.RangeDescriptor) error
 	// Root finds the descriptor of the root range when this node has no replica of it and knows none.
 	Root func(context.Context) (*metapb.RangeDescriptor, error)
 }
@@ -103,6 +105,14 @@ func (d *Dispatcher) NowMicros() int64 { return d.cfg.UnixMicros() - d.cfg.Creat
 
 // Propose carries a command to the leader of the range that holds key and returns its response.
 func (d *Dispatcher) Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
+	if c, ok := cmd.Body.(*kvpb.Command_Compaction); ok && ks.Splits() {
+		return d.compact(ctx, ks, c)
+	}
+	return d.propose(ctx, ks, key, cmd)
+}
+
+// propose is Propose to the one range that holds key.
+func (d *Dispatcher) propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
 	cmd.NowMicros = d.NowMicros()
 	data, err := proto.Marshal(cmd)
 	if err != nil {
@@ -138,15 +148,28 @@ func (d *Dispatcher) proposeHere(ctx context.Context, id base.RangeID, data []by
 	return wait(ctx, true, func(done store.Done) { d.cfg.Store.Propose(p, d.deadline(ctx), done) })
 }
 
-// Range reads keys of one range.
+// Range reads keys of one range, or of several as they were at one moment (spread.go).
 func (d *Dispatcher) Range(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	out := &pb.RangeResponse{}
 	if req.Serializable {
 		if id, ok := d.local(ks, req.Key); ok {
-			return out, d.cfg.Store.Read(id, req, out)
+			var moved *base.RangeMoved
+			if err := d.cfg.Store.Read(id, req, out); !errors.As(err, &moved) {
+				return out, err
+			}
 		}
 	}
-	return out, d.read(ctx, ks, req.Key, req, out)
+	err := d.read(ctx, ks, req.Key, req, out)
+	var several *base.SeveralRanges
+	if errors.As(err, &several) {
+		return d.spread(ctx, ks, req)
+	}
+	if ks.Splits() && beyond(err) {
+		if err = d.raise(ctx, ks, req.Key, req.Revision); err == nil {
+			err = d.read(ctx, ks, req.Key, req, out)
+		}
+	}
+	return out, err
 }
 
 // ReadTxn evaluates a transaction that does not write.
@@ -242,6 +265,10 @@ func emptyResponse(cmd *kvpb.Command) func() proto.Message {
 		return func() proto.Message { return &pb.CompactionResponse{} }
 	case *kvpb.Command_PublishDescriptor:
 		return func() proto.Message { return &kvpb.PublishDescriptorResponse{} }
+	case *kvpb.Command_Split:
+		return func() proto.Message { return &kvpb.SplitResponse{} }
+	case *kvpb.Command_RaiseRevision:
+		return func() proto.Message { return &kvpb.RaiseRevisionResponse{} }
 	}
 	return nil
 }

@@ -172,6 +172,14 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		}
 		o.respond(resp)
 	}
+	switch q.Kind {
+	case rangepb.RequestKind_REQUEST_KIND_PLACE:
+		d.goServe(done, func() (proto.Message, error) { return placed, d.placeHere(d.ctx, q.Body) })
+		return
+	case rangepb.RequestKind_REQUEST_KIND_END:
+		done(placed, d.endHere(q.Body))
+		return
+	}
 	if !d.cfg.Store.Has(id) {
 		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.known(id)})
 		return
@@ -188,6 +196,8 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.serveRead(id, until, q, &pb.RangeRequest{}, done)
 	case rangepb.RequestKind_REQUEST_KIND_READ_TXN:
 		d.serveRead(id, until, q, &pb.TxnRequest{}, done)
+	case rangepb.RequestKind_REQUEST_KIND_DESCRIPTOR:
+		d.goServe(done, func() (proto.Message, error) { return d.descriptorHere(d.ctx, id, until) })
 	default:
 		done(nil, status.Error(codes.Unimplemented, "a kind of request that this version does not know"))
 	}
@@ -216,6 +226,18 @@ func (d *Dispatcher) serveRead(id base.RangeID, until base.Instant, q *rangepb.R
 			return
 		}
 		done(out, d.cfg.Store.Read(id, req, out))
+	}()
+}
+
+// goServe serves a request on a goroutine of its own.
+func (d *Dispatcher) goServe(done func(proto.Message, error), f func() (proto.Message, error)) {
+	if !d.begin() {
+		done(nil, base.ErrStopped)
+		return
+	}
+	go func() {
+		defer d.wg.Done()
+		done(f())
 	}()
 }
 

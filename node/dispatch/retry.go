@@ -7,6 +7,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/route"
 )
 
@@ -19,16 +20,21 @@ func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, 
 	)
 	for tries := 0; ; tries++ {
 		changed := d.changes()
-		desc, err := d.descriptor(ctx, ks, key)
+		asked, err := d.descriptor(ctx, ks, key)
 		if err == nil {
-			err = try(desc, d.target(desc, next.Node, tries))
+			err = try(asked, d.target(asked, next.Node, tries))
 		}
 		if err == nil {
 			return nil
 		}
 		var moved *base.RangeMoved
-		if errors.As(err, &moved) && desc != nil {
-			d.routes.moved(desc, moved.Descriptors)
+		if errors.As(err, &moved) && asked != nil {
+			if several := severalRanges(moved, ks, key); several != nil {
+				d.routes.learn(moved.Descriptors...)
+				several.Descriptors = d.routes.beside(several.Descriptors)
+				return several
+			}
+			d.routes.moved(asked, moved.Descriptors)
 		}
 		if retry, next = retry.After(err); next.GiveUp {
 			return err
@@ -73,4 +79,15 @@ func (d *Dispatcher) changes() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.changed
+}
+
+// severalRanges: a range that refuses a request by whose first key it was found, and holds that key, lacks another of the
+// request's. Nil if it was refused for another reason.
+func severalRanges(moved *base.RangeMoved, ks base.KeyspaceID, key []byte) *base.SeveralRanges {
+	for _, d := range moved.Descriptors {
+		if base.RangeID(d.RangeId) == moved.Range && desc.Contains(d, ks, key) {
+			return &base.SeveralRanges{Descriptors: []*metapb.RangeDescriptor{d}}
+		}
+	}
+	return nil
 }

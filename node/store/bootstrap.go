@@ -8,6 +8,8 @@ import (
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/keys"
 	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/raftgroup"
 )
 
 // Bootstrap writes a new cluster into the store of its first node: the identity, and the first ranges with this node
@@ -69,6 +71,59 @@ func (s *Store) PlaceReplicas(ds []*metapb.RangeDescriptor) error {
 	s.begin(ids)
 	return nil
 }
+
+// Place makes this node's replica of a new range while the store runs. Every node that the descriptor lists is to do so alike. It
+// may be repeated: a replica that is here stays as it is, and one that is dead stays so.
+func (s *Store) Place(d *metapb.RangeDescriptor) error {
+	id := base.RangeID(d.RangeId)
+	mine := desc.ReplicaOn(d, s.node)
+	if mine == nil {
+		return fmt.Errorf("%s has no replica on %s", id, s.node)
+	}
+	made, err := s.place(d, base.ReplicaID(mine.ReplicaId))
+	if made {
+		s.admin(id, raftgroup.Admin{Range: id, Born: true})
+		s.admin(id, raftgroup.Admin{Range: id, Campaign: true})
+	}
+	return err
+}
+
+func (s *Store) place(d *metapb.RangeDescriptor, mine base.ReplicaID) (made bool, err error) {
+	id := base.RangeID(d.RangeId)
+	s.births.Lock()
+	defer s.births.Unlock()
+	dead, err := readUint(s.eng, keys.RaftTombstone(id))
+	if err != nil {
+		return false, err
+	}
+	stored, err := readUint(s.eng, keys.RaftReplicaID(id))
+	if err != nil {
+		return false, err
+	}
+	// One that a leader's word has made is empty, and is sent a snapshot.
+	if s.replica(id) != nil || stored != 0 || uint64(mine) < dead {
+		return false, nil
+	}
+	b := s.eng.NewBatch()
+	if err := CreateReplica(b, d, mine); err != nil {
+		b.Close()
+		return false, err
+	}
+	if err := commitSync(b); err != nil {
+		return false, err
+	}
+	return true, s.load(id)
+}
+
+// Drop ends this node's replica of a range that is no more, and no other of it will ever live here.
+func (s *Store) Drop(id base.RangeID) {
+	if st, ok := s.State(id); ok {
+		s.Removed(id, st.Replica, deadForEver)
+	}
+}
+
+// deadForEver is a tombstone below which all replica ids lie.
+const deadForEver = base.ReplicaID(1) << 62
 
 // FirstDescriptors are the ranges of a new cluster: one for each keyspace, over the whole of it.
 func FirstDescriptors(node base.NodeID) []*metapb.RangeDescriptor {
