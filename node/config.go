@@ -40,6 +40,10 @@ type Config struct {
 	MaxRequestBytes, MaxTxnOps int
 	// Loops run the node's ranges; 0: one for each core.
 	Loops int
+	// SplitBytes is how large a range of a sharded keyspace may be before it is cut in two; 0: base's.
+	SplitBytes int64
+	// ListenKeyspace are further addresses to listen on, by the keyspace that clients mean there who name none.
+	ListenKeyspace map[string]string
 	// UnsafeTesting lets whoever reaches the node make its disk and its clock unwell: for tests, with data that is theirs.
 	UnsafeTesting bool
 	// SupportInterval is how often the node asks others for the support on which its leases rest, SupportDuration how long
@@ -78,6 +82,14 @@ func (c *Config) Validate() error {
 		if err := join.CheckAddress(a); err != nil {
 			errs = append(errs, fmt.Errorf("an address of --join: %w", err))
 		}
+	}
+	for name, a := range c.ListenKeyspace {
+		if _, _, err := net.SplitHostPort(a); err != nil || name == "" {
+			errs = append(errs, fmt.Errorf("--listen-keyspace %s=%s: give NAME=HOST:PORT", name, a))
+		}
+	}
+	if c.SplitBytes < 0 {
+		errs = append(errs, fmt.Errorf("--split-bytes %d: give how large a range may be", c.SplitBytes))
 	}
 	if c.BootstrapExpect < 0 {
 		errs = append(errs, fmt.Errorf("--bootstrap-expect %d: give the number of nodes that make the cluster", c.BootstrapExpect))

@@ -81,6 +81,7 @@ func (h handler) cold(d *metapb.RangeDescriptor) {
 
 // applied is told by the store that something was applied in a range.
 func (h handler) applied(id base.RangeID) {
+	h.m.reconciler.Written(id)
 	if id == base.RangeSys {
 		h.m.reconciler.NodesChanged()
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/node/dispatch"
 	"github.com/cairndb/cairn/node/join"
+	"github.com/cairndb/cairn/node/keyspace"
 	"github.com/cairndb/cairn/node/reconcile"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
@@ -27,6 +28,8 @@ type Node struct {
 	cfg      Config
 	eng      engine.Engine
 	listener net.Listener
+	bound    []net.Listener // each for the clients of one keyspace
+	names    map[int]string // and which, by its port
 	server   *serve.Server
 	late     lateTransport // the transport's service, which exists only once the node is a member
 	entry    *join.Entry
@@ -54,6 +57,7 @@ type member struct {
 	dispatch   *dispatch.Dispatcher
 	registrar  *join.Registrar
 	reconciler *reconcile.Reconciler
+	keyspaces  *keyspace.Manager
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -78,20 +82,26 @@ func (n *Node) Start(ctx context.Context) error {
 		return fmt.Errorf("cannot listen on %s: %w: give another --listen, or stop what uses it", n.cfg.Listen, err)
 	}
 	n.listener = l
+	if err := n.listenBound(ctx); err != nil {
+		n.closeListeners()
+		return err
+	}
 	if err := n.open(); err != nil {
-		l.Close()
+		n.closeListeners()
 		return err
 	}
 	if err := n.prepare(); err != nil {
-		l.Close()
+		n.closeListeners()
 		n.eng.Close()
 		return err
 	}
-	n.wg.Go(func() {
-		if err := n.server.Serve(l); err != nil && n.ctx.Err() == nil {
-			n.fail(fmt.Errorf("the server on %s ended: %w", n.cfg.Listen, err))
-		}
-	})
+	for _, l := range append([]net.Listener{l}, n.bound...) {
+		n.wg.Go(func() {
+			if err := n.server.Serve(l); err != nil && n.ctx.Err() == nil {
+				n.fail(fmt.Errorf("the server on %s ended: %w", l.Addr(), err))
+			}
+		})
+	}
 	n.wg.Go(n.enter)
 	return nil
 }
@@ -129,7 +139,7 @@ func (n *Node) prepare() error {
 	}
 	n.server, err = serve.NewServer(serve.Config{
 		Backend: n, Membership: n, Logger: n.cfg.Logger,
-		MaxRequestBytes: n.cfg.MaxRequestBytes, MaxTxnOps: n.cfg.MaxTxnOps,
+		MaxRequestBytes: n.cfg.MaxRequestBytes, MaxTxnOps: n.cfg.MaxTxnOps, Bound: n.names,
 	})
 	if err != nil {
 		return err
@@ -184,6 +194,10 @@ func (n *Node) run(out *join.Outcome) error {
 	m.dispatch = dispatch.New(dispatch.Config{
 		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
 		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
+		MayPlace: func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
+	})
+	m.keyspaces = keyspace.New(keyspace.Config{
+		Cluster: m.dispatch, Nodes: func() []base.NodeID { return m.candidates(n.book.all(), self) }, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
 	if out.Root != nil {
 		m.dispatch.Learn(out.Root)
@@ -197,6 +211,7 @@ func (n *Node) run(out *join.Outcome) error {
 	}
 	m.reconciler = reconcile.New(reconcile.Config{
 		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Learn: n.book.learn, Logger: n.cfg.Logger,
+		Gone: m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes,
 	})
 	n.book.tell(m.reconciler.WakeAll)
 	n.mu.Lock()

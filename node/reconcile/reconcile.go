@@ -44,6 +44,12 @@ type Config struct {
 	Nodes  func() []*metapb.NodeRecord
 	Learn  func(...*metapb.NodeRecord)
 	Logger *slog.Logger
+
+	// Gone says whether a keyspace was dropped, certainly.
+	Gone func(context.Context, base.KeyspaceID) (bool, error)
+	// Split cuts a range, of just that generation, at a key. SplitBytes is how large a range may be before it is cut; 0: base's.
+	Split      func(context.Context, *metapb.RangeDescriptor, []byte) error
+	SplitBytes int64
 }
 
 // Reconciler is the loop. Wake and NodesChanged may be called from any goroutine and do not block.
@@ -58,16 +64,20 @@ type Reconciler struct {
 	published map[base.RangeID]uint64    // the generation that the index acknowledged
 	alone     map[base.RangeID]time.Time // since when a local replica hears of no leader
 
-	mu  sync.Mutex
-	due map[base.RangeID]struct{} // to be looked at
+	mu      sync.Mutex
+	due     map[base.RangeID]struct{} // to be looked at
+	written map[base.RangeID]struct{} // whose size may have changed
 }
 
 // New makes a reconciler; Start runs it.
 func New(cfg Config) *Reconciler {
+	if cfg.SplitBytes == 0 {
+		cfg.SplitBytes = base.SplitBytes
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Reconciler{
 		cfg: cfg, wake: make(chan struct{}, 1), nodes: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
-		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time), due: make(map[base.RangeID]struct{}),
+		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time), due: make(map[base.RangeID]struct{}), written: make(map[base.RangeID]struct{}),
 	}
 }
 
@@ -76,6 +86,7 @@ func (r *Reconciler) Start() {
 	r.WakeAll()
 	r.wg.Go(r.run)
 	r.wg.Go(r.watchNodes)
+	r.wg.Go(r.watchSizes)
 }
 
 // Stop ends it; a step under way is finished by whoever leads next.
@@ -187,8 +198,15 @@ func (r *Reconciler) askIndex(id base.RangeID, replica base.ReplicaID) {
 	// By its first key: that stays its own, whatever was cut off behind it meanwhile.
 	start, end := route.IndexSpan(base.KeyspaceID(own.KeyspaceId), own.Start)
 	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: start, RangeEnd: end, Limit: 1})
-	if err != nil || len(resp.Kvs) == 0 {
-		return // the index is as far away as the leader is, or does not know the range yet
+	if err != nil {
+		return // the index is as far away as the leader is
+	}
+	if len(resp.Kvs) == 0 { // it does not know the range yet, or no more
+		if gone, err := r.cfg.Gone(ctx, base.KeyspaceID(own.KeyspaceId)); err == nil && gone {
+			r.cfg.Logger.Info("this replica's keyspace was dropped", "range", id, "keyspace", base.KeyspaceID(own.KeyspaceId))
+			r.cfg.Store.Drop(id)
+		}
+		return
 	}
 	indexed := &metapb.RangeDescriptor{}
 	if err := proto.Unmarshal(resp.Kvs[0].Value, indexed); err != nil {

@@ -24,6 +24,16 @@ type Backend interface {
 	// ReadTxn evaluates a transaction that cannot write, as one read.
 	ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error)
 
+	// Keyspace is the id of a client's keyspace.
+	Keyspace(ctx context.Context, name string) (base.KeyspaceID, error)
+	CreateKeyspace(ctx context.Context, name string, single bool) (*metapb.KeyspaceRecord, error)
+	DropKeyspace(ctx context.Context, name string) (ranges int, err error)
+	Keyspaces(ctx context.Context) ([]*metapb.KeyspaceRecord, error)
+	// Ranges are those of a keyspace, or of all, as the index knows them.
+	Ranges(ctx context.Context, keyspace string) ([]*clusterpb.IndexedRange, error)
+	// SplitRange cuts the range that holds key in two; dryRun only says what would become of it.
+	SplitRange(ctx context.Context, keyspace string, key []byte, dryRun bool) (left, right *metapb.RangeDescriptor, err error)
+
 	// Identity is this node. ClusterID is 0 before the node is part of a cluster.
 	Identity() Identity
 	// RaftTerm is the present term of the keyspace's range on this node, or the last that it heard of.

@@ -27,6 +27,7 @@ func ToStatus(err error) error {
 		notLeader *base.NotLeader
 		moved     *base.RangeMoved
 		noRange   *route.NoRange
+		several   *base.SeveralRanges
 		stale     *base.StaleGeneration
 		throttled *base.Throttled
 		corrupt   *base.Corruption
@@ -47,6 +48,8 @@ func ToStatus(err error) error {
 			return rpctypes.ErrGRPCNoLeader
 		}
 		return rpctypes.ErrGRPCLeaderChanged
+	case errors.As(err, &several):
+		return status.Error(codes.FailedPrecondition, "etcdserver: "+several.Error())
 	case errors.As(err, &moved):
 		return rpctypes.ErrGRPCUnhealthy // the index has not caught up within the request's time
 	case errors.As(err, &noRange):

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -40,6 +42,28 @@ type fakeBackend struct {
 }
 
 const fakeRevision = 42
+
+// Keyspace knows one beside default.
+func (b *fakeBackend) Keyspace(_ context.Context, name string) (base.KeyspaceID, error) {
+	if name != "shards" {
+		return 0, status.Error(codes.NotFound, "no such keyspace")
+	}
+	return 100, b.err
+}
+
+func (b *fakeBackend) CreateKeyspace(context.Context, string, bool) (*metapb.KeyspaceRecord, error) {
+	return nil, b.err
+}
+func (b *fakeBackend) DropKeyspace(context.Context, string) (int, error) { return 0, b.err }
+func (b *fakeBackend) Keyspaces(context.Context) ([]*metapb.KeyspaceRecord, error) {
+	return nil, b.err
+}
+func (b *fakeBackend) Ranges(context.Context, string) ([]*clusterpb.IndexedRange, error) {
+	return nil, b.err
+}
+func (b *fakeBackend) SplitRange(context.Context, string, []byte, bool) (*metapb.RangeDescriptor, *metapb.RangeDescriptor, error) {
+	return nil, nil, b.err
+}
 
 func (b *fakeBackend) Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
 	b.mu.Lock()

@@ -13,7 +13,7 @@ import (
 	"github.com/cairndb/cairn/kv/eval"
 )
 
-// kvService is etcd's KV service on the keyspace `default`.
+// kvService is etcd's KV service, on the keyspace that each request is for.
 type kvService struct {
 	pb.UnimplementedKVServer
 	cfg *Config
@@ -24,11 +24,15 @@ func (s *kvService) Range(ctx context.Context, req *pb.RangeRequest) (*pb.RangeR
 	if err := eval.CheckRange(req); err != nil {
 		return nil, err
 	}
-	resp, err := s.cfg.Backend.Range(ctx, base.KeyspaceDefault, req)
+	ks, err := s.cfg.keyspace(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp.Header = s.cfg.fillHeader(resp.Header)
+	resp, err := s.cfg.Backend.Range(ctx, ks, req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = s.cfg.fillHeader(ks, resp.Header)
 	return resp, nil
 }
 
@@ -37,15 +41,19 @@ func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutRespons
 	if err := eval.CheckPut(req, s.cfg.evalLimits()); err != nil {
 		return nil, err
 	}
+	ks, err := s.cfg.keyspace(ctx)
+	if err != nil {
+		return nil, err
+	}
 	body, err := proto.Marshal(req)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := propose[*pb.PutResponse](ctx, s.cfg, req.Key, &kvpb.Command{Body: &kvpb.Command_Put{Put: body}})
+	resp, err := propose[*pb.PutResponse](ctx, s.cfg, ks, req.Key, &kvpb.Command{Body: &kvpb.Command_Put{Put: body}})
 	if err != nil {
 		return nil, err
 	}
-	resp.Header = s.cfg.fillHeader(resp.Header)
+	resp.Header = s.cfg.fillHeader(ks, resp.Header)
 	return resp, nil
 }
 
@@ -54,16 +62,20 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 	if err := eval.CheckDeleteRange(req, s.cfg.evalLimits()); err != nil {
 		return nil, err
 	}
+	ks, err := s.cfg.keyspace(ctx)
+	if err != nil {
+		return nil, err
+	}
 	body, err := proto.Marshal(req)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := propose[*pb.DeleteRangeResponse](ctx, s.cfg, req.Key,
+	resp, err := propose[*pb.DeleteRangeResponse](ctx, s.cfg, ks, req.Key,
 		&kvpb.Command{Body: &kvpb.Command_DeleteRange{DeleteRange: body}})
 	if err != nil {
 		return nil, err
 	}
-	resp.Header = s.cfg.fillHeader(resp.Header)
+	resp.Header = s.cfg.fillHeader(ks, resp.Header)
 	return resp, nil
 }
 
@@ -72,37 +84,45 @@ func (s *kvService) Txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnRespons
 	if err := eval.CheckTxn(req, s.cfg.evalLimits()); err != nil {
 		return nil, err
 	}
-	resp, err := s.txn(ctx, req)
+	ks, err := s.cfg.keyspace(ctx)
 	if err != nil {
 		return nil, err
 	}
-	resp.Header = s.cfg.fillHeader(resp.Header)
+	resp, err := s.txn(ctx, ks, req)
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = s.cfg.fillHeader(ks, resp.Header)
 	return resp, nil
 }
 
-func (s *kvService) txn(ctx context.Context, req *pb.TxnRequest) (*pb.TxnResponse, error) {
+func (s *kvService) txn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error) {
 	if eval.IsReadOnly(req) {
-		return s.cfg.Backend.ReadTxn(ctx, base.KeyspaceDefault, req)
+		return s.cfg.Backend.ReadTxn(ctx, ks, req)
 	}
 	body, err := proto.Marshal(req)
 	if err != nil {
 		return nil, err
 	}
-	return propose[*pb.TxnResponse](ctx, s.cfg, eval.FirstKey(req), &kvpb.Command{Body: &kvpb.Command_Txn{Txn: body}})
+	return propose[*pb.TxnResponse](ctx, s.cfg, ks, eval.FirstKey(req), &kvpb.Command{Body: &kvpb.Command_Txn{Txn: body}})
 }
 
 // Compact forgets the versions before a revision.
 func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
+	ks, err := s.cfg.keyspace(ctx)
+	if err != nil {
+		return nil, err
+	}
 	body, err := proto.Marshal(req)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := propose[*pb.CompactionResponse](ctx, s.cfg, nil,
+	resp, err := propose[*pb.CompactionResponse](ctx, s.cfg, ks, nil,
 		&kvpb.Command{Body: &kvpb.Command_Compaction{Compaction: body}})
 	if err != nil {
 		return nil, err
 	}
-	resp.Header = s.cfg.fillHeader(resp.Header)
+	resp.Header = s.cfg.fillHeader(ks, resp.Header)
 	return resp, nil
 }
 
@@ -112,9 +132,9 @@ func (c *Config) evalLimits() eval.Limits {
 }
 
 // propose carries a command to the range of key and returns its response, which must be of the command's type.
-func propose[R proto.Message](ctx context.Context, c *Config, key []byte, cmd *kvpb.Command) (R, error) {
+func propose[R proto.Message](ctx context.Context, c *Config, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (R, error) {
 	var none R
-	msg, err := c.Backend.Propose(ctx, base.KeyspaceDefault, key, cmd)
+	msg, err := c.Backend.Propose(ctx, ks, key, cmd)
 	if err != nil {
 		return none, err
 	}

@@ -31,7 +31,7 @@ func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*
 		return nil, err
 	}
 	total, inUse := s.cfg.Backend.StoreStats()
-	resp := &pb.StatusResponse{Header: s.cfg.fillHeader(nil), Version: etcdVersion, StorageVersion: etcdVersion,
+	resp := &pb.StatusResponse{Header: s.cfg.fillHeader(base.KeyspaceDefault, nil), Version: etcdVersion, StorageVersion: etcdVersion,
 		DbSize: total, DbSizeInUse: inUse}
 	own := find(replicas, base.RangeDefault)
 	if own == nil {
@@ -55,7 +55,7 @@ func (s *maintenanceService) Alarm(_ context.Context, req *pb.AlarmRequest) (*pb
 	if req.Action != pb.AlarmRequest_GET {
 		return nil, status.Error(codes.Unimplemented, "etcd's alarms cannot be raised or cleared here: there are none")
 	}
-	return &pb.AlarmResponse{Header: s.cfg.fillHeader(nil)}, nil
+	return &pb.AlarmResponse{Header: s.cfg.fillHeader(base.KeyspaceDefault, nil)}, nil
 }
 
 func find(replicas []*clusterpb.ReplicaStatus, id base.RangeID) *clusterpb.ReplicaStatus {

@@ -7,6 +7,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/join"
 )
 
@@ -26,7 +27,7 @@ func (s *memberService) MemberList(ctx context.Context, req *pb.MemberListReques
 			return nil, err
 		}
 	}
-	resp := &pb.MemberListResponse{Header: s.cfg.fillHeader(nil)}
+	resp := &pb.MemberListResponse{Header: s.cfg.fillHeader(base.KeyspaceDefault, nil)}
 	for _, n := range nodes {
 		switch n.State {
 		case metapb.NodeState_NODE_STATE_LEFT, metapb.NodeState_NODE_STATE_REPLACED:

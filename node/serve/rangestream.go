@@ -36,6 +36,10 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out grpc.ServerStreamingSe
 		}
 		return sendChunks(out, resp.Kvs, &pb.RangeResponse{Header: resp.Header, More: resp.More, Count: resp.Count})
 	}
+	ks, err := s.cfg.keyspace(ctx)
+	if err != nil {
+		return err
+	}
 	page := proto.CloneOf(req)
 	left := req.Limit // 0: no limit
 	var last *pb.RangeResponse
@@ -44,12 +48,12 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out grpc.ServerStreamingSe
 		if req.Limit > 0 {
 			page.Limit = min(left, streamPageKeys)
 		}
-		resp, err := s.page(ctx, page)
+		resp, err := s.page(ctx, ks, page)
 		if err != nil {
 			return err
 		}
 		if last == nil { // the header and the count are those of the whole
-			last = &pb.RangeResponse{Header: s.cfg.fillHeader(resp.Header), Count: resp.Count}
+			last = &pb.RangeResponse{Header: s.cfg.fillHeader(ks, resp.Header), Count: resp.Count}
 			page.Revision = req.Revision
 			if page.Revision <= 0 {
 				page.Revision = resp.Header.GetRevision()
@@ -68,10 +72,10 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out grpc.ServerStreamingSe
 }
 
 // page is one read, bounded as one request is.
-func (s *kvService) page(ctx context.Context, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+func (s *kvService) page(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errServerTimeout)
 	defer cancel()
-	resp, err := s.cfg.Backend.Range(ctx, base.KeyspaceDefault, req)
+	resp, err := s.cfg.Backend.Range(ctx, ks, req)
 	if err != nil {
 		return nil, timedOut(ctx, err)
 	}

@@ -39,6 +39,8 @@ type Config struct {
 	Membership Membership
 	Dial       join.Dialer // to other nodes, for the status of the whole cluster
 	Logger     *slog.Logger
+	// Bound says which keyspace the clients of a listener mean that name none, by the listener's port.
+	Bound map[int]string
 
 	MaxRequestBytes int           // of one write
 	MaxTxnOps       int           // of one transaction

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+)
+
+// onNode gives a verb --host and -o, and runs it against the node there.
+func onNode(c *cobra.Command, e env, timeout time.Duration, f func(ctx context.Context, cl clusterpb.ClusterClient, args []string, out printer) error) {
+	host := addHost(c, e)
+	output := c.Flags().StringP("output", "o", "table", "table or json")
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if *output != "table" && *output != "json" {
+			return &usageError{[]error{fmt.Errorf("-o %s is not known: give table or json", *output)}}
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), timeout)
+		defer cancel()
+		conn, err := host.dial()
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		err = f(ctx, clusterpb.NewClusterClient(conn), args, printer{e.out, *output == "json"})
+		var usage *usageError
+		if err == nil || errors.As(err, &usage) {
+			return err
+		}
+		return host.explain(strings.TrimPrefix(c.CommandPath(), "cairn "), err)
+	}
+}
+
+// printer prints what a verb found, as a table or as JSON.
+type printer struct {
+	w    io.Writer
+	json bool
+}
+
+// rows prints a table; as JSON the view.
+func (p printer) rows(view any, rows [][]string) error {
+	if p.json {
+		return p.encode(view)
+	}
+	tw := tabwriter.NewWriter(p.w, 0, 0, 2, ' ', 0)
+	for _, row := range rows {
+		if _, err := fmt.Fprintln(tw, strings.Join(row, "\t")); err != nil {
+			return err
+		}
+	}
+	return tw.Flush()
+}
+
+// value prints a sentence; as JSON the view.
+func (p printer) value(view any, format string, args ...any) error {
+	if p.json {
+		return p.encode(view)
+	}
+	_, err := fmt.Fprintf(p.w, format, args...)
+	return err
+}
+
+func (p printer) encode(view any) error {
+	enc := json.NewEncoder(p.w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(view)
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// newRange holds the verbs for ranges.
+func newRange(e env) *cobra.Command {
+	c := &cobra.Command{Use: "range", Short: "List, show and split ranges"}
+	c.AddCommand(newRangeLs(e), newRangeShow(e), newRangeSplit(e))
+	return c
+}
+
+func newRangeLs(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use: "ls", Aliases: []string{"list"},
+		Short: "List the ranges of a keyspace, or of all",
+		Long: `List the ranges of a keyspace, or of all, as the index knows them. The index follows the ranges within moments; what leads
+them and how far their replicas are is shown by cairn status --ranges. The range "root", which indexes the index, is not listed.`,
+		Example: `  cairn range ls
+  cairn range ls --keyspace shards -o json | jq length`,
+		Args: cobra.NoArgs,
+	}
+	ks := c.Flags().String("keyspace", "", "only the ranges of the keyspace `NAME`")
+	onNode(c, e, statusTimeout, func(ctx context.Context, cl clusterpb.ClusterClient, _ []string, out printer) error {
+		resp, err := cl.ListRanges(ctx, &clusterpb.ListRangesRequest{Keyspace: *ks})
+		if err != nil {
+			return err
+		}
+		return out.ranges(resp.Ranges)
+	})
+	return c
+}
+
+func newRangeShow(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "show ID",
+		Short:   "Show one range",
+		Example: `  cairn range show r104`,
+		Args:    cobra.ExactArgs(1),
+	}
+	onNode(c, e, statusTimeout, func(ctx context.Context, cl clusterpb.ClusterClient, args []string, out printer) error {
+		var id uint64
+		if _, err := fmt.Sscanf(strings.TrimPrefix(args[0], "r"), "%d", &id); err != nil {
+			return &usageError{[]error{fmt.Errorf("%q is not the id of a range: give r104, or 104", args[0])}}
+		}
+		resp, err := cl.ListRanges(ctx, &clusterpb.ListRangesRequest{})
+		if err != nil {
+			return err
+		}
+		for _, r := range resp.Ranges {
+			if r.Descriptor_.GetRangeId() == id {
+				return out.ranges([]*clusterpb.IndexedRange{r})
+			}
+		}
+		return fmt.Errorf("the index knows no range r%d: see cairn range ls", id)
+	})
+	return c
+}
+
+func newRangeSplit(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "split",
+		Short: "Cut a range in two at a key",
+		Long: `Cut the range of a sharded keyspace that holds a key in two. The key becomes the first of the right part. Requests go
+on meanwhile. Ranges are cut by themselves as they grow: by hand it is done before a load that is known to come.`,
+		Example: `  cairn range split --keyspace shards --key m
+  cairn range split --keyspace shards --key m --dry-run`,
+		Args: cobra.NoArgs,
+	}
+	ks := c.Flags().String("keyspace", "", "the keyspace's `NAME` (required)")
+	key := c.Flags().String("key", "", "the first `KEY` of the right part (required)")
+	dry := c.Flags().Bool("dry-run", false, "show what would be done, and do nothing")
+	_ = c.MarkFlagRequired("keyspace") // they exist: they were defined above
+	_ = c.MarkFlagRequired("key")
+	onNode(c, e, changeTimeout, func(ctx context.Context, cl clusterpb.ClusterClient, _ []string, out printer) error {
+		resp, err := cl.SplitRange(ctx, &clusterpb.SplitRangeRequest{Keyspace: *ks, Key: []byte(*key), DryRun: *dry})
+		if err != nil {
+			return err
+		}
+		return out.ranges([]*clusterpb.IndexedRange{{Keyspace: *ks, Descriptor_: resp.Left}, {Keyspace: *ks, Descriptor_: resp.Right}})
+	})
+	return c
+}
+
+// indexedView is a range as the index knows it. Its JSON is an interface: fields are only ever added.
+type indexedView struct {
+	ID         uint64         `json:"id"` // 0: it would be made
+	Keyspace   string         `json:"keyspace"`
+	Start      string         `json:"start"` // bytes that cannot be printed are escaped as in Go: \x00
+	End        string         `json:"end"`   // empty: to the keyspace's end
+	Generation uint64         `json:"generation"`
+	Replicas   []replicaPlace `json:"replicas"`
+}
+
+type replicaPlace struct {
+	Node    uint64 `json:"node"`
+	Replica uint64 `json:"replica"`
+	Role    string `json:"role"`
+}
+
+func (p printer) ranges(rs []*clusterpb.IndexedRange) error {
+	views := []indexedView{}
+	rows := [][]string{{"RANGE", "KEYSPACE", "START", "END", "GENERATION", "REPLICAS"}}
+	for _, r := range rs {
+		d := r.Descriptor_
+		v := indexedView{ID: d.GetRangeId(), Keyspace: r.Keyspace, Start: keyString(d.GetStart()), End: keyString(d.GetEnd()),
+			Generation: d.GetGeneration(), Replicas: []replicaPlace{}}
+		name := fmt.Sprintf("r%d", v.ID)
+		if base.RangeID(v.ID) == ^base.RangeID(0) {
+			v.ID, name = 0, "(new)"
+		}
+		var places []string
+		for _, rep := range d.GetReplicas() {
+			role := enumString("REPLICA_ROLE_", rep.Role.String())
+			v.Replicas = append(v.Replicas, replicaPlace{Node: rep.NodeId, Replica: rep.ReplicaId, Role: role})
+			place := fmt.Sprintf("n%d", rep.NodeId)
+			if rep.Role != metapb.ReplicaRole_REPLICA_ROLE_VOTER {
+				place += "(" + role + ")"
+			}
+			places = append(places, place)
+		}
+		views = append(views, v)
+		rows = append(rows, []string{name, v.Keyspace, orDash(v.Start), orDash(v.End), fmt.Sprint(v.Generation), strings.Join(places, " ")})
+	}
+	return p.rows(views, rows)
+}

@@ -1,0 +1,72 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/raftgroup"
+)
+
+// Written takes note that something was applied in a range: its size may have changed.
+func (r *Reconciler) Written(id base.RangeID) {
+	r.mu.Lock()
+	r.written[id] = struct{}{}
+	r.mu.Unlock()
+}
+
+// watchSizes cuts the ranges in two that have grown too large. It looks at those alone that were written to.
+func (r *Reconciler) watchSizes() {
+	tick := time.NewTicker(base.SizeInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-r.ctx.Done():
+			return
+		case <-tick.C:
+		}
+		r.mu.Lock()
+		written := r.written
+		r.written = make(map[base.RangeID]struct{})
+		r.mu.Unlock()
+		for id := range written {
+			if r.ctx.Err() != nil {
+				return
+			}
+			if err := r.size(id); err != nil && r.ctx.Err() == nil {
+				r.cfg.Logger.Info("a range that has grown was not split; it is tried again", "range", id, "error", err)
+				r.Written(id)
+			}
+		}
+	}
+}
+
+// size has a range split that this node leads and that is too large. Its halves are looked at again: they may be still.
+func (r *Reconciler) size(id base.RangeID) error {
+	st, ok := r.cfg.Store.State(id)
+	view := r.cfg.Store.View(id)
+	if !ok || st.Role != raftgroup.Leader || view == nil || !base.KeyspaceID(view.Descriptor.KeyspaceId).Splits() {
+		return nil
+	}
+	bytes, err := r.cfg.Store.Size(view.Descriptor)
+	if err != nil || bytes < r.cfg.SplitBytes {
+		return err
+	}
+	key, err := r.cfg.Store.Middle(r.ctx, view.Descriptor)
+	if err != nil || key == nil {
+		return err // a single key, however large it is, is not split
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
+	defer cancel()
+	err = r.cfg.Split(ctx, view.Descriptor, key)
+	var stale *base.StaleGeneration
+	if errors.As(err, &stale) {
+		err = nil // somebody else took a step
+	}
+	if err == nil {
+		r.cfg.Logger.Info("range split: it had grown", "range", id, "bytes", bytes, "at", key)
+		r.Written(id)
+	}
+	return err
+}
