@@ -153,6 +153,14 @@ func (s *Store) syncWrite(p pendingSync) {
 	s.workers[0].syncer.put(p)
 }
 
+// Left is the descriptor of the replica here of the range for which another is frozen; nil if there is none.
+func (s *Store) Left(right *metapb.RangeDescriptor) *metapb.RangeDescriptor {
+	if v := s.View(base.RangeID(right.GetFrozen().GetIntoRangeId())); v != nil {
+		return v.Descriptor
+	}
+	return nil
+}
+
 // remnants are the replicas here of ranges that a snapshot's range has taken over, and of which this node missed the merge: the
 // snapshot brings all that they had. Anybody else's keys are not to be touched.
 func (s *Store) remnants(d *metapb.RangeDescriptor) (out []*metapb.RangeDescriptor, err error) {
