@@ -19,7 +19,7 @@ import (
 	"github.com/cairndb/cairn/raftgroup"
 )
 
-// This file is the shell's part of a merge (docs/life-of-a-merge.md). The right range's replica on this node ends in the batch
+// This file is the shell's part of a merge (docs/life-of-a-split.md). The right range's replica on this node ends in the batch
 // that applies the merge here: its tombstone is in it. Everybody knows that the range's keys are here, all of them, because this
 // node has said so (Confirm) before the merge was proposed, and on disk.
 
