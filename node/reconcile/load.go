@@ -36,7 +36,7 @@ func (r *Reconciler) load(hot store.Hot) {
 		"left", percent(hot.Best.Left), "right", percent(hot.Best.Right), "across", percent(hot.Best.Across))
 	if !hot.Helps {
 		if hot.Windows == 1 {
-			log.Info("a range is hot and no cut would help: its load is that of one key, of keys that only grow, or of requests over many keys; the best cut is")
+			log.Info("a range is hot and stays whole, for no cut would help: its load is one key's, or of keys that only grow, or of requests over many keys")
 		}
 		return
 	}
