@@ -53,6 +53,7 @@ type Config struct {
 	SplitBytes int64
 	// SplitQPS is the requests per second above which a range is cut; 0: none is for that.
 	SplitQPS float64
+	Merges   Merges
 }
 
 // Reconciler is the loop. Wake and NodesChanged may be called from any goroutine and do not block.
@@ -66,12 +67,15 @@ type Reconciler struct {
 
 	published map[base.RangeID]uint64    // the generation that the index acknowledged
 	alone     map[base.RangeID]time.Time // since when a local replica hears of no leader
+	frozen    map[base.RangeID]frozenSince
+	looks     map[base.RangeID]int // at sizes, since a range was last written to: watchSizes'
 
 	splits struct{ size, load atomic.Uint64 } // that it had done, by their reason
 
 	mu      sync.Mutex
 	due     map[base.RangeID]struct{} // to be looked at
 	written map[base.RangeID]struct{} // whose size may have changed
+	wanted  map[base.RangeID]wanted
 }
 
 // New makes a reconciler; Start runs it.
@@ -83,6 +87,7 @@ func New(cfg Config) *Reconciler {
 	return &Reconciler{
 		cfg: cfg, wake: make(chan struct{}, 1), nodes: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
 		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time), due: make(map[base.RangeID]struct{}), written: make(map[base.RangeID]struct{}),
+		frozen: make(map[base.RangeID]frozenSince), looks: make(map[base.RangeID]int), wanted: make(map[base.RangeID]wanted),
 	}
 }
 
@@ -219,6 +224,11 @@ func (r *Reconciler) askIndex(id base.RangeID, replica base.ReplicaID) {
 		r.cfg.Logger.Error("an index entry cannot be read", "range", id, "error", err)
 		return
 	}
+	if change.Remnant(own, r.cfg.Store.Left(own), indexed) {
+		r.cfg.Logger.Info("this replica is what is left of a range that was merged", "range", id, "into", indexed.RangeId)
+		r.cfg.Store.Drop(id)
+		return
+	}
 	if below, ok := change.Orphaned(own, replica, r.cfg.Node, indexed); ok {
 		r.cfg.Logger.Info("the index does not list this replica: it was removed", "range", id, "replica", replica, "generation", indexed.Generation)
 		r.cfg.Store.Removed(id, replica, below)
@@ -236,7 +246,7 @@ func (r *Reconciler) lead(id base.RangeID, nodes **observed) (done bool) {
 			r.cfg.Logger.Debug("descriptor not published yet", "range", id, "error", err)
 		}
 	} else {
-		done = true
+		done = r.unmerged(st.Descriptor)
 	}
 	if *nodes == nil {
 		*nodes = r.observe()
@@ -258,7 +268,7 @@ func (r *Reconciler) publish(d *metapb.RangeDescriptor) error {
 	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
 	defer cancel()
 	key := route.DescriptorKey(d)
-	if r.inIndex(ctx, index, key, d) {
+	if r.inIndex(ctx, index, d) {
 		r.published[id] = d.Generation
 		return nil
 	}
@@ -266,16 +276,20 @@ func (r *Reconciler) publish(d *metapb.RangeDescriptor) error {
 		Body: &kvpb.Command_PublishDescriptor{PublishDescriptor: &kvpb.PublishDescriptor{Key: key, Descriptor_: d}},
 	})
 	if err == nil {
+		err = r.clear(ctx, index, d)
+	}
+	if err == nil {
 		r.published[id] = d.Generation
 	}
 	return err
 }
 
-// inIndex says whether the index is known to hold the descriptor: a new leader's predecessor will have published it, and ten
-// thousand new leaders at once need not write that again. It asks a replica of the index, as old as it may be: an index
+// inIndex says whether a lookup of the range's first key finds the descriptor: a new leader's predecessor will have published it,
+// and ten thousand new leaders at once need not write that again. It asks a replica of the index, as old as it may be: an index
 // entry's generation only grows.
-func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, key []byte, d *metapb.RangeDescriptor) bool {
-	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: key, Serializable: true})
+func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, d *metapb.RangeDescriptor) bool {
+	start, end := route.IndexSpan(base.KeyspaceID(d.KeyspaceId), d.Start)
+	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: start, RangeEnd: end, Limit: 1, Serializable: true})
 	if err != nil || len(resp.Kvs) == 0 {
 		return false
 	}
@@ -286,7 +300,7 @@ func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, key []b
 // step carries out the next step of the range's replica change; done says that there is none, and that none will come by
 // itself.
 func (r *Reconciler) step(st *raftgroup.Status, o *observed) (done bool, err error) {
-	goal := change.UpReplicate(st.Descriptor, o.nodes)
+	goal := r.goal(st, o.nodes)
 	step, done := change.Next(st.Descriptor, change.Observe(st, o.down), goal)
 	switch {
 	case done:
