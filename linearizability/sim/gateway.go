@@ -359,10 +359,11 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 	}
 	var moved *base.RangeMoved
 	var busy *base.Throttled
-	if c.write && (errors.As(err, &moved) || errors.As(err, &busy)) {
+	elsewhere, frozen := errors.As(err, &moved), errors.As(err, &busy)
+	if c.write && (elsewhere || frozen) {
 		g.p.n.w.rules.refused[xxhash.Sum64(c.data)] = true
 	}
-	if moved != nil && d != nil {
+	if elsewhere && d != nil {
 		g.cache.Moved(d, moved.Descriptors)
 	}
 	if g.cache.Find(c.ks, c.key) == nil {
