@@ -239,6 +239,7 @@ func TestFate(t *testing.T) {
 		{"merged, and cut within", "r9 ks9 [c, l) gen 11: 1@n1 2@n2 next 3", "merged"},
 		{"merged, done, and cut there", "r9 ks9 [c, k) gen 10: 1@n1 2@n2 next 3", "goes on"}, // of a remnant without a quorum
 		{"before the freeze", "r9 ks9 [c, k) gen 4: 1@n1 2@n2 next 3", "unknown"},
+		{"before it was cut off", "r9 ks9 [c, p) gen 3: 1@n1 2@n2 next 3", "unknown"},
 		{"another key", "r11 ks9 [p, z) gen 9: 1@n1 2@n2 next 3", "unknown"},
 		{"another keyspace", "r9 ks8 [c, k) gen 6: 1@n1 2@n2 next 3", "unknown"},
 		{"itself", "r10 ks9 [c, p) gen 9: 1@n1 2@n2 next 3", "unknown"},

@@ -132,7 +132,7 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	}
 	for i := range queue {
 		if r := a.s.replica(queue[i].Range); r != nil {
-			if r.publish() {
+			if r.publish() || len(a.results[i].Merges) > 0 { // what was taken over may be compacted less than its mark says
 				a.s.compactor.signal()
 			}
 			a.s.cfg.OnApplied(queue[i].Range)
