@@ -358,7 +358,11 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 		return
 	}
 	var moved *base.RangeMoved
-	if errors.As(err, &moved) && d != nil {
+	var busy *base.Throttled
+	if c.write && (errors.As(err, &moved) || errors.As(err, &busy)) {
+		g.p.n.w.rules.refused[xxhash.Sum64(c.data)] = true
+	}
+	if moved != nil && d != nil {
 		g.cache.Moved(d, moved.Descriptors)
 	}
 	if g.cache.Find(c.ks, c.key) == nil {

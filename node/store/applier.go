@@ -130,6 +130,9 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 			if r.publish() || len(a.results[i].Merges) > 0 { // what was taken over may be compacted less than its mark says
 				a.s.compactor.signal()
 			}
+			if n := len(a.results[i].Outcomes); n > 0 {
+				a.s.carriedOut(queue[i].Range, r, queue[i].Entries, n)
+			}
 			a.s.cfg.OnApplied(queue[i].Range)
 		}
 	}
