@@ -139,14 +139,22 @@ func (f *fakeNode) Init(context.Context, *clusterpb.InitRequest) (*clusterpb.Ini
 
 func serveFake(t *testing.T, f *fakeNode, h *health.Server) (address string) {
 	t.Helper()
+	if h == nil {
+		return serve(t, f)
+	}
+	return serve(t, f, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, h) })
+}
+
+func serve(t *testing.T, f clusterpb.ClusterServer, more ...func(*grpc.Server)) (address string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := grpc.NewServer()
 	clusterpb.RegisterClusterServer(s, f)
-	if h != nil {
-		healthpb.RegisterHealthServer(s, h)
+	for _, register := range more {
+		register(s)
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
