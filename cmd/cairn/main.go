@@ -48,6 +48,10 @@ func run(ctx context.Context, e env, args []string) int {
 	}
 	fmt.Fprintf(e.err, "cairn: %v\n", err)
 	var usage *usageError
+	var coded *exitError
+	if errors.As(err, &coded) {
+		return coded.code
+	}
 	if understood && !errors.As(err, &usage) {
 		return exitFailed
 	}
@@ -68,6 +72,14 @@ func (e *usageError) Error() string {
 	}
 	return b.String()
 }
+
+// exitError ends a verb with an exit code of its own: it was carried out, and says more than that it succeeded or not.
+type exitError struct {
+	code    int
+	message string
+}
+
+func (e *exitError) Error() string { return e.message }
 
 // newRoot is the command and its verbs. *understood becomes true when a verb is about to run.
 func newRoot(e env, understood *bool) *cobra.Command {

@@ -152,7 +152,7 @@ func (c *checker) count(l *look) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sum.Keyspaces, c.sum.Ranges = uint64(len(l.spaces)), uint64(len(l.own))
-	for _, es := range l.entries {
-		c.sum.IndexEntries += uint64(len(es))
+	for _, s := range l.spaces {
+		c.sum.IndexEntries += uint64(len(l.entries[s.id]))
 	}
 }

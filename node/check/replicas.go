@@ -80,9 +80,9 @@ type comparison struct {
 	keyspace string
 	d        *metapb.RangeDescriptor
 	revision int64
-	mark     int64         // the compaction's
-	nodes    []base.NodeID // whose replicas are compared; the first says where a page ends
-	missed   map[base.NodeID]string // why the others are not; empty: it was said already, or there is nothing to miss
+	mark     int64                                     // the compaction's
+	nodes    []base.NodeID                             // whose replicas are compared; the first says where a page ends
+	missed   map[base.NodeID]string                    // why the others are not; empty: it was said already, or there is nothing to miss
 	sums     map[base.NodeID]*rangepb.ChecksumResponse // of the present page
 	versions uint64
 	bytes    uint64
