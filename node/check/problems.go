@@ -17,6 +17,7 @@ import (
 type problem struct {
 	key     string
 	finding *clusterpb.CheckFinding
+	of      base.KeyspaceID // of a broken entry
 }
 
 const (
@@ -34,19 +35,25 @@ const (
 )
 
 func (c *checker) problems(l *look) []problem {
-	out := l.broken
+	var out []problem
+	for _, p := range l.broken {
+		if name := l.name(p.of); c.only == "" || c.only == name {
+			p.finding.Keyspace = name
+			out = append(out, p)
+		}
+	}
 	for _, s := range l.spaces {
 		indexed, own := l.sides(s.id)
 		if _, ok := route.IndexKeyspace(s.id); ok {
-			out = append(out, tile(s, "the index", indexed)...)
+			out = append(out, tile(s, "the index says", indexed)...)
 			out = append(out, l.againstRanges(s)...)
 		}
-		out = append(out, tile(s, "the ranges", own)...)
+		out = append(out, tile(s, "the ranges say", own)...)
 	}
 	if c.only == "" {
 		for ks, es := range l.entries {
 			if !l.known[ks] {
-				out = append(out, problem{fmt.Sprint("unknown ", uint64(ks)), &clusterpb.CheckFinding{
+				out = append(out, problem{key: fmt.Sprint("unknown ", uint64(ks)), finding: &clusterpb.CheckFinding{
 					Part: index, Keyspace: ks.String(), What: fmt.Sprintf("the index lists %d ranges of a keyspace that there is not", len(es)),
 					Here: desc.Format(es[0].RangeDescriptor), There: "no record of it", Next: nextGone}})
 			}
@@ -82,30 +89,30 @@ func (l *look) sides(ks base.KeyspaceID) (indexed, own []*metapb.RangeDescriptor
 // tile says where descriptors, in the order of their first keys, do not cover the keyspace exactly once.
 func tile(s space, whose string, ds []*metapb.RangeDescriptor) (out []problem) {
 	wrong := func(id uint64, here, there, what string, args ...any) {
-		out = append(out, problem{whose + what + here + there, &clusterpb.CheckFinding{
+		out = append(out, problem{key: whose + what + here + there, finding: &clusterpb.CheckFinding{
 			Part: tiling, Keyspace: s.name, RangeId: id, What: fmt.Sprintf(what, args...), Here: here, There: there, Next: nextTiling}})
 	}
 	if len(ds) == 0 {
-		wrong(0, whose, "-", "%s holds no range of this keyspace: none of its keys is in one", whose)
+		wrong(0, "no range", "-", "as %s, no range holds any key", whose)
 		return out
 	}
 	if first := ds[0]; len(first.Start) > 0 {
-		wrong(first.RangeId, desc.Format(first), "-", "as %s says, no range holds the keys before %q", whose, first.Start)
+		wrong(first.RangeId, desc.Format(first), "-", "as %s, no range holds the keys before %q", whose, first.Start)
 	}
 	last := ds[0] // that reaches farthest
 	for _, d := range ds[1:] {
 		switch {
 		case desc.Overlap(last, d):
-			wrong(d.RangeId, desc.Format(last), desc.Format(d), "as %s says, two ranges hold the keys from %q", whose, d.Start)
+			wrong(d.RangeId, desc.Format(last), desc.Format(d), "as %s, two ranges hold the keys from %q", whose, d.Start)
 		case !bytes.Equal(last.End, d.Start):
-			wrong(d.RangeId, desc.Format(last), desc.Format(d), "as %s says, no range holds the keys from %q to %q", whose, last.End, d.Start)
+			wrong(d.RangeId, desc.Format(last), desc.Format(d), "as %s, no range holds the keys from %q to %q", whose, last.End, d.Start)
 		}
 		if len(last.End) > 0 && (len(d.End) == 0 || bytes.Compare(d.End, last.End) > 0) {
 			last = d
 		}
 	}
 	if len(last.End) > 0 {
-		wrong(last.RangeId, desc.Format(last), "-", "as %s says, no range holds the keys from %q to the end", whose, last.End)
+		wrong(last.RangeId, desc.Format(last), "-", "as %s, no range holds the keys from %q to the end", whose, last.End)
 	}
 	return out
 }
@@ -121,7 +128,7 @@ func (l *look) againstRanges(s space) (out []problem) {
 			f.There = "range: " + desc.Format(there)
 		}
 		// The range may go on changing; what counts is that the entry stands still.
-		out = append(out, problem{fmt.Sprint("index ", id, " ", kind, " ", here.GetGeneration()), f})
+		out = append(out, problem{key: fmt.Sprint("index ", id, " ", kind, " ", here.GetGeneration()), finding: f})
 	}
 	listed := map[base.RangeID]bool{}
 	for _, e := range l.entries[s.id] {
@@ -153,11 +160,11 @@ func brokenEntry(in base.KeyspaceID, key []byte, err error) problem {
 	if err != nil {
 		here = err.Error()
 	}
-	return problem{"broken " + string(key), &clusterpb.CheckFinding{Part: index, Keyspace: in.String(),
+	return problem{of: in, key: "broken " + string(key), finding: &clusterpb.CheckFinding{Part: index,
 		What: fmt.Sprintf("the index's entry %q cannot be read", key), Here: here, There: "-", Next: nextTiling}}
 }
 
 func misplacedEntry(ks base.KeyspaceID, end []byte, d *metapb.RangeDescriptor) problem {
-	return problem{fmt.Sprintf("misplaced %d %q", ks, end), &clusterpb.CheckFinding{Part: index, Keyspace: ks.String(), RangeId: d.RangeId,
-		What: fmt.Sprintf("the index lists a range under the end %q of %s, which is not its own", end, ks), Here: desc.Format(d), There: "-", Next: nextTiling}}
+	return problem{of: ks, key: fmt.Sprintf("misplaced %d %q", ks, end), finding: &clusterpb.CheckFinding{Part: index, RangeId: d.RangeId,
+		What: fmt.Sprintf("the index lists a range under the end %q, which is not its own", end), Here: desc.Format(d), There: "-", Next: nextTiling}}
 }

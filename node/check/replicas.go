@@ -110,6 +110,9 @@ func (r *comparison) begin(ctx context.Context, d *metapb.RangeDescriptor) error
 		r.revision, r.mark = resp.Revision, resp.Compacted
 		return r.same(node, resp.Descriptor_)
 	}
+	if !slices.ContainsFunc(d.Replicas, func(rep *metapb.Replica) bool { return r.missed[base.NodeID(rep.NodeId)] != "" }) {
+		return errFound // what is wrong with each of them was said
+	}
 	why := "none of its nodes can be asked"
 	for _, rep := range d.Replicas {
 		node := base.NodeID(rep.NodeId)
@@ -139,9 +142,8 @@ func (r *comparison) same(node base.NodeID, own *metapb.RangeDescriptor) error {
 func (r *comparison) miss(node base.NodeID, err error) {
 	r.nodes = slices.DeleteFunc(r.nodes, func(n base.NodeID) bool { return n == node })
 	learns := desc.ReplicaOn(r.d, node).GetRole() == metapb.ReplicaRole_REPLICA_ROLE_LEARNER
-	var corrupt *base.Corruption
 	switch {
-	case errors.As(err, &corrupt) || status.Code(err) == codes.DataLoss:
+	case isCorrupt(err):
 		r.missed[node] = ""
 		r.found(node, fmt.Sprintf("the replica on %s holds bytes that cannot be read", node), err.Error(), "-", nextAnew(node))
 	case learns && errors.Is(err, errNoReplica):
@@ -179,6 +181,11 @@ func (r *comparison) pages(ctx context.Context) error {
 
 // narrow is how much smaller the next page is in one that differs, until it holds a single version.
 const narrow = 16
+
+func isCorrupt(err error) bool {
+	var corrupt *base.Corruption
+	return errors.As(err, &corrupt) || status.Code(err) == codes.DataLoss
+}
 
 // page has all replicas hash the same versions, and returns what the first said.
 func (r *comparison) page(ctx context.Context, after *rangepb.VersionPosition, limit uint64) (*rangepb.ChecksumResponse, error) {
@@ -261,8 +268,7 @@ func (r *comparison) ask(ctx context.Context, node base.NodeID, req *rangepb.Che
 		if errors.As(err, &moved) {
 			return nil, errNoReplica
 		}
-		switch status.Code(err) {
-		case codes.Unimplemented, codes.InvalidArgument, codes.DataLoss:
+		if isCorrupt(err) || status.Code(err) == codes.Unimplemented || status.Code(err) == codes.InvalidArgument {
 			return nil, err
 		}
 		if late || try == base.CheckTries-1 {
