@@ -3,6 +3,7 @@ package apply
 import (
 	"bytes"
 	"errors"
+	"fmt"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -47,7 +48,7 @@ func HashVersions(r engine.Reader, d *metapb.RangeDescriptor, p Page, pace func(
 	h := hasher{h: xxhash.New(), compacted: p.Compacted, limit: p.Revision}
 	if len(p.State) > 0 {
 		if err := h.h.UnmarshalBinary(p.State); err != nil {
-			return out, err
+			return out, fmt.Errorf("%w: %w", ErrState, err)
 		}
 	}
 	ks := base.KeyspaceID(d.KeyspaceId)
@@ -106,6 +107,9 @@ func HashVersions(r engine.Reader, d *metapb.RangeDescriptor, p Page, pace func(
 	out.State, err = h.h.MarshalBinary()
 	return out, err
 }
+
+// ErrState: a page goes on from what is not the state of a sum.
+var ErrState = errors.New("a page cannot go on from this")
 
 var errNoVersion = errors.New("it is no version of a key")
 

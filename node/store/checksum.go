@@ -1,6 +1,8 @@
 package store
 
 import (
+	"errors"
+
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -40,6 +42,9 @@ func (s *Store) Checksum(id base.RangeID, req *rangepb.ChecksumRequest, pace fun
 		page.Bytes = int(min(req.Limit, base.ChecksumPageBytes))
 	}
 	h, err := apply.HashVersions(snap, v.Descriptor, page, pace)
+	if errors.Is(err, apply.ErrState) {
+		return nil, status.Error(codes.InvalidArgument, err.Error())
+	}
 	if err != nil {
 		return nil, err
 	}
