@@ -124,3 +124,12 @@ func (n *Node) Check(ctx context.Context, req *clusterpb.CheckRequest, status fu
 	}
 	return check.Run(ctx, check.Config{Cluster: m.dispatch, Keyspaces: m.keyspaces.List, Status: status, Logger: n.cfg.Logger}, req, send)
 }
+
+// MergeRange implements serve.Backend.
+func (n *Node) MergeRange(ctx context.Context, name string, key []byte, dryRun bool) (*metapb.RangeDescriptor, error) {
+	m, err := n.notYet()
+	if err != nil {
+		return nil, err
+	}
+	return m.keyspaces.Merge(ctx, name, key, dryRun)
+}

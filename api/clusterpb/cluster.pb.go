@@ -1068,6 +1068,110 @@ func (x *SplitRangeRequest) GetDryRun() bool {
 	return false
 }
 
+type MergeRangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would be done, and do nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRangeRequest) Reset() {
+	*x = MergeRangeRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRangeRequest) ProtoMessage() {}
+
+func (x *MergeRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRangeRequest.ProtoReflect.Descriptor instead.
+func (*MergeRangeRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *MergeRangeRequest) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+func (x *MergeRangeRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *MergeRangeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type MergeRangeResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Merged        *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=merged,proto3" json:"merged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRangeResponse) Reset() {
+	*x = MergeRangeResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRangeResponse) ProtoMessage() {}
+
+func (x *MergeRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRangeResponse.ProtoReflect.Descriptor instead.
+func (*MergeRangeResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *MergeRangeResponse) GetMerged() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Merged
+	}
+	return nil
+}
+
 type SplitRangeResponse struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Left          *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`
@@ -1078,7 +1182,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1194,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1207,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SplitRangeResponse) GetLeft() *metapb.RangeDescriptor {
@@ -1128,7 +1232,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1140,7 +1244,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1153,7 +1257,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 type IdentityResponse struct {
@@ -1169,7 +1273,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1181,7 +1285,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1194,7 +1298,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *IdentityResponse) GetClusterId() uint64 {
@@ -1240,7 +1344,7 @@ type InitRequest struct {
 
 func (x *InitRequest) Reset() {
 	*x = InitRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1356,7 @@ func (x *InitRequest) String() string {
 func (*InitRequest) ProtoMessage() {}
 
 func (x *InitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1369,7 @@ func (x *InitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitRequest.ProtoReflect.Descriptor instead.
 func (*InitRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 type InitResponse struct {
@@ -1278,7 +1382,7 @@ type InitResponse struct {
 
 func (x *InitResponse) Reset() {
 	*x = InitResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1290,7 +1394,7 @@ func (x *InitResponse) String() string {
 func (*InitResponse) ProtoMessage() {}
 
 func (x *InitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1303,7 +1407,7 @@ func (x *InitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitResponse.ProtoReflect.Descriptor instead.
 func (*InitResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *InitResponse) GetClusterId() uint64 {
@@ -1332,7 +1436,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1344,7 +1448,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1357,7 +1461,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JoinRequest) GetNode() *metapb.NodeRecord {
@@ -1387,7 +1491,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1399,7 +1503,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1412,7 +1516,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JoinResponse) GetClusterId() uint64 {
@@ -1462,7 +1566,7 @@ type ConsentRequest struct {
 
 func (x *ConsentRequest) Reset() {
 	*x = ConsentRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1578,7 @@ func (x *ConsentRequest) String() string {
 func (*ConsentRequest) ProtoMessage() {}
 
 func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1591,7 @@ func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentRequest.ProtoReflect.Descriptor instead.
 func (*ConsentRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConsentRequest) GetCandidateStoreUuid() []byte {
@@ -1521,7 +1625,7 @@ type ConsentResponse struct {
 
 func (x *ConsentResponse) Reset() {
 	*x = ConsentResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1533,7 +1637,7 @@ func (x *ConsentResponse) String() string {
 func (*ConsentResponse) ProtoMessage() {}
 
 func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1546,7 +1650,7 @@ func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentResponse.ProtoReflect.Descriptor instead.
 func (*ConsentResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ConsentResponse) GetGranted() bool {
@@ -1573,7 +1677,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1585,7 +1689,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1598,7 +1702,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AnnounceRequest) GetClusterId() uint64 {
@@ -1625,7 +1729,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1637,7 +1741,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1650,7 +1754,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AnnounceResponse) GetNodes() []*metapb.NodeRecord {
@@ -1676,7 +1780,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1688,7 +1792,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1701,7 +1805,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusRequest) GetRanges() bool {
@@ -1722,7 +1826,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1838,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1851,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatusResponse) GetClusterId() uint64 {
@@ -1783,7 +1887,7 @@ type NodeEntry struct {
 
 func (x *NodeEntry) Reset() {
 	*x = NodeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +1899,7 @@ func (x *NodeEntry) String() string {
 func (*NodeEntry) ProtoMessage() {}
 
 func (x *NodeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +1912,7 @@ func (x *NodeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEntry.ProtoReflect.Descriptor instead.
 func (*NodeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NodeEntry) GetNode() *metapb.NodeRecord {
@@ -1853,7 +1957,7 @@ type SupportEntry struct {
 
 func (x *SupportEntry) Reset() {
 	*x = SupportEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1865,7 +1969,7 @@ func (x *SupportEntry) String() string {
 func (*SupportEntry) ProtoMessage() {}
 
 func (x *SupportEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1878,7 +1982,7 @@ func (x *SupportEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupportEntry.ProtoReflect.Descriptor instead.
 func (*SupportEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SupportEntry) GetNode() uint64 {
@@ -1931,7 +2035,7 @@ type RangeEntry struct {
 
 func (x *RangeEntry) Reset() {
 	*x = RangeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1943,7 +2047,7 @@ func (x *RangeEntry) String() string {
 func (*RangeEntry) ProtoMessage() {}
 
 func (x *RangeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1956,7 +2060,7 @@ func (x *RangeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeEntry.ProtoReflect.Descriptor instead.
 func (*RangeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RangeEntry) GetDescriptor_() *metapb.RangeDescriptor {
@@ -2020,7 +2124,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2032,7 +2136,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2045,7 +2149,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Lease) GetLeftMicros() int64 {
@@ -2083,7 +2187,7 @@ type ReplicaEntry struct {
 
 func (x *ReplicaEntry) Reset() {
 	*x = ReplicaEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2095,7 +2199,7 @@ func (x *ReplicaEntry) String() string {
 func (*ReplicaEntry) ProtoMessage() {}
 
 func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2108,7 +2212,7 @@ func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaEntry.ProtoReflect.Descriptor instead.
 func (*ReplicaEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReplicaEntry) GetNode() uint64 {
@@ -2162,7 +2266,7 @@ type NodeStatusRequest struct {
 
 func (x *NodeStatusRequest) Reset() {
 	*x = NodeStatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2174,7 +2278,7 @@ func (x *NodeStatusRequest) String() string {
 func (*NodeStatusRequest) ProtoMessage() {}
 
 func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2187,7 +2291,7 @@ func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*NodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NodeStatusRequest) GetRanges() bool {
@@ -2209,7 +2313,7 @@ type NodeStatusResponse struct {
 
 func (x *NodeStatusResponse) Reset() {
 	*x = NodeStatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2325,7 @@ func (x *NodeStatusResponse) String() string {
 func (*NodeStatusResponse) ProtoMessage() {}
 
 func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2338,7 @@ func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*NodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NodeStatusResponse) GetNode() *metapb.NodeRecord {
@@ -2289,7 +2393,7 @@ type StoreMetrics struct {
 
 func (x *StoreMetrics) Reset() {
 	*x = StoreMetrics{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2301,7 +2405,7 @@ func (x *StoreMetrics) String() string {
 func (*StoreMetrics) ProtoMessage() {}
 
 func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2314,7 +2418,7 @@ func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreMetrics.ProtoReflect.Descriptor instead.
 func (*StoreMetrics) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StoreMetrics) GetSyncs() uint64 {
@@ -2442,7 +2546,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2454,7 +2558,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2467,7 +2571,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReplicaStatus) GetDescriptor_() *metapb.RangeDescriptor {
@@ -2566,7 +2670,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2578,7 +2682,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2591,7 +2695,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Progress) GetReplicaId() uint64 {
@@ -2692,7 +2796,13 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x11SplitRangeRequest\x12\x1a\n" +
 	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"~\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"Z\n" +
+	"\x11MergeRangeRequest\x12\x1a\n" +
+	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"L\n" +
+	"\x12MergeRangeResponse\x126\n" +
+	"\x06merged\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x06merged\"~\n" +
 	"\x12SplitRangeResponse\x122\n" +
 	"\x04left\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\x124\n" +
 	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"\x11\n" +
@@ -2836,7 +2946,7 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x16CHECK_PART_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHECK_PART_TILING\x10\x01\x12\x14\n" +
 	"\x10CHECK_PART_INDEX\x10\x02\x12\x17\n" +
-	"\x13CHECK_PART_REPLICAS\x10\x032\xd7\b\n" +
+	"\x13CHECK_PART_REPLICAS\x10\x032\xb0\t\n" +
 	"\aCluster\x12Q\n" +
 	"\bIdentity\x12!.cairn.cluster.v1.IdentityRequest\x1a\".cairn.cluster.v1.IdentityResponse\x12E\n" +
 	"\x04Init\x12\x1d.cairn.cluster.v1.InitRequest\x1a\x1e.cairn.cluster.v1.InitResponse\x12E\n" +
@@ -2853,7 +2963,9 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"ListRanges\x12#.cairn.cluster.v1.ListRangesRequest\x1a$.cairn.cluster.v1.ListRangesResponse\x12W\n" +
 	"\n" +
 	"SplitRange\x12#.cairn.cluster.v1.SplitRangeRequest\x1a$.cairn.cluster.v1.SplitRangeResponse\x12J\n" +
-	"\x05Check\x12\x1e.cairn.cluster.v1.CheckRequest\x1a\x1f.cairn.cluster.v1.CheckResponse0\x01B(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
+	"\x05Check\x12\x1e.cairn.cluster.v1.CheckRequest\x1a\x1f.cairn.cluster.v1.CheckResponse0\x01\x12W\n" +
+	"\n" +
+	"MergeRange\x12#.cairn.cluster.v1.MergeRangeRequest\x1a$.cairn.cluster.v1.MergeRangeResponseB(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
 
 var (
 	file_api_clusterpb_cluster_proto_rawDescOnce sync.Once
@@ -2868,7 +2980,7 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_api_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 39)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(CheckPart)(0),                 // 0: cairn.cluster.v1.CheckPart
 	(*CheckRequest)(nil),           // 1: cairn.cluster.v1.CheckRequest
@@ -2887,33 +2999,35 @@ var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(*ListRangesResponse)(nil),     // 14: cairn.cluster.v1.ListRangesResponse
 	(*IndexedRange)(nil),           // 15: cairn.cluster.v1.IndexedRange
 	(*SplitRangeRequest)(nil),      // 16: cairn.cluster.v1.SplitRangeRequest
-	(*SplitRangeResponse)(nil),     // 17: cairn.cluster.v1.SplitRangeResponse
-	(*IdentityRequest)(nil),        // 18: cairn.cluster.v1.IdentityRequest
-	(*IdentityResponse)(nil),       // 19: cairn.cluster.v1.IdentityResponse
-	(*InitRequest)(nil),            // 20: cairn.cluster.v1.InitRequest
-	(*InitResponse)(nil),           // 21: cairn.cluster.v1.InitResponse
-	(*JoinRequest)(nil),            // 22: cairn.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),           // 23: cairn.cluster.v1.JoinResponse
-	(*ConsentRequest)(nil),         // 24: cairn.cluster.v1.ConsentRequest
-	(*ConsentResponse)(nil),        // 25: cairn.cluster.v1.ConsentResponse
-	(*AnnounceRequest)(nil),        // 26: cairn.cluster.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),       // 27: cairn.cluster.v1.AnnounceResponse
-	(*StatusRequest)(nil),          // 28: cairn.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),         // 29: cairn.cluster.v1.StatusResponse
-	(*NodeEntry)(nil),              // 30: cairn.cluster.v1.NodeEntry
-	(*SupportEntry)(nil),           // 31: cairn.cluster.v1.SupportEntry
-	(*RangeEntry)(nil),             // 32: cairn.cluster.v1.RangeEntry
-	(*Lease)(nil),                  // 33: cairn.cluster.v1.Lease
-	(*ReplicaEntry)(nil),           // 34: cairn.cluster.v1.ReplicaEntry
-	(*NodeStatusRequest)(nil),      // 35: cairn.cluster.v1.NodeStatusRequest
-	(*NodeStatusResponse)(nil),     // 36: cairn.cluster.v1.NodeStatusResponse
-	(*StoreMetrics)(nil),           // 37: cairn.cluster.v1.StoreMetrics
-	(*ReplicaStatus)(nil),          // 38: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 39: cairn.cluster.v1.Progress
-	(*metapb.KeyspaceRecord)(nil),  // 40: cairn.meta.v1.KeyspaceRecord
-	(*metapb.RangeDescriptor)(nil), // 41: cairn.meta.v1.RangeDescriptor
-	(*metapb.NodeRecord)(nil),      // 42: cairn.meta.v1.NodeRecord
-	(metapb.ReplicaRole)(0),        // 43: cairn.meta.v1.ReplicaRole
+	(*MergeRangeRequest)(nil),      // 17: cairn.cluster.v1.MergeRangeRequest
+	(*MergeRangeResponse)(nil),     // 18: cairn.cluster.v1.MergeRangeResponse
+	(*SplitRangeResponse)(nil),     // 19: cairn.cluster.v1.SplitRangeResponse
+	(*IdentityRequest)(nil),        // 20: cairn.cluster.v1.IdentityRequest
+	(*IdentityResponse)(nil),       // 21: cairn.cluster.v1.IdentityResponse
+	(*InitRequest)(nil),            // 22: cairn.cluster.v1.InitRequest
+	(*InitResponse)(nil),           // 23: cairn.cluster.v1.InitResponse
+	(*JoinRequest)(nil),            // 24: cairn.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),           // 25: cairn.cluster.v1.JoinResponse
+	(*ConsentRequest)(nil),         // 26: cairn.cluster.v1.ConsentRequest
+	(*ConsentResponse)(nil),        // 27: cairn.cluster.v1.ConsentResponse
+	(*AnnounceRequest)(nil),        // 28: cairn.cluster.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),       // 29: cairn.cluster.v1.AnnounceResponse
+	(*StatusRequest)(nil),          // 30: cairn.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),         // 31: cairn.cluster.v1.StatusResponse
+	(*NodeEntry)(nil),              // 32: cairn.cluster.v1.NodeEntry
+	(*SupportEntry)(nil),           // 33: cairn.cluster.v1.SupportEntry
+	(*RangeEntry)(nil),             // 34: cairn.cluster.v1.RangeEntry
+	(*Lease)(nil),                  // 35: cairn.cluster.v1.Lease
+	(*ReplicaEntry)(nil),           // 36: cairn.cluster.v1.ReplicaEntry
+	(*NodeStatusRequest)(nil),      // 37: cairn.cluster.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),     // 38: cairn.cluster.v1.NodeStatusResponse
+	(*StoreMetrics)(nil),           // 39: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),          // 40: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),               // 41: cairn.cluster.v1.Progress
+	(*metapb.KeyspaceRecord)(nil),  // 42: cairn.meta.v1.KeyspaceRecord
+	(*metapb.RangeDescriptor)(nil), // 43: cairn.meta.v1.RangeDescriptor
+	(*metapb.NodeRecord)(nil),      // 44: cairn.meta.v1.NodeRecord
+	(metapb.ReplicaRole)(0),        // 45: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
 	3,  // 0: cairn.cluster.v1.CheckResponse.progress:type_name -> cairn.cluster.v1.CheckProgress
@@ -2921,64 +3035,67 @@ var file_api_clusterpb_cluster_proto_depIdxs = []int32{
 	5,  // 2: cairn.cluster.v1.CheckResponse.unseen:type_name -> cairn.cluster.v1.CheckUnseen
 	6,  // 3: cairn.cluster.v1.CheckResponse.summary:type_name -> cairn.cluster.v1.CheckSummary
 	0,  // 4: cairn.cluster.v1.CheckFinding.part:type_name -> cairn.cluster.v1.CheckPart
-	40, // 5: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
-	40, // 6: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
+	42, // 5: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
+	42, // 6: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
 	15, // 7: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
-	41, // 8: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	41, // 9: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	41, // 10: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	42, // 11: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	42, // 12: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	41, // 13: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	42, // 14: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	42, // 15: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	41, // 16: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	30, // 17: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
-	32, // 18: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	42, // 19: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	31, // 20: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
-	41, // 21: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 22: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	33, // 23: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
-	43, // 24: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	42, // 25: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	38, // 26: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	37, // 27: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
-	31, // 28: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
-	41, // 29: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	39, // 30: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	33, // 31: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
-	18, // 32: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	20, // 33: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	22, // 34: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	24, // 35: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	26, // 36: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	28, // 37: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	35, // 38: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	7,  // 39: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
-	9,  // 40: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
-	11, // 41: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
-	13, // 42: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
-	16, // 43: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
-	1,  // 44: cairn.cluster.v1.Cluster.Check:input_type -> cairn.cluster.v1.CheckRequest
-	19, // 45: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	21, // 46: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	23, // 47: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	25, // 48: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	27, // 49: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	29, // 50: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	36, // 51: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	8,  // 52: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
-	10, // 53: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
-	12, // 54: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
-	14, // 55: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
-	17, // 56: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
-	2,  // 57: cairn.cluster.v1.Cluster.Check:output_type -> cairn.cluster.v1.CheckResponse
-	45, // [45:58] is the sub-list for method output_type
-	32, // [32:45] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	43, // 8: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	43, // 9: cairn.cluster.v1.MergeRangeResponse.merged:type_name -> cairn.meta.v1.RangeDescriptor
+	43, // 10: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	43, // 11: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	44, // 12: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	44, // 13: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	43, // 14: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	44, // 15: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	44, // 16: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	43, // 17: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	32, // 18: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
+	34, // 19: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
+	44, // 20: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	33, // 21: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
+	43, // 22: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	36, // 23: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
+	35, // 24: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
+	45, // 25: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	44, // 26: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	40, // 27: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	39, // 28: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	33, // 29: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
+	43, // 30: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	41, // 31: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	35, // 32: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
+	20, // 33: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	22, // 34: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	24, // 35: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	26, // 36: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	28, // 37: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	30, // 38: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	37, // 39: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	7,  // 40: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
+	9,  // 41: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
+	11, // 42: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
+	13, // 43: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
+	16, // 44: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
+	1,  // 45: cairn.cluster.v1.Cluster.Check:input_type -> cairn.cluster.v1.CheckRequest
+	17, // 46: cairn.cluster.v1.Cluster.MergeRange:input_type -> cairn.cluster.v1.MergeRangeRequest
+	21, // 47: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	23, // 48: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	25, // 49: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	27, // 50: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	29, // 51: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	31, // 52: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	38, // 53: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	8,  // 54: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
+	10, // 55: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
+	12, // 56: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
+	14, // 57: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
+	19, // 58: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
+	2,  // 59: cairn.cluster.v1.Cluster.Check:output_type -> cairn.cluster.v1.CheckResponse
+	18, // 60: cairn.cluster.v1.Cluster.MergeRange:output_type -> cairn.cluster.v1.MergeRangeResponse
+	47, // [47:61] is the sub-list for method output_type
+	33, // [33:47] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -2998,7 +3115,7 @@ func file_api_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   39,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

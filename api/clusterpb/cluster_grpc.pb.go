@@ -34,6 +34,7 @@ const (
 	Cluster_ListRanges_FullMethodName     = "/cairn.cluster.v1.Cluster/ListRanges"
 	Cluster_SplitRange_FullMethodName     = "/cairn.cluster.v1.Cluster/SplitRange"
 	Cluster_Check_FullMethodName          = "/cairn.cluster.v1.Cluster/Check"
+	Cluster_MergeRange_FullMethodName     = "/cairn.cluster.v1.Cluster/MergeRange"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -66,6 +67,8 @@ type ClusterClient interface {
 	// Check looks whether keyspaces are covered exactly once, the index agrees with the ranges, and the replicas with each other. It
 	// says how far it is, what it found as it finds it, and last what it looked at.
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CheckResponse], error)
+	// MergeRange has the range that holds a key take over its right neighbour.
+	MergeRange(ctx context.Context, in *MergeRangeRequest, opts ...grpc.CallOption) (*MergeRangeResponse, error)
 }
 
 type clusterClient struct {
@@ -215,6 +218,16 @@ func (c *clusterClient) Check(ctx context.Context, in *CheckRequest, opts ...grp
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Cluster_CheckClient = grpc.ServerStreamingClient[CheckResponse]
 
+func (c *clusterClient) MergeRange(ctx context.Context, in *MergeRangeRequest, opts ...grpc.CallOption) (*MergeRangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MergeRangeResponse)
+	err := c.cc.Invoke(ctx, Cluster_MergeRange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -245,6 +258,8 @@ type ClusterServer interface {
 	// Check looks whether keyspaces are covered exactly once, the index agrees with the ranges, and the replicas with each other. It
 	// says how far it is, what it found as it finds it, and last what it looked at.
 	Check(*CheckRequest, grpc.ServerStreamingServer[CheckResponse]) error
+	// MergeRange has the range that holds a key take over its right neighbour.
+	MergeRange(context.Context, *MergeRangeRequest) (*MergeRangeResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -293,6 +308,9 @@ func (UnimplementedClusterServer) SplitRange(context.Context, *SplitRangeRequest
 }
 func (UnimplementedClusterServer) Check(*CheckRequest, grpc.ServerStreamingServer[CheckResponse]) error {
 	return status.Error(codes.Unimplemented, "method Check not implemented")
+}
+func (UnimplementedClusterServer) MergeRange(context.Context, *MergeRangeRequest) (*MergeRangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MergeRange not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -542,6 +560,24 @@ func _Cluster_Check_Handler(srv interface{}, stream grpc.ServerStream) error {
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type Cluster_CheckServer = grpc.ServerStreamingServer[CheckResponse]
 
+func _Cluster_MergeRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MergeRangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).MergeRange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_MergeRange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).MergeRange(ctx, req.(*MergeRangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -596,6 +632,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SplitRange",
 			Handler:    _Cluster_SplitRange_Handler,
+		},
+		{
+			MethodName: "MergeRange",
+			Handler:    _Cluster_MergeRange_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{

@@ -35,7 +35,7 @@ func newChecksums() *checksums {
 func (d *Dispatcher) Checksum(ctx context.Context, node base.NodeID, id base.RangeID, req *rangepb.ChecksumRequest) (*rangepb.ChecksumResponse, error) {
 	if node == d.cfg.Node {
 		if !d.cfg.Store.Has(id) {
-			return nil, &base.RangeMoved{Range: id, Descriptors: d.routes.known(id)}
+			return nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id)}
 		}
 		return d.checksumHere(ctx, id, d.deadline(ctx), req)
 	}

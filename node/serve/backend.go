@@ -35,6 +35,8 @@ type Backend interface {
 	SplitRange(ctx context.Context, keyspace string, key []byte, dryRun bool) (left, right *metapb.RangeDescriptor, err error)
 	// Check looks whether the cluster is what it must be; status is what all nodes say, and send is called with what is found.
 	Check(ctx context.Context, req *clusterpb.CheckRequest, status func(context.Context) *clusterpb.StatusResponse, send func(*clusterpb.CheckResponse) error) error
+	// MergeRange has the range that holds a key take over its right neighbour; dryRun only says what would become of them.
+	MergeRange(ctx context.Context, keyspace string, key []byte, dryRun bool) (*metapb.RangeDescriptor, error)
 
 	// Identity is this node. ClusterID is 0 before the node is part of a cluster.
 	Identity() Identity

@@ -68,6 +68,9 @@ func (b *fakeBackend) SplitRange(context.Context, string, []byte, bool) (*metapb
 func (b *fakeBackend) Check(context.Context, *clusterpb.CheckRequest, func(context.Context) *clusterpb.StatusResponse, func(*clusterpb.CheckResponse) error) error {
 	return b.err
 }
+func (b *fakeBackend) MergeRange(context.Context, string, []byte, bool) (*metapb.RangeDescriptor, error) {
+	return nil, b.err
+}
 
 func (b *fakeBackend) Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
 	b.mu.Lock()
