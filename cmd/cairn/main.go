@@ -95,7 +95,14 @@ configuration, kept by the database's own nodes. Clients of etcd v3 can use it a
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		// Nothing is done without a verb; cobra shows the help.
-		PersistentPreRun: func(*cobra.Command, []string) { *understood = true },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			// Cobra looks at these after this hook; what they find is wrong with the command line.
+			if err := errors.Join(c.ValidateRequiredFlags(), c.ValidateFlagGroups()); err != nil {
+				return &usageError{[]error{fmt.Errorf("%w: see %s --help", err, c.CommandPath())}}
+			}
+			*understood = true
+			return nil
+		},
 	}
 	root.SetOut(e.out)
 	root.SetErr(e.err)
