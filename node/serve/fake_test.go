@@ -39,6 +39,7 @@ type fakeBackend struct {
 	keys     [][]byte
 	readTxns int
 	reads    []*pb.RangeRequest
+	spaces   []base.KeyspaceID // that were read
 }
 
 const fakeRevision = 42
@@ -88,7 +89,7 @@ func (b *fakeBackend) Range(_ context.Context, ks base.KeyspaceID, req *pb.Range
 		return nil, b.err
 	}
 	b.mu.Lock()
-	b.reads = append(b.reads, proto.CloneOf(req))
+	b.reads, b.spaces = append(b.reads, proto.CloneOf(req)), append(b.spaces, ks)
 	b.mu.Unlock()
 	kvs := b.kvs
 	if ks == base.KeyspaceSys {
