@@ -2029,6 +2029,7 @@ type RangeEntry struct {
 	Term          uint64                  `protobuf:"varint,5,opt,name=term,proto3" json:"term,omitempty"`
 	Replicas      []*ReplicaEntry         `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	Lease         *Lease                  `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"` // of the leader, as it said itself
+	Rate          float64                 `protobuf:"fixed64,8,opt,name=rate,proto3" json:"rate,omitempty"` // of requests per second that the leader serves, as it said itself
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2110,6 +2111,13 @@ func (x *RangeEntry) GetLease() *Lease {
 		return x.Lease
 	}
 	return nil
+}
+
+func (x *RangeEntry) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
 }
 
 // Lease is how long a leader may answer reads alone, if nothing prolongs it.
@@ -2387,6 +2395,9 @@ type StoreMetrics struct {
 	LeadersResting     uint64                 `protobuf:"varint,13,opt,name=leaders_resting,json=leadersResting,proto3" json:"leaders_resting,omitempty"` // of these, idle
 	FramesSent         uint64                 `protobuf:"varint,14,opt,name=frames_sent,json=framesSent,proto3" json:"frames_sent,omitempty"`             // to other nodes, of all classes
 	LeasesLost         uint64                 `protobuf:"varint,15,opt,name=leases_lost,json=leasesLost,proto3" json:"leases_lost,omitempty"`             // how often another node's support for this one ran out
+	SplitsSize         uint64                 `protobuf:"varint,16,opt,name=splits_size,json=splitsSize,proto3" json:"splits_size,omitempty"`             // of ranges, that this node had done because of their size
+	SplitsLoad         uint64                 `protobuf:"varint,17,opt,name=splits_load,json=splitsLoad,proto3" json:"splits_load,omitempty"`             // because of their load
+	SplitsHand         uint64                 `protobuf:"varint,18,opt,name=splits_hand,json=splitsHand,proto3" json:"splits_hand,omitempty"`             // because somebody asked it to
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -2526,6 +2537,27 @@ func (x *StoreMetrics) GetLeasesLost() uint64 {
 	return 0
 }
 
+func (x *StoreMetrics) GetSplitsSize() uint64 {
+	if x != nil {
+		return x.SplitsSize
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetSplitsLoad() uint64 {
+	if x != nil {
+		return x.SplitsLoad
+	}
+	return 0
+}
+
+func (x *StoreMetrics) GetSplitsHand() uint64 {
+	if x != nil {
+		return x.SplitsHand
+	}
+	return 0
+}
+
 type ReplicaStatus struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
@@ -2540,6 +2572,7 @@ type ReplicaStatus struct {
 	Progress      []*Progress             `protobuf:"bytes,10,rep,name=progress,proto3" json:"progress,omitempty"` // on the leader only
 	Revision      int64                   `protobuf:"varint,11,opt,name=revision,proto3" json:"revision,omitempty"`
 	Lease         *Lease                  `protobuf:"bytes,12,opt,name=lease,proto3" json:"lease,omitempty"` // on the leader only
+	Rate          float64                 `protobuf:"fixed64,13,opt,name=rate,proto3" json:"rate,omitempty"` // requests per second that are served here, forgetting within seconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2656,6 +2689,13 @@ func (x *ReplicaStatus) GetLease() *Lease {
 		return x.Lease
 	}
 	return nil
+}
+
+func (x *ReplicaStatus) GetRate() float64 {
+	if x != nil {
+		return x.Rate
+	}
+	return 0
 }
 
 type Progress struct {
@@ -2863,7 +2903,7 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\bpromised\x18\x03 \x01(\bR\bpromised\x12+\n" +
 	"\x11token_incarnation\x18\x04 \x01(\x04R\x10tokenIncarnation\x12\x1f\n" +
 	"\vtoken_epoch\x18\x05 \x01(\x04R\n" +
-	"tokenEpoch\"\xaf\x02\n" +
+	"tokenEpoch\"\xc3\x02\n" +
 	"\n" +
 	"RangeEntry\x12>\n" +
 	"\n" +
@@ -2875,7 +2915,8 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x0eleader_replica\x18\x04 \x01(\x04R\rleaderReplica\x12\x12\n" +
 	"\x04term\x18\x05 \x01(\x04R\x04term\x12:\n" +
 	"\breplicas\x18\x06 \x03(\v2\x1e.cairn.cluster.v1.ReplicaEntryR\breplicas\x12-\n" +
-	"\x05lease\x18\a \x01(\v2\x17.cairn.cluster.v1.LeaseR\x05lease\"b\n" +
+	"\x05lease\x18\a \x01(\v2\x17.cairn.cluster.v1.LeaseR\x05lease\x12\x12\n" +
+	"\x04rate\x18\b \x01(\x01R\x04rate\"b\n" +
 	"\x05Lease\x12\x1f\n" +
 	"\vleft_micros\x18\x01 \x01(\x03R\n" +
 	"leftMicros\x12\x1e\n" +
@@ -2896,7 +2937,7 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x04node\x12;\n" +
 	"\breplicas\x18\x02 \x03(\v2\x1f.cairn.cluster.v1.ReplicaStatusR\breplicas\x124\n" +
 	"\x05store\x18\x03 \x01(\v2\x1e.cairn.cluster.v1.StoreMetricsR\x05store\x12:\n" +
-	"\bsupports\x18\x04 \x03(\v2\x1e.cairn.cluster.v1.SupportEntryR\bsupports\"\xaa\x04\n" +
+	"\bsupports\x18\x04 \x03(\v2\x1e.cairn.cluster.v1.SupportEntryR\bsupports\"\x8d\x05\n" +
 	"\fStoreMetrics\x12\x14\n" +
 	"\x05syncs\x18\x01 \x01(\x04R\x05syncs\x12#\n" +
 	"\rbytes_written\x18\x02 \x01(\x04R\fbytesWritten\x12\x1d\n" +
@@ -2916,7 +2957,13 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\vframes_sent\x18\x0e \x01(\x04R\n" +
 	"framesSent\x12\x1f\n" +
 	"\vleases_lost\x18\x0f \x01(\x04R\n" +
-	"leasesLost\"\xb6\x03\n" +
+	"leasesLost\x12\x1f\n" +
+	"\vsplits_size\x18\x10 \x01(\x04R\n" +
+	"splitsSize\x12\x1f\n" +
+	"\vsplits_load\x18\x11 \x01(\x04R\n" +
+	"splitsLoad\x12\x1f\n" +
+	"\vsplits_hand\x18\x12 \x01(\x04R\n" +
+	"splitsHand\"\xca\x03\n" +
 	"\rReplicaStatus\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
@@ -2935,7 +2982,8 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\bprogress\x18\n" +
 	" \x03(\v2\x1a.cairn.cluster.v1.ProgressR\bprogress\x12\x1a\n" +
 	"\brevision\x18\v \x01(\x03R\brevision\x12-\n" +
-	"\x05lease\x18\f \x01(\v2\x17.cairn.cluster.v1.LeaseR\x05lease\"m\n" +
+	"\x05lease\x18\f \x01(\v2\x17.cairn.cluster.v1.LeaseR\x05lease\x12\x12\n" +
+	"\x04rate\x18\r \x01(\x01R\x04rate\"m\n" +
 	"\bProgress\x12\x1d\n" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x14\n" +

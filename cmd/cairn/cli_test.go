@@ -182,7 +182,7 @@ func sampleStatus() *clusterpb.StatusResponse {
 		Ranges: []*clusterpb.RangeEntry{
 			{
 				Descriptor_: &metapb.RangeDescriptor{RangeId: 4, KeyspaceId: 4, Generation: 7}, Keyspace: "default",
-				LeaderNode: 1, LeaderReplica: 1, Term: 9, Lease: &clusterpb.Lease{LeftMicros: 243_100, Supporters: []uint64{2}, Resting: true},
+				LeaderNode: 1, LeaderReplica: 1, Term: 9, Lease: &clusterpb.Lease{LeftMicros: 243_100, Supporters: []uint64{2}, Resting: true}, Rate: 1234.56,
 				Replicas: []*clusterpb.ReplicaEntry{
 					{Node: 1, Replica: 1, Role: voter, Match: 120, Applied: 119, Reachable: true},
 					{Node: 2, Replica: 2, Role: learner, Match: 118, Applied: 100, Reachable: true},

@@ -77,5 +77,6 @@ func storeCounters(m *clusterpb.StoreMetrics) []counter {
 		{"leaders", m.GetLeaders()}, {"leaders_resting", m.GetLeadersResting()}, {"frames_sent", m.GetFramesSent()},
 		{"leases_lost", m.GetLeasesLost()},
 		{"snapshots_installed", m.GetSnapshotsInstalled()}, {"snapshots_resumed", m.GetSnapshotsResumed()},
+		{"splits_size", m.GetSplitsSize()}, {"splits_load", m.GetSplitsLoad()}, {"splits_hand", m.GetSplitsHand()},
 	}
 }

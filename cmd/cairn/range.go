@@ -72,7 +72,7 @@ func newRangeSplit(e env) *cobra.Command {
 		Use:   "split",
 		Short: "Cut a range in two at a key",
 		Long: `Cut the range of a sharded keyspace that holds a key in two. The key becomes the first of the right part. Requests go
-on meanwhile. Ranges are cut by themselves as they grow: by hand it is done before a load that is known to come.`,
+on meanwhile. Ranges are cut by themselves as they grow or get hot: by hand it is done before a load that is known to come.`,
 		Example: `  cairn range split --keyspace shards --key m
   cairn range split --keyspace shards --key m --dry-run`,
 		Args: cobra.NoArgs,

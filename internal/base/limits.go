@@ -111,6 +111,37 @@ const (
 	// SizeInterval is how often a node looks at the sizes of the ranges that were written to.
 	SizeInterval = 5 * time.Second
 
+	// SplitQPS is the rate of requests above which a range is cut in two: a quarter of the puts of one range that two cores were
+	// measured at (docs/performance.md). A range with less gains nothing by a second log.
+	SplitQPS = 2500
+
+	// LoadHalfLife is after how long a request counts half in its range's rate: a second of thrice a rate moves it by a quarter.
+	LoadHalfLife = 5 * time.Second
+	// LoadInterval is how often a node looks at the rates of the ranges that are in use.
+	LoadInterval = time.Second
+	// LoadIdle is the rate, in requests per second, below which a range is not in use and no longer measured: a single request is
+	// forgotten after four half-lives, which is when its replica goes cold.
+	LoadIdle = 0.01
+	// LoadSettle is how long a range is measured before it can be found hot, from its last split or change of leader on, and
+	// LoadWindow how long it must then be hot without a pause: a peak of seconds cuts nothing, and halves are not cut again
+	// before they were seen to be hot themselves.
+	LoadSettle = 5 * time.Second
+	LoadWindow = 5 * time.Second
+	// LoadTouchesPerSecond bounds the requests of a hot range whose keys are looked at: some microseconds of work each second.
+	LoadTouchesPerSecond = 100
+	// LoadTouches is how many of them a decision needs at least; half of them must have come after the key that is chosen. Then a
+	// share of a half is known within 0.07 (one standard deviation of 50).
+	LoadTouches = 100
+	// LoadCandidates is how many keys are tried as the place of a cut: the best of 32 random ones lies within 3 % of the middle.
+	LoadCandidates = 32
+	// LoadKeyBytes bounds what is kept of a key: a cut may lie between two keys. With LoadCandidates it is 16 KiB for a range.
+	LoadKeyBytes = 512
+	// LoadShare is how much of a range's load its busier half may keep: a cut that takes less than a quarter away is not worth a
+	// range.
+	LoadShare = 0.75
+	// LoadAcrossWeight is what a read counts in each half that it touches both of: such a read looks at each range twice.
+	LoadAcrossWeight = 2
+
 	// EarlyVotes bounds the candidates' questions that one loop keeps of ranges that it does not have yet: one for each range that
 	// was cut off another within the last second.
 	EarlyVotes = 1024

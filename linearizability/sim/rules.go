@@ -36,7 +36,8 @@ type rules struct {
 	placed  map[keyspaceData]int64  // where each command was last applied
 	offset  map[base.RangeID]int64  // from a range's indexes to places in its keyspace: one that was cut off goes on behind the split
 	tiling  *tiling
-	ends    []rangeIndex // of logs that were cut in this pass
+	refused map[uint64]bool // the puts that a range refused where it applied them, for their keys were not its own, or it was frozen
+	ends    []rangeIndex    // of logs that were cut in this pass
 	holders map[base.RangeID]base.NodeID
 	without map[nodeRange]without
 }
@@ -92,7 +93,7 @@ func newRules(w *world) *rules {
 		w: w, leaders: make(map[rangeTerm]base.NodeID), entries: make(map[rangeIndex]entrySum), sums: make(map[rangeIndex]uint64),
 		owners: make(map[rangeReplica]base.NodeID), buried: make(map[nodeRange]base.ReplicaID), moved: make(map[base.RangeID]movedAt),
 		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64), placed: make(map[keyspaceData]int64), offset: make(map[base.RangeID]int64),
-		holders: make(map[base.RangeID]base.NodeID), without: make(map[nodeRange]without),
+		refused: make(map[uint64]bool), holders: make(map[base.RangeID]base.NodeID), without: make(map[nodeRange]without),
 	}
 }
 
@@ -318,10 +319,15 @@ func (r *rules) once(id base.RangeID, e *raftpb.Entry) {
 	if s := cmd.GetSplit(); s != nil {
 		r.offset[base.RangeID(s.RightRangeId)] = place - apply.InitialIndex
 	}
+	if m := cmd.GetMerge(); m != nil {
+		// What comes behind the merge comes behind all that the right one did. (If it is refused, places are left out.)
+		right := base.RangeID(m.Right.Descriptor_.RangeId)
+		r.offset[id] = max(r.offset[id], r.offset[right]+int64(r.newest[right])-int64(e.GetIndex()))
+	}
 	if cmd.GetPut() == nil {
 		return
 	}
-	if first, ok := r.puts[at]; ok {
+	if first, ok := r.puts[at]; ok && !r.refused[at.sum] {
 		r.w.violate("carried out once", "the put that %s applied at %d is in its log again at %d", id, first, e.GetIndex())
 	}
 	r.puts[at] = e.GetIndex()
@@ -331,8 +337,8 @@ func (r *rules) once(id base.RangeID, e *raftpb.Entry) {
 const calm = 2 * time.Second
 
 func (r *rules) quorum(p *process, id base.RangeID, e *raftpb.Entry) {
-	if m := r.moved[id]; m.generation > 1 && r.w.now-m.at < calm {
-		return
+	if m := r.moved[id]; m.generation > 1 && r.w.now-m.at < calm || r.w.merged[id] {
+		return // or its log is gone, where its keys are another's
 	}
 	st, ok := p.hand.Status(id)
 	if !ok || st.Descriptor == nil || desc.Joint(st.Descriptor) || st.Descriptor.Generation < r.moved[id].generation {

@@ -65,8 +65,8 @@ func (c *cluster) refused(says string, args ...string) {
 	}
 }
 
-// ranges are the ids of a keyspace's ranges as the index has them.
-func (c *cluster) ranges(keyspace string) (starts []string) {
+// starts are the first keys of a keyspace's ranges, as the index has them.
+func (c *cluster) starts(keyspace string) (starts []string) {
 	c.t.Helper()
 	var list []struct {
 		Start string `json:"start"`
@@ -153,7 +153,7 @@ func (c *cluster) badKeyspaces(cl *clientv3.Client) {
 	if _, err := cl.Get(in(t, "nope"), "a"); grpcstatus.Code(unwrap(err)) != codes.NotFound && (err == nil || !strings.Contains(err.Error(), "no keyspace nope")) {
 		t.Errorf("a request to a keyspace that there is not: %v", err)
 	}
-	if got := strings.Join(c.ranges("shards"), ","); got != ",g,p" {
+	if got := strings.Join(c.starts("shards"), ","); got != ",g,p" {
 		t.Errorf("the ranges begin at %s", got)
 	}
 	// The same key at once from several nodes: one cuts, and the others say that it is so already.
@@ -177,7 +177,7 @@ func (c *cluster) badKeyspaces(cl *clientv3.Client) {
 		t.Errorf("%d of six splits at one key were made", won)
 	}
 	c.eventually(10*time.Second, func() error {
-		if got := strings.Join(c.ranges("shards"), ","); got != ",g,k,p" {
+		if got := strings.Join(c.starts("shards"), ","); got != ",g,k,p" {
 			return fmt.Errorf("the ranges begin at %s", got)
 		}
 		return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -47,6 +48,8 @@ type Config struct {
 // goroutine.
 type Manager struct {
 	cfg Config
+
+	splits atomic.Uint64 // that somebody asked for, since the node was started
 
 	mu    sync.Mutex
 	names map[string]known

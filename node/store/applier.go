@@ -135,6 +135,9 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 			if r.publish() {
 				a.s.compactor.signal()
 			}
+			if n := len(a.results[i].Outcomes); n > 0 {
+				a.s.carriedOut(queue[i].Range, r, queue[i].Entries, n)
+			}
 			a.s.cfg.OnApplied(queue[i].Range)
 		}
 	}
