@@ -256,6 +256,29 @@ const (
 	StatusTimeout = 2 * time.Second
 	StatusFanout  = 32
 
+	// ChecksumPageBytes is how much one request to hash a replica's data reads: a fraction of a second's work, and so far below
+	// RequestTimeout. ChecksumBytesPerSecond bounds what a node reads for it, all together: half of what it may send of snapshots, for
+	// it is never urgent; ChecksumsAtOnce how many it reads at once.
+	ChecksumPageBytes      = 4 << 20
+	ChecksumBytesPerSecond = 32 << 20
+	ChecksumsAtOnce        = 2
+
+	// CheckRanges is how many ranges a check compares at once: each of their nodes is asked for as many pages.
+	CheckRanges = 4
+	// CheckAsks bounds the questions that a check has under way while it looks at the ranges' descriptors.
+	CheckAsks = 16
+	// CheckIndexPage bounds the entries of the index that are read at once, some hundred bytes each.
+	CheckIndexPage = 1000
+	// CheckLooks is how often a difference is looked at before it is called wrong, and CheckLookPause the time between: the index
+	// follows a range within moments, and within seconds if the range's leader fails meanwhile.
+	CheckLooks     = 6
+	CheckLookPause = time.Second
+	// CheckProbeTimeout bounds one question of how a range is: more than an election.
+	CheckProbeTimeout = 3 * time.Second
+	// CheckTries bounds how often a question of a check is asked again, and how often a range is begun again that was compacted,
+	// split or moved while it was compared.
+	CheckTries = 8
+
 	// MaxReplicas bounds the replicas of one range: five voters, and room for learners that come in.
 	MaxReplicas = 9
 	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: a fraction of

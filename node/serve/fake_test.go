@@ -39,6 +39,7 @@ type fakeBackend struct {
 	keys     [][]byte
 	readTxns int
 	reads    []*pb.RangeRequest
+	spaces   []base.KeyspaceID // that were read
 }
 
 const fakeRevision = 42
@@ -65,6 +66,9 @@ func (b *fakeBackend) SplitRange(context.Context, string, []byte, bool) (*metapb
 	return nil, nil, b.err
 }
 
+func (b *fakeBackend) Check(context.Context, *clusterpb.CheckRequest, func(context.Context) *clusterpb.StatusResponse, func(*clusterpb.CheckResponse) error) error {
+	return b.err
+}
 func (b *fakeBackend) MergeRange(context.Context, string, []byte, bool) (*metapb.RangeDescriptor, error) {
 	return nil, b.err
 }
@@ -85,7 +89,7 @@ func (b *fakeBackend) Range(_ context.Context, ks base.KeyspaceID, req *pb.Range
 		return nil, b.err
 	}
 	b.mu.Lock()
-	b.reads = append(b.reads, proto.CloneOf(req))
+	b.reads, b.spaces = append(b.reads, proto.CloneOf(req)), append(b.spaces, ks)
 	b.mu.Unlock()
 	kvs := b.kvs
 	if ks == base.KeyspaceSys {
