@@ -24,6 +24,67 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type FailureKind int32
+
+const (
+	FailureKind_FAILURE_KIND_UNSPECIFIED    FailureKind = 0 // as AMBIGUOUS: so is a kind that the reader does not know
+	FailureKind_FAILURE_KIND_AMBIGUOUS      FailureKind = 1 // the request may or may not have been carried out, and may still be
+	FailureKind_FAILURE_KIND_NOT_DONE       FailureKind = 2 // it certainly was not, and may be if it is sent again
+	FailureKind_FAILURE_KIND_THROTTLED      FailureKind = 3 // the same, but not before a while
+	FailureKind_FAILURE_KIND_REFUSED        FailureKind = 4 // it certainly was not, and will not be as it stands
+	FailureKind_FAILURE_KIND_SEVERAL_RANGES FailureKind = 5 // refused: its keys must lie in one range
+	FailureKind_FAILURE_KIND_NO_KEYSPACE    FailureKind = 6 // refused: there is none of that name
+)
+
+// Enum value maps for FailureKind.
+var (
+	FailureKind_name = map[int32]string{
+		0: "FAILURE_KIND_UNSPECIFIED",
+		1: "FAILURE_KIND_AMBIGUOUS",
+		2: "FAILURE_KIND_NOT_DONE",
+		3: "FAILURE_KIND_THROTTLED",
+		4: "FAILURE_KIND_REFUSED",
+		5: "FAILURE_KIND_SEVERAL_RANGES",
+		6: "FAILURE_KIND_NO_KEYSPACE",
+	}
+	FailureKind_value = map[string]int32{
+		"FAILURE_KIND_UNSPECIFIED":    0,
+		"FAILURE_KIND_AMBIGUOUS":      1,
+		"FAILURE_KIND_NOT_DONE":       2,
+		"FAILURE_KIND_THROTTLED":      3,
+		"FAILURE_KIND_REFUSED":        4,
+		"FAILURE_KIND_SEVERAL_RANGES": 5,
+		"FAILURE_KIND_NO_KEYSPACE":    6,
+	}
+)
+
+func (x FailureKind) Enum() *FailureKind {
+	p := new(FailureKind)
+	*p = x
+	return p
+}
+
+func (x FailureKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_clusterpb_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (FailureKind) Type() protoreflect.EnumType {
+	return &file_api_clusterpb_cluster_proto_enumTypes[0]
+}
+
+func (x FailureKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureKind.Descriptor instead.
+func (FailureKind) EnumDescriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+}
+
 type CreateKeyspaceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -2042,6 +2103,206 @@ func (x *Progress) GetRecent() bool {
 	return false
 }
 
+// Route is what a node tells Cairn's own client beside an answer, in the trailer `cairn-route-bin`: where it should have gone.
+// Only a request that says what its sender knew (metadata `cairn-route`) is told so, and only if that was not the newest.
+type Route struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	KeyspaceId    uint64                  `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	Range         *metapb.RangeDescriptor `protobuf:"bytes,2,opt,name=range,proto3" json:"range,omitempty"`                              // that holds the request's first key, as far as this node knows; unset: it does not
+	LeaderNode    uint64                  `protobuf:"varint,3,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"` // of that range; 0: this node knows none
+	Leads         bool                    `protobuf:"varint,4,opt,name=leads,proto3" json:"leads,omitempty"`                             // it is this node: what it says of the range is so
+	Nodes         []*NodeAddress          `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`                              // of the range's replicas
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *Route) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *Route) GetRange() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *Route) GetLeaderNode() uint64 {
+	if x != nil {
+		return x.LeaderNode
+	}
+	return 0
+}
+
+func (x *Route) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *Route) GetNodes() []*NodeAddress {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type NodeAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeAddress) Reset() {
+	*x = NodeAddress{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeAddress) ProtoMessage() {}
+
+func (x *NodeAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
+func (*NodeAddress) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *NodeAddress) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *NodeAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// Failure is attached to the status of a failed request of Cairn's own client: gRPC's codes do not say whether a write that
+// failed may have happened.
+type Failure struct {
+	state            protoimpl.MessageState    `protogen:"open.v1"`
+	Kind             FailureKind               `protobuf:"varint,1,opt,name=kind,proto3,enum=cairn.cluster.v1.FailureKind" json:"kind,omitempty"`
+	RetryAfterMicros uint64                    `protobuf:"varint,2,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"` // THROTTLED
+	Ranges           []*metapb.RangeDescriptor `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`                                                // SEVERAL_RANGES: that of the first key, and what is known behind it
+	Keyspace         string                    `protobuf:"bytes,4,opt,name=keyspace,proto3" json:"keyspace,omitempty"`                                            // NO_KEYSPACE
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Failure) Reset() {
+	*x = Failure{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failure) ProtoMessage() {}
+
+func (x *Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
+func (*Failure) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Failure) GetKind() FailureKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FailureKind_FAILURE_KIND_UNSPECIFIED
+}
+
+func (x *Failure) GetRetryAfterMicros() uint64 {
+	if x != nil {
+		return x.RetryAfterMicros
+	}
+	return 0
+}
+
+func (x *Failure) GetRanges() []*metapb.RangeDescriptor {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Failure) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
 var File_api_clusterpb_cluster_proto protoreflect.FileDescriptor
 
 const file_api_clusterpb_cluster_proto_rawDesc = "" +
@@ -2210,7 +2471,31 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
-	"\x06recent\x18\x04 \x01(\bR\x06recent2\x8b\b\n" +
+	"\x06recent\x18\x04 \x01(\bR\x06recent\"\xca\x01\n" +
+	"\x05Route\x12\x1f\n" +
+	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
+	"keyspaceId\x124\n" +
+	"\x05range\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05range\x12\x1f\n" +
+	"\vleader_node\x18\x03 \x01(\x04R\n" +
+	"leaderNode\x12\x14\n" +
+	"\x05leads\x18\x04 \x01(\bR\x05leads\x123\n" +
+	"\x05nodes\x18\x05 \x03(\v2\x1d.cairn.cluster.v1.NodeAddressR\x05nodes\"@\n" +
+	"\vNodeAddress\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xbe\x01\n" +
+	"\aFailure\x121\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1d.cairn.cluster.v1.FailureKindR\x04kind\x12,\n" +
+	"\x12retry_after_micros\x18\x02 \x01(\x04R\x10retryAfterMicros\x126\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x06ranges\x12\x1a\n" +
+	"\bkeyspace\x18\x04 \x01(\tR\bkeyspace*\xd7\x01\n" +
+	"\vFailureKind\x12\x1c\n" +
+	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16FAILURE_KIND_AMBIGUOUS\x10\x01\x12\x19\n" +
+	"\x15FAILURE_KIND_NOT_DONE\x10\x02\x12\x1a\n" +
+	"\x16FAILURE_KIND_THROTTLED\x10\x03\x12\x18\n" +
+	"\x14FAILURE_KIND_REFUSED\x10\x04\x12\x1f\n" +
+	"\x1bFAILURE_KIND_SEVERAL_RANGES\x10\x05\x12\x1c\n" +
+	"\x18FAILURE_KIND_NO_KEYSPACE\x10\x062\x8b\b\n" +
 	"\aCluster\x12Q\n" +
 	"\bIdentity\x12!.cairn.cluster.v1.IdentityRequest\x1a\".cairn.cluster.v1.IdentityResponse\x12E\n" +
 	"\x04Init\x12\x1d.cairn.cluster.v1.InitRequest\x1a\x1e.cairn.cluster.v1.InitResponse\x12E\n" +
@@ -2240,103 +2525,112 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_api_clusterpb_cluster_proto_rawDescData
 }
 
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
+var file_api_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
-	(*CreateKeyspaceRequest)(nil),  // 0: cairn.cluster.v1.CreateKeyspaceRequest
-	(*CreateKeyspaceResponse)(nil), // 1: cairn.cluster.v1.CreateKeyspaceResponse
-	(*DropKeyspaceRequest)(nil),    // 2: cairn.cluster.v1.DropKeyspaceRequest
-	(*DropKeyspaceResponse)(nil),   // 3: cairn.cluster.v1.DropKeyspaceResponse
-	(*ListKeyspacesRequest)(nil),   // 4: cairn.cluster.v1.ListKeyspacesRequest
-	(*ListKeyspacesResponse)(nil),  // 5: cairn.cluster.v1.ListKeyspacesResponse
-	(*ListRangesRequest)(nil),      // 6: cairn.cluster.v1.ListRangesRequest
-	(*ListRangesResponse)(nil),     // 7: cairn.cluster.v1.ListRangesResponse
-	(*IndexedRange)(nil),           // 8: cairn.cluster.v1.IndexedRange
-	(*SplitRangeRequest)(nil),      // 9: cairn.cluster.v1.SplitRangeRequest
-	(*SplitRangeResponse)(nil),     // 10: cairn.cluster.v1.SplitRangeResponse
-	(*IdentityRequest)(nil),        // 11: cairn.cluster.v1.IdentityRequest
-	(*IdentityResponse)(nil),       // 12: cairn.cluster.v1.IdentityResponse
-	(*InitRequest)(nil),            // 13: cairn.cluster.v1.InitRequest
-	(*InitResponse)(nil),           // 14: cairn.cluster.v1.InitResponse
-	(*JoinRequest)(nil),            // 15: cairn.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),           // 16: cairn.cluster.v1.JoinResponse
-	(*ConsentRequest)(nil),         // 17: cairn.cluster.v1.ConsentRequest
-	(*ConsentResponse)(nil),        // 18: cairn.cluster.v1.ConsentResponse
-	(*AnnounceRequest)(nil),        // 19: cairn.cluster.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),       // 20: cairn.cluster.v1.AnnounceResponse
-	(*StatusRequest)(nil),          // 21: cairn.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),         // 22: cairn.cluster.v1.StatusResponse
-	(*NodeEntry)(nil),              // 23: cairn.cluster.v1.NodeEntry
-	(*SupportEntry)(nil),           // 24: cairn.cluster.v1.SupportEntry
-	(*RangeEntry)(nil),             // 25: cairn.cluster.v1.RangeEntry
-	(*Lease)(nil),                  // 26: cairn.cluster.v1.Lease
-	(*ReplicaEntry)(nil),           // 27: cairn.cluster.v1.ReplicaEntry
-	(*NodeStatusRequest)(nil),      // 28: cairn.cluster.v1.NodeStatusRequest
-	(*NodeStatusResponse)(nil),     // 29: cairn.cluster.v1.NodeStatusResponse
-	(*StoreMetrics)(nil),           // 30: cairn.cluster.v1.StoreMetrics
-	(*ReplicaStatus)(nil),          // 31: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 32: cairn.cluster.v1.Progress
-	(*metapb.KeyspaceRecord)(nil),  // 33: cairn.meta.v1.KeyspaceRecord
-	(*metapb.RangeDescriptor)(nil), // 34: cairn.meta.v1.RangeDescriptor
-	(*metapb.NodeRecord)(nil),      // 35: cairn.meta.v1.NodeRecord
-	(metapb.ReplicaRole)(0),        // 36: cairn.meta.v1.ReplicaRole
+	(FailureKind)(0),               // 0: cairn.cluster.v1.FailureKind
+	(*CreateKeyspaceRequest)(nil),  // 1: cairn.cluster.v1.CreateKeyspaceRequest
+	(*CreateKeyspaceResponse)(nil), // 2: cairn.cluster.v1.CreateKeyspaceResponse
+	(*DropKeyspaceRequest)(nil),    // 3: cairn.cluster.v1.DropKeyspaceRequest
+	(*DropKeyspaceResponse)(nil),   // 4: cairn.cluster.v1.DropKeyspaceResponse
+	(*ListKeyspacesRequest)(nil),   // 5: cairn.cluster.v1.ListKeyspacesRequest
+	(*ListKeyspacesResponse)(nil),  // 6: cairn.cluster.v1.ListKeyspacesResponse
+	(*ListRangesRequest)(nil),      // 7: cairn.cluster.v1.ListRangesRequest
+	(*ListRangesResponse)(nil),     // 8: cairn.cluster.v1.ListRangesResponse
+	(*IndexedRange)(nil),           // 9: cairn.cluster.v1.IndexedRange
+	(*SplitRangeRequest)(nil),      // 10: cairn.cluster.v1.SplitRangeRequest
+	(*SplitRangeResponse)(nil),     // 11: cairn.cluster.v1.SplitRangeResponse
+	(*IdentityRequest)(nil),        // 12: cairn.cluster.v1.IdentityRequest
+	(*IdentityResponse)(nil),       // 13: cairn.cluster.v1.IdentityResponse
+	(*InitRequest)(nil),            // 14: cairn.cluster.v1.InitRequest
+	(*InitResponse)(nil),           // 15: cairn.cluster.v1.InitResponse
+	(*JoinRequest)(nil),            // 16: cairn.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),           // 17: cairn.cluster.v1.JoinResponse
+	(*ConsentRequest)(nil),         // 18: cairn.cluster.v1.ConsentRequest
+	(*ConsentResponse)(nil),        // 19: cairn.cluster.v1.ConsentResponse
+	(*AnnounceRequest)(nil),        // 20: cairn.cluster.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),       // 21: cairn.cluster.v1.AnnounceResponse
+	(*StatusRequest)(nil),          // 22: cairn.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),         // 23: cairn.cluster.v1.StatusResponse
+	(*NodeEntry)(nil),              // 24: cairn.cluster.v1.NodeEntry
+	(*SupportEntry)(nil),           // 25: cairn.cluster.v1.SupportEntry
+	(*RangeEntry)(nil),             // 26: cairn.cluster.v1.RangeEntry
+	(*Lease)(nil),                  // 27: cairn.cluster.v1.Lease
+	(*ReplicaEntry)(nil),           // 28: cairn.cluster.v1.ReplicaEntry
+	(*NodeStatusRequest)(nil),      // 29: cairn.cluster.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),     // 30: cairn.cluster.v1.NodeStatusResponse
+	(*StoreMetrics)(nil),           // 31: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),          // 32: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),               // 33: cairn.cluster.v1.Progress
+	(*Route)(nil),                  // 34: cairn.cluster.v1.Route
+	(*NodeAddress)(nil),            // 35: cairn.cluster.v1.NodeAddress
+	(*Failure)(nil),                // 36: cairn.cluster.v1.Failure
+	(*metapb.KeyspaceRecord)(nil),  // 37: cairn.meta.v1.KeyspaceRecord
+	(*metapb.RangeDescriptor)(nil), // 38: cairn.meta.v1.RangeDescriptor
+	(*metapb.NodeRecord)(nil),      // 39: cairn.meta.v1.NodeRecord
+	(metapb.ReplicaRole)(0),        // 40: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
-	33, // 0: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
-	33, // 1: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
-	8,  // 2: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
-	34, // 3: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 4: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 5: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	35, // 6: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	35, // 7: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	34, // 8: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	35, // 9: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	35, // 10: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	34, // 11: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	23, // 12: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
-	25, // 13: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	35, // 14: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	24, // 15: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
-	34, // 16: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	27, // 17: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	26, // 18: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
-	36, // 19: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	35, // 20: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	31, // 21: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	30, // 22: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
-	24, // 23: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
-	34, // 24: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	32, // 25: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	26, // 26: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
-	11, // 27: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	13, // 28: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	15, // 29: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	17, // 30: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	19, // 31: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	21, // 32: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	28, // 33: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	0,  // 34: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
-	2,  // 35: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
-	4,  // 36: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
-	6,  // 37: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
-	9,  // 38: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
-	12, // 39: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	14, // 40: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	16, // 41: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	18, // 42: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	20, // 43: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	22, // 44: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	29, // 45: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	1,  // 46: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
-	3,  // 47: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
-	5,  // 48: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
-	7,  // 49: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
-	10, // 50: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
-	39, // [39:51] is the sub-list for method output_type
-	27, // [27:39] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	37, // 0: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
+	37, // 1: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
+	9,  // 2: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
+	38, // 3: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	38, // 4: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	38, // 5: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	39, // 6: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	39, // 7: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	38, // 8: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	39, // 9: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	39, // 10: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	38, // 11: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	24, // 12: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
+	26, // 13: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
+	39, // 14: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	25, // 15: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
+	38, // 16: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	28, // 17: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
+	27, // 18: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
+	40, // 19: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	39, // 20: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	32, // 21: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	31, // 22: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	25, // 23: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
+	38, // 24: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	33, // 25: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	27, // 26: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
+	38, // 27: cairn.cluster.v1.Route.range:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 28: cairn.cluster.v1.Route.nodes:type_name -> cairn.cluster.v1.NodeAddress
+	0,  // 29: cairn.cluster.v1.Failure.kind:type_name -> cairn.cluster.v1.FailureKind
+	38, // 30: cairn.cluster.v1.Failure.ranges:type_name -> cairn.meta.v1.RangeDescriptor
+	12, // 31: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	14, // 32: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	16, // 33: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	18, // 34: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	20, // 35: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	22, // 36: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	29, // 37: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	1,  // 38: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
+	3,  // 39: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
+	5,  // 40: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
+	7,  // 41: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
+	10, // 42: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
+	13, // 43: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	15, // 44: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	17, // 45: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	19, // 46: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	21, // 47: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	23, // 48: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	30, // 49: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	2,  // 50: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
+	4,  // 51: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
+	6,  // 52: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
+	8,  // 53: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
+	11, // 54: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
+	43, // [43:55] is the sub-list for method output_type
+	31, // [31:43] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -2349,13 +2643,14 @@ func file_api_clusterpb_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   33,
+			NumEnums:      1,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_api_clusterpb_cluster_proto_goTypes,
 		DependencyIndexes: file_api_clusterpb_cluster_proto_depIdxs,
+		EnumInfos:         file_api_clusterpb_cluster_proto_enumTypes,
 		MessageInfos:      file_api_clusterpb_cluster_proto_msgTypes,
 	}.Build()
 	File_api_clusterpb_cluster_proto = out.File

@@ -52,6 +52,13 @@ func (e *SeveralRanges) Error() string {
 	return s
 }
 
+// NoKeyspace: there is no keyspace of that name. Nothing happened.
+type NoKeyspace struct{ Name string }
+
+func (e *NoKeyspace) Error() string {
+	return fmt.Sprintf("there is no keyspace %s: see cairn keyspace ls, or make it with cairn keyspace create %[1]s", e.Name)
+}
+
 // StaleGeneration: the descriptor has changed since the caller read it. Nothing happened.
 type StaleGeneration struct {
 	Range   RangeID
