@@ -881,6 +881,7 @@ type Error struct {
 	Descriptors      []*metapb.RangeDescriptor `protobuf:"bytes,5,rep,name=descriptors,proto3" json:"descriptors,omitempty"`
 	RetryAfterMicros uint64                    `protobuf:"varint,6,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"`
 	GrpcCode         uint32                    `protobuf:"varint,7,opt,name=grpc_code,json=grpcCode,proto3" json:"grpc_code,omitempty"`
+	Absent           bool                      `protobuf:"varint,8,opt,name=absent,proto3" json:"absent,omitempty"` // RANGE_MOVED: the refuser has no replica of the range; what it says of it is hearsay
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -962,6 +963,13 @@ func (x *Error) GetGrpcCode() uint32 {
 		return x.GrpcCode
 	}
 	return 0
+}
+
+func (x *Error) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
 }
 
 // SnapshotMessage is what travels on a bulk stream while a snapshot is sent.
@@ -1515,7 +1523,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\v2\x15.cairn.range.v1.ErrorR\x05error\"\x85\x01\n" +
 	"\fControlFrame\x128\n" +
 	"\brequests\x18\x01 \x01(\v2\x1c.cairn.range.v1.RequestFrameR\brequests\x12;\n" +
-	"\tresponses\x18\x02 \x01(\v2\x1d.cairn.range.v1.ResponseFrameR\tresponses\"\xa5\x02\n" +
+	"\tresponses\x18\x02 \x01(\v2\x1d.cairn.range.v1.ResponseFrameR\tresponses\"\xbd\x02\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.cairn.range.v1.ErrorCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
@@ -1524,7 +1532,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x0eleader_replica\x18\x04 \x01(\x04R\rleaderReplica\x12@\n" +
 	"\vdescriptors\x18\x05 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\vdescriptors\x12,\n" +
 	"\x12retry_after_micros\x18\x06 \x01(\x04R\x10retryAfterMicros\x12\x1b\n" +
-	"\tgrpc_code\x18\a \x01(\rR\bgrpcCode\"\xa6\x02\n" +
+	"\tgrpc_code\x18\a \x01(\rR\bgrpcCode\x12\x16\n" +
+	"\x06absent\x18\b \x01(\bR\x06absent\"\xa6\x02\n" +
 	"\x0fSnapshotMessage\x125\n" +
 	"\x05offer\x18\x01 \x01(\v2\x1d.cairn.range.v1.SnapshotOfferH\x00R\x05offer\x128\n" +
 	"\x06resume\x18\x02 \x01(\v2\x1e.cairn.range.v1.SnapshotResumeH\x00R\x06resume\x125\n" +

@@ -26,10 +26,11 @@ func (e *NotLeader) Error() string {
 }
 
 // RangeMoved: the request was sent to a range that does not hold its keys, or to a node that has no replica
-// of it. Nothing happened. Descriptors are what the refuser knows.
+// of it (Absent). Nothing happened. Descriptors are what the refuser knows.
 type RangeMoved struct {
 	Range       RangeID
 	Descriptors []*metapb.RangeDescriptor
+	Absent      bool
 }
 
 func (e *RangeMoved) Error() string {

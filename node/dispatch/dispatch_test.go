@@ -76,6 +76,17 @@ func TestRangeMovedHeals(t *testing.T) {
 	}
 }
 
+// A node that has no replica of a range, but has heard of it, as of one that was cut off another a moment ago, does not say that
+// the request touches several: it is asked for elsewhere.
+func TestHearsayIsNoRefusal(t *testing.T) {
+	w := newWorld(t, 3)
+	w.nodes[3].Learn(wrong(1, 3))
+	w.nodes[2].Learn(wrong(1, 3))
+	if _, err := w.nodes[2].Propose(w.ctx(), base.KeyspaceDefault, []byte("a"), putCommand(t, "a", "1")); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What certainly did not leave is tried elsewhere.
 func TestNotSentIsTriedElsewhere(t *testing.T) {
 	w := newWorld(t, 2)
