@@ -549,6 +549,110 @@ func (x *SplitRangeRequest) GetDryRun() bool {
 	return false
 }
 
+type MergeRangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	Key           []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // say what would be done, and do nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRangeRequest) Reset() {
+	*x = MergeRangeRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRangeRequest) ProtoMessage() {}
+
+func (x *MergeRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRangeRequest.ProtoReflect.Descriptor instead.
+func (*MergeRangeRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *MergeRangeRequest) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+func (x *MergeRangeRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *MergeRangeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type MergeRangeResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Merged        *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=merged,proto3" json:"merged,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeRangeResponse) Reset() {
+	*x = MergeRangeResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeRangeResponse) ProtoMessage() {}
+
+func (x *MergeRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeRangeResponse.ProtoReflect.Descriptor instead.
+func (*MergeRangeResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *MergeRangeResponse) GetMerged() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Merged
+	}
+	return nil
+}
+
 type SplitRangeResponse struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Left          *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`
@@ -559,7 +663,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +675,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +688,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *SplitRangeResponse) GetLeft() *metapb.RangeDescriptor {
@@ -609,7 +713,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -621,7 +725,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -634,7 +738,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 type IdentityResponse struct {
@@ -650,7 +754,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -662,7 +766,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -675,7 +779,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *IdentityResponse) GetClusterId() uint64 {
@@ -721,7 +825,7 @@ type InitRequest struct {
 
 func (x *InitRequest) Reset() {
 	*x = InitRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -733,7 +837,7 @@ func (x *InitRequest) String() string {
 func (*InitRequest) ProtoMessage() {}
 
 func (x *InitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -746,7 +850,7 @@ func (x *InitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitRequest.ProtoReflect.Descriptor instead.
 func (*InitRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 type InitResponse struct {
@@ -759,7 +863,7 @@ type InitResponse struct {
 
 func (x *InitResponse) Reset() {
 	*x = InitResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +875,7 @@ func (x *InitResponse) String() string {
 func (*InitResponse) ProtoMessage() {}
 
 func (x *InitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +888,7 @@ func (x *InitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitResponse.ProtoReflect.Descriptor instead.
 func (*InitResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *InitResponse) GetClusterId() uint64 {
@@ -813,7 +917,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +929,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +942,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *JoinRequest) GetNode() *metapb.NodeRecord {
@@ -868,7 +972,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +984,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +997,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *JoinResponse) GetClusterId() uint64 {
@@ -943,7 +1047,7 @@ type ConsentRequest struct {
 
 func (x *ConsentRequest) Reset() {
 	*x = ConsentRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -955,7 +1059,7 @@ func (x *ConsentRequest) String() string {
 func (*ConsentRequest) ProtoMessage() {}
 
 func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -968,7 +1072,7 @@ func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentRequest.ProtoReflect.Descriptor instead.
 func (*ConsentRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ConsentRequest) GetCandidateStoreUuid() []byte {
@@ -1002,7 +1106,7 @@ type ConsentResponse struct {
 
 func (x *ConsentResponse) Reset() {
 	*x = ConsentResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1014,7 +1118,7 @@ func (x *ConsentResponse) String() string {
 func (*ConsentResponse) ProtoMessage() {}
 
 func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1027,7 +1131,7 @@ func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentResponse.ProtoReflect.Descriptor instead.
 func (*ConsentResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ConsentResponse) GetGranted() bool {
@@ -1054,7 +1158,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1170,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1183,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AnnounceRequest) GetClusterId() uint64 {
@@ -1106,7 +1210,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1118,7 +1222,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1131,7 +1235,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AnnounceResponse) GetNodes() []*metapb.NodeRecord {
@@ -1157,7 +1261,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1169,7 +1273,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1182,7 +1286,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *StatusRequest) GetRanges() bool {
@@ -1203,7 +1307,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1215,7 +1319,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1228,7 +1332,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *StatusResponse) GetClusterId() uint64 {
@@ -1264,7 +1368,7 @@ type NodeEntry struct {
 
 func (x *NodeEntry) Reset() {
 	*x = NodeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1276,7 +1380,7 @@ func (x *NodeEntry) String() string {
 func (*NodeEntry) ProtoMessage() {}
 
 func (x *NodeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1289,7 +1393,7 @@ func (x *NodeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEntry.ProtoReflect.Descriptor instead.
 func (*NodeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *NodeEntry) GetNode() *metapb.NodeRecord {
@@ -1334,7 +1438,7 @@ type SupportEntry struct {
 
 func (x *SupportEntry) Reset() {
 	*x = SupportEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +1450,7 @@ func (x *SupportEntry) String() string {
 func (*SupportEntry) ProtoMessage() {}
 
 func (x *SupportEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +1463,7 @@ func (x *SupportEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupportEntry.ProtoReflect.Descriptor instead.
 func (*SupportEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SupportEntry) GetNode() uint64 {
@@ -1412,7 +1516,7 @@ type RangeEntry struct {
 
 func (x *RangeEntry) Reset() {
 	*x = RangeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1424,7 +1528,7 @@ func (x *RangeEntry) String() string {
 func (*RangeEntry) ProtoMessage() {}
 
 func (x *RangeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1437,7 +1541,7 @@ func (x *RangeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeEntry.ProtoReflect.Descriptor instead.
 func (*RangeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RangeEntry) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1501,7 +1605,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1513,7 +1617,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1526,7 +1630,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Lease) GetLeftMicros() int64 {
@@ -1564,7 +1668,7 @@ type ReplicaEntry struct {
 
 func (x *ReplicaEntry) Reset() {
 	*x = ReplicaEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1680,7 @@ func (x *ReplicaEntry) String() string {
 func (*ReplicaEntry) ProtoMessage() {}
 
 func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1693,7 @@ func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaEntry.ProtoReflect.Descriptor instead.
 func (*ReplicaEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReplicaEntry) GetNode() uint64 {
@@ -1643,7 +1747,7 @@ type NodeStatusRequest struct {
 
 func (x *NodeStatusRequest) Reset() {
 	*x = NodeStatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1655,7 +1759,7 @@ func (x *NodeStatusRequest) String() string {
 func (*NodeStatusRequest) ProtoMessage() {}
 
 func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1668,7 +1772,7 @@ func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*NodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *NodeStatusRequest) GetRanges() bool {
@@ -1690,7 +1794,7 @@ type NodeStatusResponse struct {
 
 func (x *NodeStatusResponse) Reset() {
 	*x = NodeStatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1702,7 +1806,7 @@ func (x *NodeStatusResponse) String() string {
 func (*NodeStatusResponse) ProtoMessage() {}
 
 func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1715,7 +1819,7 @@ func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*NodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NodeStatusResponse) GetNode() *metapb.NodeRecord {
@@ -1770,7 +1874,7 @@ type StoreMetrics struct {
 
 func (x *StoreMetrics) Reset() {
 	*x = StoreMetrics{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1782,7 +1886,7 @@ func (x *StoreMetrics) String() string {
 func (*StoreMetrics) ProtoMessage() {}
 
 func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1795,7 +1899,7 @@ func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreMetrics.ProtoReflect.Descriptor instead.
 func (*StoreMetrics) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *StoreMetrics) GetSyncs() uint64 {
@@ -1923,7 +2027,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1935,7 +2039,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1948,7 +2052,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReplicaStatus) GetDescriptor_() *metapb.RangeDescriptor {
@@ -2047,7 +2151,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2059,7 +2163,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2072,7 +2176,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Progress) GetReplicaId() uint64 {
@@ -2118,7 +2222,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2130,7 +2234,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2143,7 +2247,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Route) GetKeyspaceId() uint64 {
@@ -2191,7 +2295,7 @@ type NodeAddress struct {
 
 func (x *NodeAddress) Reset() {
 	*x = NodeAddress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2307,7 @@ func (x *NodeAddress) String() string {
 func (*NodeAddress) ProtoMessage() {}
 
 func (x *NodeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2320,7 @@ func (x *NodeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
 func (*NodeAddress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NodeAddress) GetNodeId() uint64 {
@@ -2247,7 +2351,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2363,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2376,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *Failure) GetKind() FailureKind {
@@ -2332,7 +2436,13 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x11SplitRangeRequest\x12\x1a\n" +
 	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"~\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"Z\n" +
+	"\x11MergeRangeRequest\x12\x1a\n" +
+	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\fR\x03key\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"L\n" +
+	"\x12MergeRangeResponse\x126\n" +
+	"\x06merged\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x06merged\"~\n" +
 	"\x12SplitRangeResponse\x122\n" +
 	"\x04left\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\x124\n" +
 	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"\x11\n" +
@@ -2495,7 +2605,7 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x16FAILURE_KIND_THROTTLED\x10\x03\x12\x18\n" +
 	"\x14FAILURE_KIND_REFUSED\x10\x04\x12\x1f\n" +
 	"\x1bFAILURE_KIND_SEVERAL_RANGES\x10\x05\x12\x1c\n" +
-	"\x18FAILURE_KIND_NO_KEYSPACE\x10\x062\x8b\b\n" +
+	"\x18FAILURE_KIND_NO_KEYSPACE\x10\x062\xe4\b\n" +
 	"\aCluster\x12Q\n" +
 	"\bIdentity\x12!.cairn.cluster.v1.IdentityRequest\x1a\".cairn.cluster.v1.IdentityResponse\x12E\n" +
 	"\x04Init\x12\x1d.cairn.cluster.v1.InitRequest\x1a\x1e.cairn.cluster.v1.InitResponse\x12E\n" +
@@ -2511,7 +2621,9 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
 	"ListRanges\x12#.cairn.cluster.v1.ListRangesRequest\x1a$.cairn.cluster.v1.ListRangesResponse\x12W\n" +
 	"\n" +
-	"SplitRange\x12#.cairn.cluster.v1.SplitRangeRequest\x1a$.cairn.cluster.v1.SplitRangeResponseB(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
+	"SplitRange\x12#.cairn.cluster.v1.SplitRangeRequest\x1a$.cairn.cluster.v1.SplitRangeResponse\x12W\n" +
+	"\n" +
+	"MergeRange\x12#.cairn.cluster.v1.MergeRangeRequest\x1a$.cairn.cluster.v1.MergeRangeResponseB(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
 
 var (
 	file_api_clusterpb_cluster_proto_rawDescOnce sync.Once
@@ -2526,7 +2638,7 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 }
 
 var file_api_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(FailureKind)(0),               // 0: cairn.cluster.v1.FailureKind
 	(*CreateKeyspaceRequest)(nil),  // 1: cairn.cluster.v1.CreateKeyspaceRequest
@@ -2539,98 +2651,103 @@ var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(*ListRangesResponse)(nil),     // 8: cairn.cluster.v1.ListRangesResponse
 	(*IndexedRange)(nil),           // 9: cairn.cluster.v1.IndexedRange
 	(*SplitRangeRequest)(nil),      // 10: cairn.cluster.v1.SplitRangeRequest
-	(*SplitRangeResponse)(nil),     // 11: cairn.cluster.v1.SplitRangeResponse
-	(*IdentityRequest)(nil),        // 12: cairn.cluster.v1.IdentityRequest
-	(*IdentityResponse)(nil),       // 13: cairn.cluster.v1.IdentityResponse
-	(*InitRequest)(nil),            // 14: cairn.cluster.v1.InitRequest
-	(*InitResponse)(nil),           // 15: cairn.cluster.v1.InitResponse
-	(*JoinRequest)(nil),            // 16: cairn.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),           // 17: cairn.cluster.v1.JoinResponse
-	(*ConsentRequest)(nil),         // 18: cairn.cluster.v1.ConsentRequest
-	(*ConsentResponse)(nil),        // 19: cairn.cluster.v1.ConsentResponse
-	(*AnnounceRequest)(nil),        // 20: cairn.cluster.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),       // 21: cairn.cluster.v1.AnnounceResponse
-	(*StatusRequest)(nil),          // 22: cairn.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),         // 23: cairn.cluster.v1.StatusResponse
-	(*NodeEntry)(nil),              // 24: cairn.cluster.v1.NodeEntry
-	(*SupportEntry)(nil),           // 25: cairn.cluster.v1.SupportEntry
-	(*RangeEntry)(nil),             // 26: cairn.cluster.v1.RangeEntry
-	(*Lease)(nil),                  // 27: cairn.cluster.v1.Lease
-	(*ReplicaEntry)(nil),           // 28: cairn.cluster.v1.ReplicaEntry
-	(*NodeStatusRequest)(nil),      // 29: cairn.cluster.v1.NodeStatusRequest
-	(*NodeStatusResponse)(nil),     // 30: cairn.cluster.v1.NodeStatusResponse
-	(*StoreMetrics)(nil),           // 31: cairn.cluster.v1.StoreMetrics
-	(*ReplicaStatus)(nil),          // 32: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 33: cairn.cluster.v1.Progress
-	(*Route)(nil),                  // 34: cairn.cluster.v1.Route
-	(*NodeAddress)(nil),            // 35: cairn.cluster.v1.NodeAddress
-	(*Failure)(nil),                // 36: cairn.cluster.v1.Failure
-	(*metapb.KeyspaceRecord)(nil),  // 37: cairn.meta.v1.KeyspaceRecord
-	(*metapb.RangeDescriptor)(nil), // 38: cairn.meta.v1.RangeDescriptor
-	(*metapb.NodeRecord)(nil),      // 39: cairn.meta.v1.NodeRecord
-	(metapb.ReplicaRole)(0),        // 40: cairn.meta.v1.ReplicaRole
+	(*MergeRangeRequest)(nil),      // 11: cairn.cluster.v1.MergeRangeRequest
+	(*MergeRangeResponse)(nil),     // 12: cairn.cluster.v1.MergeRangeResponse
+	(*SplitRangeResponse)(nil),     // 13: cairn.cluster.v1.SplitRangeResponse
+	(*IdentityRequest)(nil),        // 14: cairn.cluster.v1.IdentityRequest
+	(*IdentityResponse)(nil),       // 15: cairn.cluster.v1.IdentityResponse
+	(*InitRequest)(nil),            // 16: cairn.cluster.v1.InitRequest
+	(*InitResponse)(nil),           // 17: cairn.cluster.v1.InitResponse
+	(*JoinRequest)(nil),            // 18: cairn.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),           // 19: cairn.cluster.v1.JoinResponse
+	(*ConsentRequest)(nil),         // 20: cairn.cluster.v1.ConsentRequest
+	(*ConsentResponse)(nil),        // 21: cairn.cluster.v1.ConsentResponse
+	(*AnnounceRequest)(nil),        // 22: cairn.cluster.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),       // 23: cairn.cluster.v1.AnnounceResponse
+	(*StatusRequest)(nil),          // 24: cairn.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),         // 25: cairn.cluster.v1.StatusResponse
+	(*NodeEntry)(nil),              // 26: cairn.cluster.v1.NodeEntry
+	(*SupportEntry)(nil),           // 27: cairn.cluster.v1.SupportEntry
+	(*RangeEntry)(nil),             // 28: cairn.cluster.v1.RangeEntry
+	(*Lease)(nil),                  // 29: cairn.cluster.v1.Lease
+	(*ReplicaEntry)(nil),           // 30: cairn.cluster.v1.ReplicaEntry
+	(*NodeStatusRequest)(nil),      // 31: cairn.cluster.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),     // 32: cairn.cluster.v1.NodeStatusResponse
+	(*StoreMetrics)(nil),           // 33: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),          // 34: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),               // 35: cairn.cluster.v1.Progress
+	(*Route)(nil),                  // 36: cairn.cluster.v1.Route
+	(*NodeAddress)(nil),            // 37: cairn.cluster.v1.NodeAddress
+	(*Failure)(nil),                // 38: cairn.cluster.v1.Failure
+	(*metapb.KeyspaceRecord)(nil),  // 39: cairn.meta.v1.KeyspaceRecord
+	(*metapb.RangeDescriptor)(nil), // 40: cairn.meta.v1.RangeDescriptor
+	(*metapb.NodeRecord)(nil),      // 41: cairn.meta.v1.NodeRecord
+	(metapb.ReplicaRole)(0),        // 42: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
-	37, // 0: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
-	37, // 1: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
+	39, // 0: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
+	39, // 1: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
 	9,  // 2: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
-	38, // 3: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	38, // 4: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	38, // 5: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	39, // 6: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	39, // 7: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	38, // 8: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	39, // 9: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	39, // 10: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	38, // 11: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	24, // 12: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
-	26, // 13: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	39, // 14: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	25, // 15: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
-	38, // 16: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	28, // 17: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	27, // 18: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
-	40, // 19: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	39, // 20: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	32, // 21: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	31, // 22: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
-	25, // 23: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
-	38, // 24: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	33, // 25: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	27, // 26: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
-	38, // 27: cairn.cluster.v1.Route.range:type_name -> cairn.meta.v1.RangeDescriptor
-	35, // 28: cairn.cluster.v1.Route.nodes:type_name -> cairn.cluster.v1.NodeAddress
-	0,  // 29: cairn.cluster.v1.Failure.kind:type_name -> cairn.cluster.v1.FailureKind
-	38, // 30: cairn.cluster.v1.Failure.ranges:type_name -> cairn.meta.v1.RangeDescriptor
-	12, // 31: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	14, // 32: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	16, // 33: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	18, // 34: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	20, // 35: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	22, // 36: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	29, // 37: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	1,  // 38: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
-	3,  // 39: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
-	5,  // 40: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
-	7,  // 41: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
-	10, // 42: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
-	13, // 43: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	15, // 44: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	17, // 45: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	19, // 46: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	21, // 47: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	23, // 48: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	30, // 49: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	2,  // 50: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
-	4,  // 51: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
-	6,  // 52: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
-	8,  // 53: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
-	11, // 54: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
-	43, // [43:55] is the sub-list for method output_type
-	31, // [31:43] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	40, // 3: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	40, // 4: cairn.cluster.v1.MergeRangeResponse.merged:type_name -> cairn.meta.v1.RangeDescriptor
+	40, // 5: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	40, // 6: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	41, // 7: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	41, // 8: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	40, // 9: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	41, // 10: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	41, // 11: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	40, // 12: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	26, // 13: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
+	28, // 14: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
+	41, // 15: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	27, // 16: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
+	40, // 17: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	30, // 18: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
+	29, // 19: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
+	42, // 20: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	41, // 21: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	34, // 22: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	33, // 23: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	27, // 24: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
+	40, // 25: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 26: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	29, // 27: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
+	40, // 28: cairn.cluster.v1.Route.range:type_name -> cairn.meta.v1.RangeDescriptor
+	37, // 29: cairn.cluster.v1.Route.nodes:type_name -> cairn.cluster.v1.NodeAddress
+	0,  // 30: cairn.cluster.v1.Failure.kind:type_name -> cairn.cluster.v1.FailureKind
+	40, // 31: cairn.cluster.v1.Failure.ranges:type_name -> cairn.meta.v1.RangeDescriptor
+	14, // 32: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	16, // 33: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	18, // 34: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	20, // 35: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	22, // 36: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	24, // 37: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	31, // 38: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	1,  // 39: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
+	3,  // 40: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
+	5,  // 41: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
+	7,  // 42: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
+	10, // 43: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
+	11, // 44: cairn.cluster.v1.Cluster.MergeRange:input_type -> cairn.cluster.v1.MergeRangeRequest
+	15, // 45: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	17, // 46: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	19, // 47: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	21, // 48: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	23, // 49: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	25, // 50: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	32, // 51: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	2,  // 52: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
+	4,  // 53: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
+	6,  // 54: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
+	8,  // 55: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
+	13, // 56: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
+	12, // 57: cairn.cluster.v1.Cluster.MergeRange:output_type -> cairn.cluster.v1.MergeRangeResponse
+	45, // [45:58] is the sub-list for method output_type
+	32, // [32:45] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -2644,7 +2761,7 @@ func file_api_clusterpb_cluster_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   36,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -77,16 +77,6 @@ const (
 	GenerationSkipped
 	PublishOlder
 
-	// Splits.
-
-	SplitNotAtomic
-	SplitForgetsVote
-	SplitRaisesDead
-	SplitForgetsRevision
-	DestroyOldSpan
-	ExciseNewSpan
-	SnapshotOverNeighbour
-
 	// Outcomes.
 
 	AmbiguousAsFailed
@@ -103,6 +93,28 @@ const (
 	DeleteRangeMissesLast
 	CompactionTakesNewest
 	CompactionRevives
+
+	// Splits.
+
+	SplitNotAtomic
+	SplitForgetsVote
+	SplitRaisesDead
+	SplitForgetsRevision
+	DestroyOldSpan
+	ExciseNewSpan
+	SnapshotOverNeighbour
+
+	// Merges.
+
+	MergeAnyGeneration
+	MergeForgetsRevision
+	FrozenTakesWrites
+	FrozenServesReads
+	MergeUnconfirmed
+	ConfirmUnsynced
+	ThawAnyway
+	AbsorbedAtOnce
+	MergeLeavesReplica
 
 	count
 )

@@ -181,7 +181,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		return
 	}
 	if !d.cfg.Store.Has(id) {
-		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.known(id), Absent: true})
+		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true})
 		return
 	}
 	switch q.Kind {
@@ -196,6 +196,10 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.serveRead(id, until, q, &pb.RangeRequest{}, done)
 	case rangepb.RequestKind_REQUEST_KIND_READ_TXN:
 		d.serveRead(id, until, q, &pb.TxnRequest{}, done)
+	case rangepb.RequestKind_REQUEST_KIND_ALIGN:
+		done(placed, d.alignHere(id, q.Body))
+	case rangepb.RequestKind_REQUEST_KIND_CONFIRM:
+		d.confirmHere(id, q.Body, until, done)
 	case rangepb.RequestKind_REQUEST_KIND_DESCRIPTOR:
 		d.goServe(done, func() (proto.Message, error) { return d.descriptorHere(d.ctx, id, until) })
 	default:
