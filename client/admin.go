@@ -65,6 +65,16 @@ func (c *Client) SplitRange(ctx context.Context, keyspace, key string) (left, ri
 	return resp.GetLeft(), resp.GetRight(), err
 }
 
+// MergeRange has the range that holds key take over its right neighbour.
+func (c *Client) MergeRange(ctx context.Context, keyspace, key string) (merged *metapb.RangeDescriptor, err error) {
+	var resp *clusterpb.MergeRangeResponse
+	err = c.administer(ctx, writes, func(ctx context.Context, s clusterpb.ClusterClient, opts ...grpc.CallOption) (err error) {
+		resp, err = s.MergeRange(ctx, &clusterpb.MergeRangeRequest{Keyspace: keyspace, Key: []byte(key)}, opts...)
+		return err
+	})
+	return resp.GetMerged(), err
+}
+
 // administer asks any node.
 func (c *Client) administer(ctx context.Context, e effect, f func(context.Context, clusterpb.ClusterClient, ...grpc.CallOption) error) error {
 	if _, has := ctx.Deadline(); !has {
