@@ -11,7 +11,7 @@ import (
 	"github.com/cairndb/cairn/meta/desc"
 )
 
-// The commands of a merge (meta/desc/merge.go has the steps, docs/life-of-a-merge.md the story). As in a split, keys stay where
+// The commands of a merge (meta/desc/merge.go has the steps, docs/life-of-a-split.md the story). As in a split, keys stay where
 // they are and whose they are changes: Merge widens the left one's descriptor and deletes the right one's own state beside it, in
 // the one batch of this Apply. What the right one was is in the command, for this range's log may rest on nothing else; that its
 // keys are here, all of them and durably, is what whoever proposes it has made sure of, and the shell checks.

@@ -2,7 +2,7 @@
 // to do (propose, ask nodes to confirm, look a descriptor up), whoever drives it does that and tells how it ended, and so on until
 // Next says Done. The node and the simulator drive the same.
 //
-// The steps and why no crash between two of them leaves a hole or an overlap are told in docs/life-of-a-merge.md; which steps are
+// The steps and why no crash between two of them leaves a hole or an overlap are told in docs/life-of-a-split.md; which steps are
 // legal, in meta/desc. In short: Begin freezes the right range, has all its nodes confirm that they hold all of it on disk, and
 // has the left one take it over. If that cannot be done it is given up in the left one's log, and only then does the right one
 // thaw. Resume ends what stands frozen after whoever began it is gone, by what the left one says has become of it. Finish lets the

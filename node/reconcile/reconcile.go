@@ -218,6 +218,11 @@ func (r *Reconciler) askIndex(id base.RangeID, replica base.ReplicaID) {
 		r.cfg.Logger.Error("an index entry cannot be read", "range", id, "error", err)
 		return
 	}
+	if change.Remnant(own, r.cfg.Store.Left(own), indexed) {
+		r.cfg.Logger.Info("this replica is what is left of a range that was merged", "range", id, "into", indexed.RangeId)
+		r.cfg.Store.Drop(id)
+		return
+	}
 	if below, ok := change.Orphaned(own, replica, r.cfg.Node, indexed); ok {
 		r.cfg.Logger.Info("the index does not list this replica: it was removed", "range", id, "replica", replica, "generation", indexed.Generation)
 		r.cfg.Store.Removed(id, replica, below)

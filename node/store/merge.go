@@ -19,7 +19,7 @@ import (
 	"github.com/cairndb/cairn/raftgroup"
 )
 
-// This file is the shell's part of a merge (docs/life-of-a-merge.md). The right range's replica on this node ends in the batch
+// This file is the shell's part of a merge (docs/life-of-a-split.md). The right range's replica on this node ends in the batch
 // that applies the merge here: its tombstone is in it. Everybody knows that the range's keys are here, all of them, because this
 // node has said so (Confirm) before the merge was proposed, and on disk.
 
@@ -151,6 +151,14 @@ func (s *Store) syncWrite(p pendingSync) {
 		return
 	}
 	s.workers[0].syncer.put(p)
+}
+
+// Left is the descriptor of the replica here of the range for which another is frozen; nil if there is none.
+func (s *Store) Left(right *metapb.RangeDescriptor) *metapb.RangeDescriptor {
+	if v := s.View(base.RangeID(right.GetFrozen().GetIntoRangeId())); v != nil {
+		return v.Descriptor
+	}
+	return nil
 }
 
 // remnants are the replicas here of ranges that a snapshot's range has taken over, and of which this node missed the merge: the
