@@ -270,8 +270,13 @@ func stale(t *testing.T, ctx context.Context, c *cluster) {
 		opctx, done := context.WithTimeout(ctx, time.Second)
 		defer done()
 		kvs, err := kv.GetRange(opctx, client.Query{})
-		if err == nil && len(kvs.KVs) != 0 {
-			err = fmt.Errorf("%d keys of the dropped keyspace", len(kvs.KVs))
+		if err == nil {
+			for _, p := range kvs.KVs {
+				if string(p.Value) != "anew" {
+					t.Fatalf("%s=%s of the dropped keyspace is there", p.Key, p.Value)
+				}
+			}
+			_, err = kv.Put(opctx, "k0", []byte("anew"))
 		}
 		return err
 	})
