@@ -76,6 +76,67 @@ func (CheckPart) EnumDescriptor() ([]byte, []int) {
 	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
 }
 
+type FailureKind int32
+
+const (
+	FailureKind_FAILURE_KIND_UNSPECIFIED    FailureKind = 0 // as AMBIGUOUS: so is a kind that the reader does not know
+	FailureKind_FAILURE_KIND_AMBIGUOUS      FailureKind = 1 // the request may or may not have been carried out, and may still be
+	FailureKind_FAILURE_KIND_NOT_DONE       FailureKind = 2 // it certainly was not, and may be if it is sent again
+	FailureKind_FAILURE_KIND_THROTTLED      FailureKind = 3 // the same, but not before a while
+	FailureKind_FAILURE_KIND_REFUSED        FailureKind = 4 // it certainly was not, and will not be as it stands
+	FailureKind_FAILURE_KIND_SEVERAL_RANGES FailureKind = 5 // refused: its keys must lie in one range
+	FailureKind_FAILURE_KIND_NO_KEYSPACE    FailureKind = 6 // refused: there is none of that name
+)
+
+// Enum value maps for FailureKind.
+var (
+	FailureKind_name = map[int32]string{
+		0: "FAILURE_KIND_UNSPECIFIED",
+		1: "FAILURE_KIND_AMBIGUOUS",
+		2: "FAILURE_KIND_NOT_DONE",
+		3: "FAILURE_KIND_THROTTLED",
+		4: "FAILURE_KIND_REFUSED",
+		5: "FAILURE_KIND_SEVERAL_RANGES",
+		6: "FAILURE_KIND_NO_KEYSPACE",
+	}
+	FailureKind_value = map[string]int32{
+		"FAILURE_KIND_UNSPECIFIED":    0,
+		"FAILURE_KIND_AMBIGUOUS":      1,
+		"FAILURE_KIND_NOT_DONE":       2,
+		"FAILURE_KIND_THROTTLED":      3,
+		"FAILURE_KIND_REFUSED":        4,
+		"FAILURE_KIND_SEVERAL_RANGES": 5,
+		"FAILURE_KIND_NO_KEYSPACE":    6,
+	}
+)
+
+func (x FailureKind) Enum() *FailureKind {
+	p := new(FailureKind)
+	*p = x
+	return p
+}
+
+func (x FailureKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_clusterpb_cluster_proto_enumTypes[1].Descriptor()
+}
+
+func (FailureKind) Type() protoreflect.EnumType {
+	return &file_api_clusterpb_cluster_proto_enumTypes[1]
+}
+
+func (x FailureKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureKind.Descriptor instead.
+func (FailureKind) EnumDescriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+}
+
 type CheckRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"` // empty: all
@@ -2766,6 +2827,206 @@ func (x *Progress) GetRecent() bool {
 	return false
 }
 
+// Route is what a node tells Cairn's own client beside an answer, in the trailer `cairn-route-bin`: where it should have gone.
+// Only a request that says what its sender knew (metadata `cairn-route`) is told so, and only if that was not the newest.
+type Route struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	KeyspaceId    uint64                  `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	Range         *metapb.RangeDescriptor `protobuf:"bytes,2,opt,name=range,proto3" json:"range,omitempty"`                              // that holds the request's first key, as far as this node knows; unset: it does not
+	LeaderNode    uint64                  `protobuf:"varint,3,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"` // of that range; 0: this node knows none
+	Leads         bool                    `protobuf:"varint,4,opt,name=leads,proto3" json:"leads,omitempty"`                             // it is this node: what it says of the range is so
+	Nodes         []*NodeAddress          `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`                              // of the range's replicas
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Route) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *Route) GetRange() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *Route) GetLeaderNode() uint64 {
+	if x != nil {
+		return x.LeaderNode
+	}
+	return 0
+}
+
+func (x *Route) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *Route) GetNodes() []*NodeAddress {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type NodeAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeAddress) Reset() {
+	*x = NodeAddress{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeAddress) ProtoMessage() {}
+
+func (x *NodeAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
+func (*NodeAddress) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *NodeAddress) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *NodeAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// Failure is attached to the status of a failed request of Cairn's own client: gRPC's codes do not say whether a write that
+// failed may have happened.
+type Failure struct {
+	state            protoimpl.MessageState    `protogen:"open.v1"`
+	Kind             FailureKind               `protobuf:"varint,1,opt,name=kind,proto3,enum=cairn.cluster.v1.FailureKind" json:"kind,omitempty"`
+	RetryAfterMicros uint64                    `protobuf:"varint,2,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"` // THROTTLED
+	Ranges           []*metapb.RangeDescriptor `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`                                                // SEVERAL_RANGES: that of the first key, and what is known behind it
+	Keyspace         string                    `protobuf:"bytes,4,opt,name=keyspace,proto3" json:"keyspace,omitempty"`                                            // NO_KEYSPACE
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Failure) Reset() {
+	*x = Failure{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failure) ProtoMessage() {}
+
+func (x *Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
+func (*Failure) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Failure) GetKind() FailureKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FailureKind_FAILURE_KIND_UNSPECIFIED
+}
+
+func (x *Failure) GetRetryAfterMicros() uint64 {
+	if x != nil {
+		return x.RetryAfterMicros
+	}
+	return 0
+}
+
+func (x *Failure) GetRanges() []*metapb.RangeDescriptor {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Failure) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
 var File_api_clusterpb_cluster_proto protoreflect.FileDescriptor
 
 const file_api_clusterpb_cluster_proto_rawDesc = "" +
@@ -2989,12 +3250,36 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
-	"\x06recent\x18\x04 \x01(\bR\x06recent*m\n" +
+	"\x06recent\x18\x04 \x01(\bR\x06recent\"\xca\x01\n" +
+	"\x05Route\x12\x1f\n" +
+	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
+	"keyspaceId\x124\n" +
+	"\x05range\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05range\x12\x1f\n" +
+	"\vleader_node\x18\x03 \x01(\x04R\n" +
+	"leaderNode\x12\x14\n" +
+	"\x05leads\x18\x04 \x01(\bR\x05leads\x123\n" +
+	"\x05nodes\x18\x05 \x03(\v2\x1d.cairn.cluster.v1.NodeAddressR\x05nodes\"@\n" +
+	"\vNodeAddress\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xbe\x01\n" +
+	"\aFailure\x121\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1d.cairn.cluster.v1.FailureKindR\x04kind\x12,\n" +
+	"\x12retry_after_micros\x18\x02 \x01(\x04R\x10retryAfterMicros\x126\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x06ranges\x12\x1a\n" +
+	"\bkeyspace\x18\x04 \x01(\tR\bkeyspace*m\n" +
 	"\tCheckPart\x12\x1a\n" +
 	"\x16CHECK_PART_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHECK_PART_TILING\x10\x01\x12\x14\n" +
 	"\x10CHECK_PART_INDEX\x10\x02\x12\x17\n" +
-	"\x13CHECK_PART_REPLICAS\x10\x032\xb0\t\n" +
+	"\x13CHECK_PART_REPLICAS\x10\x03*\xd7\x01\n" +
+	"\vFailureKind\x12\x1c\n" +
+	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16FAILURE_KIND_AMBIGUOUS\x10\x01\x12\x19\n" +
+	"\x15FAILURE_KIND_NOT_DONE\x10\x02\x12\x1a\n" +
+	"\x16FAILURE_KIND_THROTTLED\x10\x03\x12\x18\n" +
+	"\x14FAILURE_KIND_REFUSED\x10\x04\x12\x1f\n" +
+	"\x1bFAILURE_KIND_SEVERAL_RANGES\x10\x05\x12\x1c\n" +
+	"\x18FAILURE_KIND_NO_KEYSPACE\x10\x062\xb0\t\n" +
 	"\aCluster\x12Q\n" +
 	"\bIdentity\x12!.cairn.cluster.v1.IdentityRequest\x1a\".cairn.cluster.v1.IdentityResponse\x12E\n" +
 	"\x04Init\x12\x1d.cairn.cluster.v1.InitRequest\x1a\x1e.cairn.cluster.v1.InitResponse\x12E\n" +
@@ -3027,123 +3312,131 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_api_clusterpb_cluster_proto_rawDescData
 }
 
-var file_api_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_api_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
 	(CheckPart)(0),                 // 0: cairn.cluster.v1.CheckPart
-	(*CheckRequest)(nil),           // 1: cairn.cluster.v1.CheckRequest
-	(*CheckResponse)(nil),          // 2: cairn.cluster.v1.CheckResponse
-	(*CheckProgress)(nil),          // 3: cairn.cluster.v1.CheckProgress
-	(*CheckFinding)(nil),           // 4: cairn.cluster.v1.CheckFinding
-	(*CheckUnseen)(nil),            // 5: cairn.cluster.v1.CheckUnseen
-	(*CheckSummary)(nil),           // 6: cairn.cluster.v1.CheckSummary
-	(*CreateKeyspaceRequest)(nil),  // 7: cairn.cluster.v1.CreateKeyspaceRequest
-	(*CreateKeyspaceResponse)(nil), // 8: cairn.cluster.v1.CreateKeyspaceResponse
-	(*DropKeyspaceRequest)(nil),    // 9: cairn.cluster.v1.DropKeyspaceRequest
-	(*DropKeyspaceResponse)(nil),   // 10: cairn.cluster.v1.DropKeyspaceResponse
-	(*ListKeyspacesRequest)(nil),   // 11: cairn.cluster.v1.ListKeyspacesRequest
-	(*ListKeyspacesResponse)(nil),  // 12: cairn.cluster.v1.ListKeyspacesResponse
-	(*ListRangesRequest)(nil),      // 13: cairn.cluster.v1.ListRangesRequest
-	(*ListRangesResponse)(nil),     // 14: cairn.cluster.v1.ListRangesResponse
-	(*IndexedRange)(nil),           // 15: cairn.cluster.v1.IndexedRange
-	(*SplitRangeRequest)(nil),      // 16: cairn.cluster.v1.SplitRangeRequest
-	(*MergeRangeRequest)(nil),      // 17: cairn.cluster.v1.MergeRangeRequest
-	(*MergeRangeResponse)(nil),     // 18: cairn.cluster.v1.MergeRangeResponse
-	(*SplitRangeResponse)(nil),     // 19: cairn.cluster.v1.SplitRangeResponse
-	(*IdentityRequest)(nil),        // 20: cairn.cluster.v1.IdentityRequest
-	(*IdentityResponse)(nil),       // 21: cairn.cluster.v1.IdentityResponse
-	(*InitRequest)(nil),            // 22: cairn.cluster.v1.InitRequest
-	(*InitResponse)(nil),           // 23: cairn.cluster.v1.InitResponse
-	(*JoinRequest)(nil),            // 24: cairn.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),           // 25: cairn.cluster.v1.JoinResponse
-	(*ConsentRequest)(nil),         // 26: cairn.cluster.v1.ConsentRequest
-	(*ConsentResponse)(nil),        // 27: cairn.cluster.v1.ConsentResponse
-	(*AnnounceRequest)(nil),        // 28: cairn.cluster.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),       // 29: cairn.cluster.v1.AnnounceResponse
-	(*StatusRequest)(nil),          // 30: cairn.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),         // 31: cairn.cluster.v1.StatusResponse
-	(*NodeEntry)(nil),              // 32: cairn.cluster.v1.NodeEntry
-	(*SupportEntry)(nil),           // 33: cairn.cluster.v1.SupportEntry
-	(*RangeEntry)(nil),             // 34: cairn.cluster.v1.RangeEntry
-	(*Lease)(nil),                  // 35: cairn.cluster.v1.Lease
-	(*ReplicaEntry)(nil),           // 36: cairn.cluster.v1.ReplicaEntry
-	(*NodeStatusRequest)(nil),      // 37: cairn.cluster.v1.NodeStatusRequest
-	(*NodeStatusResponse)(nil),     // 38: cairn.cluster.v1.NodeStatusResponse
-	(*StoreMetrics)(nil),           // 39: cairn.cluster.v1.StoreMetrics
-	(*ReplicaStatus)(nil),          // 40: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 41: cairn.cluster.v1.Progress
-	(*metapb.KeyspaceRecord)(nil),  // 42: cairn.meta.v1.KeyspaceRecord
-	(*metapb.RangeDescriptor)(nil), // 43: cairn.meta.v1.RangeDescriptor
-	(*metapb.NodeRecord)(nil),      // 44: cairn.meta.v1.NodeRecord
-	(metapb.ReplicaRole)(0),        // 45: cairn.meta.v1.ReplicaRole
+	(FailureKind)(0),               // 1: cairn.cluster.v1.FailureKind
+	(*CheckRequest)(nil),           // 2: cairn.cluster.v1.CheckRequest
+	(*CheckResponse)(nil),          // 3: cairn.cluster.v1.CheckResponse
+	(*CheckProgress)(nil),          // 4: cairn.cluster.v1.CheckProgress
+	(*CheckFinding)(nil),           // 5: cairn.cluster.v1.CheckFinding
+	(*CheckUnseen)(nil),            // 6: cairn.cluster.v1.CheckUnseen
+	(*CheckSummary)(nil),           // 7: cairn.cluster.v1.CheckSummary
+	(*CreateKeyspaceRequest)(nil),  // 8: cairn.cluster.v1.CreateKeyspaceRequest
+	(*CreateKeyspaceResponse)(nil), // 9: cairn.cluster.v1.CreateKeyspaceResponse
+	(*DropKeyspaceRequest)(nil),    // 10: cairn.cluster.v1.DropKeyspaceRequest
+	(*DropKeyspaceResponse)(nil),   // 11: cairn.cluster.v1.DropKeyspaceResponse
+	(*ListKeyspacesRequest)(nil),   // 12: cairn.cluster.v1.ListKeyspacesRequest
+	(*ListKeyspacesResponse)(nil),  // 13: cairn.cluster.v1.ListKeyspacesResponse
+	(*ListRangesRequest)(nil),      // 14: cairn.cluster.v1.ListRangesRequest
+	(*ListRangesResponse)(nil),     // 15: cairn.cluster.v1.ListRangesResponse
+	(*IndexedRange)(nil),           // 16: cairn.cluster.v1.IndexedRange
+	(*SplitRangeRequest)(nil),      // 17: cairn.cluster.v1.SplitRangeRequest
+	(*MergeRangeRequest)(nil),      // 18: cairn.cluster.v1.MergeRangeRequest
+	(*MergeRangeResponse)(nil),     // 19: cairn.cluster.v1.MergeRangeResponse
+	(*SplitRangeResponse)(nil),     // 20: cairn.cluster.v1.SplitRangeResponse
+	(*IdentityRequest)(nil),        // 21: cairn.cluster.v1.IdentityRequest
+	(*IdentityResponse)(nil),       // 22: cairn.cluster.v1.IdentityResponse
+	(*InitRequest)(nil),            // 23: cairn.cluster.v1.InitRequest
+	(*InitResponse)(nil),           // 24: cairn.cluster.v1.InitResponse
+	(*JoinRequest)(nil),            // 25: cairn.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),           // 26: cairn.cluster.v1.JoinResponse
+	(*ConsentRequest)(nil),         // 27: cairn.cluster.v1.ConsentRequest
+	(*ConsentResponse)(nil),        // 28: cairn.cluster.v1.ConsentResponse
+	(*AnnounceRequest)(nil),        // 29: cairn.cluster.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),       // 30: cairn.cluster.v1.AnnounceResponse
+	(*StatusRequest)(nil),          // 31: cairn.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),         // 32: cairn.cluster.v1.StatusResponse
+	(*NodeEntry)(nil),              // 33: cairn.cluster.v1.NodeEntry
+	(*SupportEntry)(nil),           // 34: cairn.cluster.v1.SupportEntry
+	(*RangeEntry)(nil),             // 35: cairn.cluster.v1.RangeEntry
+	(*Lease)(nil),                  // 36: cairn.cluster.v1.Lease
+	(*ReplicaEntry)(nil),           // 37: cairn.cluster.v1.ReplicaEntry
+	(*NodeStatusRequest)(nil),      // 38: cairn.cluster.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),     // 39: cairn.cluster.v1.NodeStatusResponse
+	(*StoreMetrics)(nil),           // 40: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),          // 41: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),               // 42: cairn.cluster.v1.Progress
+	(*Route)(nil),                  // 43: cairn.cluster.v1.Route
+	(*NodeAddress)(nil),            // 44: cairn.cluster.v1.NodeAddress
+	(*Failure)(nil),                // 45: cairn.cluster.v1.Failure
+	(*metapb.KeyspaceRecord)(nil),  // 46: cairn.meta.v1.KeyspaceRecord
+	(*metapb.RangeDescriptor)(nil), // 47: cairn.meta.v1.RangeDescriptor
+	(*metapb.NodeRecord)(nil),      // 48: cairn.meta.v1.NodeRecord
+	(metapb.ReplicaRole)(0),        // 49: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
-	3,  // 0: cairn.cluster.v1.CheckResponse.progress:type_name -> cairn.cluster.v1.CheckProgress
-	4,  // 1: cairn.cluster.v1.CheckResponse.finding:type_name -> cairn.cluster.v1.CheckFinding
-	5,  // 2: cairn.cluster.v1.CheckResponse.unseen:type_name -> cairn.cluster.v1.CheckUnseen
-	6,  // 3: cairn.cluster.v1.CheckResponse.summary:type_name -> cairn.cluster.v1.CheckSummary
+	4,  // 0: cairn.cluster.v1.CheckResponse.progress:type_name -> cairn.cluster.v1.CheckProgress
+	5,  // 1: cairn.cluster.v1.CheckResponse.finding:type_name -> cairn.cluster.v1.CheckFinding
+	6,  // 2: cairn.cluster.v1.CheckResponse.unseen:type_name -> cairn.cluster.v1.CheckUnseen
+	7,  // 3: cairn.cluster.v1.CheckResponse.summary:type_name -> cairn.cluster.v1.CheckSummary
 	0,  // 4: cairn.cluster.v1.CheckFinding.part:type_name -> cairn.cluster.v1.CheckPart
-	42, // 5: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
-	42, // 6: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
-	15, // 7: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
-	43, // 8: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	43, // 9: cairn.cluster.v1.MergeRangeResponse.merged:type_name -> cairn.meta.v1.RangeDescriptor
-	43, // 10: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	43, // 11: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	44, // 12: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	44, // 13: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	43, // 14: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	44, // 15: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	44, // 16: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	43, // 17: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	32, // 18: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
-	34, // 19: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	44, // 20: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	33, // 21: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
-	43, // 22: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	36, // 23: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	35, // 24: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
-	45, // 25: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	44, // 26: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	40, // 27: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	39, // 28: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
-	33, // 29: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
-	43, // 30: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	41, // 31: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	35, // 32: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
-	20, // 33: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	22, // 34: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	24, // 35: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	26, // 36: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	28, // 37: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	30, // 38: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	37, // 39: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	7,  // 40: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
-	9,  // 41: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
-	11, // 42: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
-	13, // 43: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
-	16, // 44: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
-	1,  // 45: cairn.cluster.v1.Cluster.Check:input_type -> cairn.cluster.v1.CheckRequest
-	17, // 46: cairn.cluster.v1.Cluster.MergeRange:input_type -> cairn.cluster.v1.MergeRangeRequest
-	21, // 47: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	23, // 48: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	25, // 49: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	27, // 50: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	29, // 51: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	31, // 52: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	38, // 53: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	8,  // 54: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
-	10, // 55: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
-	12, // 56: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
-	14, // 57: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
-	19, // 58: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
-	2,  // 59: cairn.cluster.v1.Cluster.Check:output_type -> cairn.cluster.v1.CheckResponse
-	18, // 60: cairn.cluster.v1.Cluster.MergeRange:output_type -> cairn.cluster.v1.MergeRangeResponse
-	47, // [47:61] is the sub-list for method output_type
-	33, // [33:47] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	46, // 5: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
+	46, // 6: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
+	16, // 7: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
+	47, // 8: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 9: cairn.cluster.v1.MergeRangeResponse.merged:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 10: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 11: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	48, // 12: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	48, // 13: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	47, // 14: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	48, // 15: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	48, // 16: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	47, // 17: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	33, // 18: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
+	35, // 19: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
+	48, // 20: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	34, // 21: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
+	47, // 22: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	37, // 23: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
+	36, // 24: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
+	49, // 25: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	48, // 26: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	41, // 27: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	40, // 28: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	34, // 29: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
+	47, // 30: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	42, // 31: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	36, // 32: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
+	47, // 33: cairn.cluster.v1.Route.range:type_name -> cairn.meta.v1.RangeDescriptor
+	44, // 34: cairn.cluster.v1.Route.nodes:type_name -> cairn.cluster.v1.NodeAddress
+	1,  // 35: cairn.cluster.v1.Failure.kind:type_name -> cairn.cluster.v1.FailureKind
+	47, // 36: cairn.cluster.v1.Failure.ranges:type_name -> cairn.meta.v1.RangeDescriptor
+	21, // 37: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	23, // 38: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	25, // 39: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	27, // 40: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	29, // 41: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	31, // 42: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	38, // 43: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	8,  // 44: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
+	10, // 45: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
+	12, // 46: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
+	14, // 47: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
+	17, // 48: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
+	2,  // 49: cairn.cluster.v1.Cluster.Check:input_type -> cairn.cluster.v1.CheckRequest
+	18, // 50: cairn.cluster.v1.Cluster.MergeRange:input_type -> cairn.cluster.v1.MergeRangeRequest
+	22, // 51: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	24, // 52: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	26, // 53: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	28, // 54: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	30, // 55: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	32, // 56: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	39, // 57: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	9,  // 58: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
+	11, // 59: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
+	13, // 60: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
+	15, // 61: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
+	20, // 62: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
+	3,  // 63: cairn.cluster.v1.Cluster.Check:output_type -> cairn.cluster.v1.CheckResponse
+	19, // 64: cairn.cluster.v1.Cluster.MergeRange:output_type -> cairn.cluster.v1.MergeRangeResponse
+	51, // [51:65] is the sub-list for method output_type
+	37, // [37:51] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -3162,8 +3455,8 @@ func file_api_clusterpb_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   41,
+			NumEnums:      2,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -1154,6 +1154,7 @@ type Error struct {
 	Descriptors      []*metapb.RangeDescriptor `protobuf:"bytes,5,rep,name=descriptors,proto3" json:"descriptors,omitempty"`
 	RetryAfterMicros uint64                    `protobuf:"varint,6,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"`
 	GrpcCode         uint32                    `protobuf:"varint,7,opt,name=grpc_code,json=grpcCode,proto3" json:"grpc_code,omitempty"`
+	Absent           bool                      `protobuf:"varint,8,opt,name=absent,proto3" json:"absent,omitempty"` // RANGE_MOVED: the refuser has no replica of the range; what it says of it is hearsay
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -1235,6 +1236,13 @@ func (x *Error) GetGrpcCode() uint32 {
 		return x.GrpcCode
 	}
 	return 0
+}
+
+func (x *Error) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
 }
 
 // SnapshotMessage is what travels on a bulk stream while a snapshot is sent.
@@ -1815,7 +1823,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	" \x01(\x04R\x05bytes\"?\n" +
 	"\x0fVersionPosition\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
-	"\brevision\x18\x02 \x01(\x03R\brevision\"\xa5\x02\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xbd\x02\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.cairn.range.v1.ErrorCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
@@ -1824,7 +1832,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x0eleader_replica\x18\x04 \x01(\x04R\rleaderReplica\x12@\n" +
 	"\vdescriptors\x18\x05 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\vdescriptors\x12,\n" +
 	"\x12retry_after_micros\x18\x06 \x01(\x04R\x10retryAfterMicros\x12\x1b\n" +
-	"\tgrpc_code\x18\a \x01(\rR\bgrpcCode\"\xa6\x02\n" +
+	"\tgrpc_code\x18\a \x01(\rR\bgrpcCode\x12\x16\n" +
+	"\x06absent\x18\b \x01(\bR\x06absent\"\xa6\x02\n" +
 	"\x0fSnapshotMessage\x125\n" +
 	"\x05offer\x18\x01 \x01(\v2\x1d.cairn.range.v1.SnapshotOfferH\x00R\x05offer\x128\n" +
 	"\x06resume\x18\x02 \x01(\v2\x1e.cairn.range.v1.SnapshotResumeH\x00R\x06resume\x125\n" +

@@ -165,7 +165,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		}
 		var moved *base.RangeMoved
 		if errors.As(err, &moved) {
-			err = &base.RangeMoved{Range: moved.Range, Descriptors: d.routes.beside(moved.Descriptors)}
+			err = &base.RangeMoved{Range: moved.Range, Descriptors: d.routes.beside(moved.Descriptors), Absent: moved.Absent}
 		}
 		if err != nil {
 			resp.Body, resp.Error = nil, encodeError(err)
@@ -181,7 +181,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		return
 	}
 	if !d.cfg.Store.Has(id) {
-		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id)})
+		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true})
 		return
 	}
 	switch q.Kind {

@@ -94,7 +94,9 @@ func TestShardedKeyspace(t *testing.T) {
 		byName, byAddress := c.client(p.addr), c.client(bound[i])
 		for how, get := range map[string]func(...clientv3.OpOption) (*clientv3.GetResponse, error){
 			"metadata": func(o ...clientv3.OpOption) (*clientv3.GetResponse, error) { return byName.Get(ctx, "", o...) },
-			"address":  func(o ...clientv3.OpOption) (*clientv3.GetResponse, error) { return byAddress.Get(t.Context(), "", o...) },
+			"address": func(o ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+				return byAddress.Get(t.Context(), "", o...)
+			},
 		} {
 			all, err := get(clientv3.WithPrefix())
 			if err != nil || all.Count != 6 || len(all.Kvs) != 6 || string(all.Kvs[2].Value) != "value of g" {

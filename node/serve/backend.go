@@ -24,6 +24,9 @@ type Backend interface {
 	// ReadTxn evaluates a transaction that cannot write, as one read.
 	ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error)
 
+	// Where is what this node knows of the range that holds a key, without asking anybody.
+	Where(ks base.KeyspaceID, key []byte) Where
+
 	// Keyspace is the id of a client's keyspace.
 	Keyspace(ctx context.Context, name string) (base.KeyspaceID, error)
 	CreateKeyspace(ctx context.Context, name string, single bool) (*metapb.KeyspaceRecord, error)

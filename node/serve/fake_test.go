@@ -32,7 +32,8 @@ type fakeBackend struct {
 	sys      []*mvccpb.KeyValue // what Range reads of the keyspace sys
 	answer   proto.Message      // of every proposal
 	err      error              // of every call
-	hang     bool               // proposals wait for their context
+	where    Where
+	hang     bool // proposals wait for their context
 
 	mu       sync.Mutex
 	proposed []*kvpb.Command
@@ -116,6 +117,8 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 	b.readTxns++
 	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
 }
+
+func (b *fakeBackend) Where(base.KeyspaceID, []byte) Where { return b.where }
 
 func (b *fakeBackend) Identity() Identity                  { return b.id }
 func (b *fakeBackend) RaftTerm(base.KeyspaceID) uint64     { return 7 }

@@ -39,7 +39,7 @@ func TestKeyspaceOfARequest(t *testing.T) {
 		_, conn := serveOn(t, l, cfg)
 		ctx := context.Context(t.Context())
 		for _, n := range c.names {
-			ctx = metadata.AppendToOutgoingContext(ctx, KeyspaceHeader, n)
+			ctx = metadata.AppendToOutgoingContext(ctx, base.KeyspaceHeader, n)
 		}
 		_, err := pb.NewKVClient(conn).Range(ctx, &pb.RangeRequest{Key: []byte("k")})
 		if status.Code(err) != c.code || (c.code == codes.OK) != (len(b.spaces) == 1 && b.spaces[0] == c.want) {
