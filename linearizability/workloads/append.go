@@ -85,5 +85,5 @@ func (w *appends) Final() (out []proto.Message) {
 
 // Checkers implements linearizability.Workload.
 func (w *appends) Checkers() []linearizability.Checker {
-	return append(checkers.All(w.prefix), checkers.Linearizable(w.prefix, false), checkers.Lists(w.prefix))
+	return append(checkers.All(w.prefix), checkers.Linearizable(w.prefix, false), checkers.Lists(w.prefix), checkers.Cycles(w.prefix))
 }
