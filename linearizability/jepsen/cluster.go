@@ -15,7 +15,6 @@ import (
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/internal/base"
-	"github.com/cairndb/cairn/node/join"
 )
 
 // Config says what a cluster is made of.
@@ -34,6 +33,7 @@ type Cluster struct {
 	binary  string
 	network *network // nil: the nodes are on the loopback interface
 	logger  *slog.Logger
+	shard   shard
 }
 
 const (
@@ -172,15 +172,12 @@ func replicated(st *clusterpb.StatusResponse, want int) error {
 }
 
 // status asks one node how the cluster is.
-func (c *Cluster) status(ctx context.Context, i int) (*clusterpb.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
-	defer cancel()
-	conn, err := join.Dial(c.Nodes[i].ClientAddr)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = conn.Close() }()
-	return clusterpb.NewClusterClient(conn).Status(ctx, &clusterpb.StatusRequest{Ranges: true})
+func (c *Cluster) status(ctx context.Context, i int) (st *clusterpb.StatusResponse, err error) {
+	err = c.ask(ctx, i, func(ctx context.Context, cl clusterpb.ClusterClient) (err error) {
+		st, err = cl.Status(ctx, &clusterpb.StatusRequest{Ranges: true})
+		return err
+	})
+	return st, err
 }
 
 // Leader finds the node that leads a keyspace's first range: of what the nodes say, what names the highest term counts.
