@@ -173,7 +173,7 @@ func replicated(st *clusterpb.StatusResponse, want int) error {
 
 // status asks one node how the cluster is.
 func (c *Cluster) status(ctx context.Context, i int) (st *clusterpb.StatusResponse, err error) {
-	err = c.ask(ctx, i, func(ctx context.Context, cl clusterpb.ClusterClient) (err error) {
+	err = c.ask(ctx, i, statusTime, func(ctx context.Context, cl clusterpb.ClusterClient) (err error) {
 		st, err = cl.Status(ctx, &clusterpb.StatusRequest{Ranges: true})
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/internal/base"
@@ -80,7 +81,7 @@ func (c *Cluster) CreateKeyspace(ctx context.Context, name string) (id base.Keys
 	defer cancel()
 	for {
 		for i := range c.Nodes {
-			err = c.ask(ctx, i, func(ctx context.Context, cl clusterpb.ClusterClient) error {
+			err = c.ask(ctx, i, statusTime, func(ctx context.Context, cl clusterpb.ClusterClient) error {
 				resp, err := cl.CreateKeyspace(ctx, &clusterpb.CreateKeyspaceRequest{Name: name})
 				id = base.KeyspaceID(resp.GetKeyspace().GetKeyspaceId())
 				return err
@@ -95,9 +96,9 @@ func (c *Cluster) CreateKeyspace(ctx context.Context, name string) (id base.Keys
 	}
 }
 
-// ask asks a node something of the cluster's own service.
-func (c *Cluster) ask(ctx context.Context, i int, what func(context.Context, clusterpb.ClusterClient) error) error {
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
+// ask asks a node something of the cluster's own service, within a time.
+func (c *Cluster) ask(ctx context.Context, i int, limit time.Duration, what func(context.Context, clusterpb.ClusterClient) error) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	conn, err := join.Dial(c.Nodes[i].ClientAddr)
 	if err != nil {
@@ -114,7 +115,7 @@ func (c *Cluster) tiled(ctx context.Context) ([]*clusterpb.IndexedRange, error) 
 		var errs []error
 		for i := range c.Nodes { // one may be unwell
 			var all []*clusterpb.IndexedRange
-			err := c.ask(ctx, i, func(ctx context.Context, cl clusterpb.ClusterClient) error {
+			err := c.ask(ctx, i, statusTime, func(ctx context.Context, cl clusterpb.ClusterClient) error {
 				resp, err := cl.ListRanges(ctx, &clusterpb.ListRangesRequest{})
 				all = resp.GetRanges()
 				return err

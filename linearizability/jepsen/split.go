@@ -18,6 +18,7 @@ const rangeClass = "F12"
 func rangeNemeses() []Nemesis {
 	return []Nemesis{
 		{Name: "splits", Class: rangeClass, About: "cuts ranges in two beside keys that clients use, again and again", Needs: []Capability{Ranges}, Begin: storm(split)},
+		{Name: "splits-merges", Class: rangeClass, About: "cuts ranges in two and puts neighbours together, beside keys that clients use", Needs: []Capability{Ranges}, Begin: storm(split, merge)},
 	}
 }
 
@@ -26,6 +27,8 @@ const (
 	stormWorkers = 3
 	// stormEvery is a worker's pause between two changes: clients are to work on what came of one before the next.
 	stormEvery = 250 * time.Millisecond
+	// changeTime bounds one change. A merge may have to bring replicas to other nodes first.
+	changeTime = 10 * time.Second
 )
 
 // change does one thing to the range that holds a key, and says what it did.
@@ -34,6 +37,11 @@ type change func(ctx context.Context, cl clusterpb.ClusterClient, key []byte) (C
 func split(ctx context.Context, cl clusterpb.ClusterClient, key []byte) (Changes, error) {
 	_, err := cl.SplitRange(ctx, &clusterpb.SplitRangeRequest{Keyspace: spreadName, Key: key})
 	return Changes{Splits: 1}, err
+}
+
+func merge(ctx context.Context, cl clusterpb.ClusterClient, key []byte) (Changes, error) {
+	_, err := cl.MergeRange(ctx, &clusterpb.MergeRangeRequest{Keyspace: spreadName, Key: key})
+	return Changes{Merges: 1}, err
 }
 
 // storm makes drawn changes beside drawn keys by way of drawn nodes until the heal, which waits for those that are under way.
@@ -66,11 +74,12 @@ func (c *Cluster) changeOnce(ctx context.Context, do change, r *base.Rand) {
 		return
 	}
 	var did Changes
-	err := c.ask(ctx, int(r.Int63n(int64(len(c.Nodes)))), func(ctx context.Context, cl clusterpb.ClusterClient) (err error) {
+	err := c.ask(ctx, int(r.Int63n(int64(len(c.Nodes)))), changeTime, func(ctx context.Context, cl clusterpb.ClusterClient) (err error) {
 		did, err = do(ctx, cl, key)
 		return err
 	})
 	if err != nil {
+		c.logger.Debug("a change of a range", "key", string(key), "error", err)
 		did = Changes{Refused: 1}
 	}
 	c.shard.note(did)
