@@ -41,13 +41,15 @@ type shard struct {
 
 // Changes are what nemeses made of ranges, as far as they were answered.
 type Changes struct {
-	Splits  int `json:"splits"`
-	Merges  int `json:"merges"`
-	Refused int `json:"refused"` // with the reason that nothing was to be done, or without an answer
+	Splits     int `json:"splits"`
+	Merges     int `json:"merges"`
+	Refused    int `json:"refused"`    // a split where a range begins already, a merge of the last one, of what changed meanwhile
+	Unanswered int `json:"unanswered"` // they may have been made
 }
 
 func (c *Changes) add(o Changes) {
-	c.Splits, c.Merges, c.Refused = c.Splits+o.Splits, c.Merges+o.Merges, c.Refused+o.Refused
+	c.Splits, c.Merges = c.Splits+o.Splits, c.Merges+o.Merges
+	c.Refused, c.Unanswered = c.Refused+o.Refused, c.Unanswered+o.Unanswered
 }
 
 // at has keys to cut at drawn by cut from now on. It returns what was done until then, and forgets it.

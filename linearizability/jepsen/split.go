@@ -6,6 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/internal/base"
 )
@@ -78,9 +81,12 @@ func (c *Cluster) changeOnce(ctx context.Context, do change, r *base.Rand) {
 		did, err = do(ctx, cl, key)
 		return err
 	})
-	if err != nil {
-		c.logger.Debug("a change of a range", "key", string(key), "error", err)
+	switch status.Code(err) {
+	case codes.OK:
+	case codes.FailedPrecondition, codes.Aborted, codes.InvalidArgument:
 		did = Changes{Refused: 1}
+	default:
+		did = Changes{Unanswered: 1}
 	}
 	c.shard.note(did)
 }
