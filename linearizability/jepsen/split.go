@@ -29,7 +29,7 @@ const (
 	// stormWorkers change ranges at once, so that one whose node does not answer does not end the storm.
 	stormWorkers = 3
 	// stormEvery is a worker's pause between two changes: clients are to work on what came of one before the next.
-	stormEvery = 250 * time.Millisecond
+	stormEvery = 100 * time.Millisecond
 	// changeTime bounds one change. A merge may have to bring replicas to other nodes first.
 	changeTime = 10 * time.Second
 )
