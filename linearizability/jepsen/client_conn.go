@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/cairndb/cairn/internal/base"
 	"time"
 
 	"google.golang.org/grpc"
@@ -14,8 +15,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
-
-	"github.com/cairndb/cairn/node/serve"
 )
 
 const (
@@ -75,7 +74,7 @@ func (l *link) call(ctx context.Context, req proto.Message) (proto.Message, erro
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if l.keyspace.name != "" {
-		ctx = metadata.AppendToOutgoingContext(ctx, serve.KeyspaceHeader, l.keyspace.name)
+		ctx = metadata.AppendToOutgoingContext(ctx, base.KeyspaceHeader, l.keyspace.name)
 	}
 	switch r := req.(type) {
 	case *pb.RangeRequest:
