@@ -91,6 +91,8 @@ const (
 	RequestKind_REQUEST_KIND_READ_TXN    RequestKind = 3 // body: etcdserverpb.TxnRequest without writes, linearizable
 	RequestKind_REQUEST_KIND_PLACE       RequestKind = 4 // body: cairn.meta.v1.RangeDescriptor of a new range: make this node's replica of it
 	RequestKind_REQUEST_KIND_DESCRIPTOR  RequestKind = 6 // no body; answered with the range's metapb.RangeDescriptor, linearizable
+	RequestKind_REQUEST_KIND_LATCH       RequestKind = 7 // body: Latch; answered with LatchGrant
+	RequestKind_REQUEST_KIND_UNLATCH     RequestKind = 8 // body: Unlatch
 	RequestKind_REQUEST_KIND_END         RequestKind = 5 // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
 )
 
@@ -103,6 +105,8 @@ var (
 		3: "REQUEST_KIND_READ_TXN",
 		4: "REQUEST_KIND_PLACE",
 		6: "REQUEST_KIND_DESCRIPTOR",
+		7: "REQUEST_KIND_LATCH",
+		8: "REQUEST_KIND_UNLATCH",
 		5: "REQUEST_KIND_END",
 	}
 	RequestKind_value = map[string]int32{
@@ -112,6 +116,8 @@ var (
 		"REQUEST_KIND_READ_TXN":    3,
 		"REQUEST_KIND_PLACE":       4,
 		"REQUEST_KIND_DESCRIPTOR":  6,
+		"REQUEST_KIND_LATCH":       7,
+		"REQUEST_KIND_UNLATCH":     8,
 		"REQUEST_KIND_END":         5,
 	}
 )
@@ -715,6 +721,235 @@ func (x *Request) GetTimeoutMicros() uint64 {
 	return 0
 }
 
+// LatchID names a latch of the node that sends it.
+type LatchID struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BeganMicros   int64                  `protobuf:"varint,1,opt,name=began_micros,json=beganMicros,proto3" json:"began_micros,omitempty"` // when the read began: which of two goes first, and no more
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`                                    // of the read, unique on its node
+	Try           uint64                 `protobuf:"varint,3,opt,name=try,proto3" json:"try,omitempty"`                                    // of the read
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatchID) Reset() {
+	*x = LatchID{}
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatchID) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatchID) ProtoMessage() {}
+
+func (x *LatchID) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatchID.ProtoReflect.Descriptor instead.
+func (*LatchID) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LatchID) GetBeganMicros() int64 {
+	if x != nil {
+		return x.BeganMicros
+	}
+	return 0
+}
+
+func (x *LatchID) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *LatchID) GetTry() uint64 {
+	if x != nil {
+		return x.Try
+	}
+	return 0
+}
+
+// Latch asks a range's leader to keep the range as it is for a while, if it holds a key.
+type Latch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *LatchID               `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	KeyspaceId    uint64                 `protobuf:"varint,2,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Latch) Reset() {
+	*x = Latch{}
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Latch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Latch) ProtoMessage() {}
+
+func (x *Latch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Latch.ProtoReflect.Descriptor instead.
+func (*Latch) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Latch) GetId() *LatchID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Latch) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *Latch) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// LatchGrant is what a range is as long as the latch holds it.
+type LatchGrant struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Revision      int64                   `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatchGrant) Reset() {
+	*x = LatchGrant{}
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatchGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatchGrant) ProtoMessage() {}
+
+func (x *LatchGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatchGrant.ProtoReflect.Descriptor instead.
+func (*LatchGrant) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LatchGrant) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *LatchGrant) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Unlatch ends a latch. With a command it does so by proposing that, if the latch has held the range until now, and is answered
+// as the command is; without one it is not answered.
+type Unlatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *LatchID               `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"` // cairn.kv.v1.Command, a RaiseRevision
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unlatch) Reset() {
+	*x = Unlatch{}
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unlatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unlatch) ProtoMessage() {}
+
+func (x *Unlatch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unlatch.ProtoReflect.Descriptor instead.
+func (*Unlatch) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Unlatch) GetId() *LatchID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Unlatch) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
 type ResponseFrame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Responses     []*Response            `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"`
@@ -724,7 +959,7 @@ type ResponseFrame struct {
 
 func (x *ResponseFrame) Reset() {
 	*x = ResponseFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -736,7 +971,7 @@ func (x *ResponseFrame) String() string {
 func (*ResponseFrame) ProtoMessage() {}
 
 func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -749,7 +984,7 @@ func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseFrame.ProtoReflect.Descriptor instead.
 func (*ResponseFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResponseFrame) GetResponses() []*Response {
@@ -770,7 +1005,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +1017,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +1030,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Response) GetId() uint64 {
@@ -830,7 +1065,7 @@ type ControlFrame struct {
 
 func (x *ControlFrame) Reset() {
 	*x = ControlFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -842,7 +1077,7 @@ func (x *ControlFrame) String() string {
 func (*ControlFrame) ProtoMessage() {}
 
 func (x *ControlFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -855,7 +1090,7 @@ func (x *ControlFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlFrame.ProtoReflect.Descriptor instead.
 func (*ControlFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ControlFrame) GetRequests() *RequestFrame {
@@ -887,7 +1122,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -899,7 +1134,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -912,7 +1147,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -981,7 +1216,7 @@ type SnapshotMessage struct {
 
 func (x *SnapshotMessage) Reset() {
 	*x = SnapshotMessage{}
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -993,7 +1228,7 @@ func (x *SnapshotMessage) String() string {
 func (*SnapshotMessage) ProtoMessage() {}
 
 func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1006,7 +1241,7 @@ func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMessage.ProtoReflect.Descriptor instead.
 func (*SnapshotMessage) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotMessage) GetBody() isSnapshotMessage_Body {
@@ -1111,7 +1346,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1123,7 +1358,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1136,7 +1371,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotOffer) GetToken() []byte {
@@ -1198,7 +1433,7 @@ type SnapshotFile struct {
 
 func (x *SnapshotFile) Reset() {
 	*x = SnapshotFile{}
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +1445,7 @@ func (x *SnapshotFile) String() string {
 func (*SnapshotFile) ProtoMessage() {}
 
 func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +1458,7 @@ func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
 func (*SnapshotFile) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotFile) GetSize() uint64 {
@@ -1252,7 +1487,7 @@ type SnapshotResume struct {
 
 func (x *SnapshotResume) Reset() {
 	*x = SnapshotResume{}
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1499,7 @@ func (x *SnapshotResume) String() string {
 func (*SnapshotResume) ProtoMessage() {}
 
 func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1512,7 @@ func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResume.ProtoReflect.Descriptor instead.
 func (*SnapshotResume) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotResume) GetRefused() string {
@@ -1320,7 +1555,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1332,7 +1567,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1345,7 +1580,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotChunk) GetFile() uint64 {
@@ -1385,7 +1620,7 @@ type SnapshotAck struct {
 
 func (x *SnapshotAck) Reset() {
 	*x = SnapshotAck{}
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1397,7 +1632,7 @@ func (x *SnapshotAck) String() string {
 func (*SnapshotAck) ProtoMessage() {}
 
 func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1410,7 +1645,7 @@ func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAck.ProtoReflect.Descriptor instead.
 func (*SnapshotAck) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotAck) GetCredits() uint64 {
@@ -1429,7 +1664,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1441,7 +1676,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1454,7 +1689,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -1506,7 +1741,25 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\brange_id\x18\x02 \x01(\x04R\arangeId\x12/\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1b.cairn.range.v1.RequestKindR\x04kind\x12\x12\n" +
 	"\x04body\x18\x04 \x01(\fR\x04body\x12%\n" +
-	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\"G\n" +
+	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\"P\n" +
+	"\aLatchID\x12!\n" +
+	"\fbegan_micros\x18\x01 \x01(\x03R\vbeganMicros\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
+	"\x03try\x18\x03 \x01(\x04R\x03try\"c\n" +
+	"\x05Latch\x12'\n" +
+	"\x02id\x18\x01 \x01(\v2\x17.cairn.range.v1.LatchIDR\x02id\x12\x1f\n" +
+	"\vkeyspace_id\x18\x02 \x01(\x04R\n" +
+	"keyspaceId\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\"h\n" +
+	"\n" +
+	"LatchGrant\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"L\n" +
+	"\aUnlatch\x12'\n" +
+	"\x02id\x18\x01 \x01(\v2\x17.cairn.range.v1.LatchIDR\x02id\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"G\n" +
 	"\rResponseFrame\x126\n" +
 	"\tresponses\x18\x01 \x03(\v2\x18.cairn.range.v1.ResponseR\tresponses\"[\n" +
 	"\bResponse\x12\x0e\n" +
@@ -1564,14 +1817,16 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xc2\x01\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xf4\x01\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
 	"\x11REQUEST_KIND_READ\x10\x02\x12\x19\n" +
 	"\x15REQUEST_KIND_READ_TXN\x10\x03\x12\x16\n" +
 	"\x12REQUEST_KIND_PLACE\x10\x04\x12\x1b\n" +
-	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x14\n" +
+	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x16\n" +
+	"\x12REQUEST_KIND_LATCH\x10\a\x12\x18\n" +
+	"\x14REQUEST_KIND_UNLATCH\x10\b\x12\x14\n" +
 	"\x10REQUEST_KIND_END\x10\x05*\xcb\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -1595,7 +1850,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -1608,18 +1863,22 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*SupportAnswer)(nil),          // 8: cairn.range.v1.SupportAnswer
 	(*RequestFrame)(nil),           // 9: cairn.range.v1.RequestFrame
 	(*Request)(nil),                // 10: cairn.range.v1.Request
-	(*ResponseFrame)(nil),          // 11: cairn.range.v1.ResponseFrame
-	(*Response)(nil),               // 12: cairn.range.v1.Response
-	(*ControlFrame)(nil),           // 13: cairn.range.v1.ControlFrame
-	(*Error)(nil),                  // 14: cairn.range.v1.Error
-	(*SnapshotMessage)(nil),        // 15: cairn.range.v1.SnapshotMessage
-	(*SnapshotOffer)(nil),          // 16: cairn.range.v1.SnapshotOffer
-	(*SnapshotFile)(nil),           // 17: cairn.range.v1.SnapshotFile
-	(*SnapshotResume)(nil),         // 18: cairn.range.v1.SnapshotResume
-	(*SnapshotChunk)(nil),          // 19: cairn.range.v1.SnapshotChunk
-	(*SnapshotAck)(nil),            // 20: cairn.range.v1.SnapshotAck
-	(*SnapshotDone)(nil),           // 21: cairn.range.v1.SnapshotDone
-	(*metapb.RangeDescriptor)(nil), // 22: cairn.meta.v1.RangeDescriptor
+	(*LatchID)(nil),                // 11: cairn.range.v1.LatchID
+	(*Latch)(nil),                  // 12: cairn.range.v1.Latch
+	(*LatchGrant)(nil),             // 13: cairn.range.v1.LatchGrant
+	(*Unlatch)(nil),                // 14: cairn.range.v1.Unlatch
+	(*ResponseFrame)(nil),          // 15: cairn.range.v1.ResponseFrame
+	(*Response)(nil),               // 16: cairn.range.v1.Response
+	(*ControlFrame)(nil),           // 17: cairn.range.v1.ControlFrame
+	(*Error)(nil),                  // 18: cairn.range.v1.Error
+	(*SnapshotMessage)(nil),        // 19: cairn.range.v1.SnapshotMessage
+	(*SnapshotOffer)(nil),          // 20: cairn.range.v1.SnapshotOffer
+	(*SnapshotFile)(nil),           // 21: cairn.range.v1.SnapshotFile
+	(*SnapshotResume)(nil),         // 22: cairn.range.v1.SnapshotResume
+	(*SnapshotChunk)(nil),          // 23: cairn.range.v1.SnapshotChunk
+	(*SnapshotAck)(nil),            // 24: cairn.range.v1.SnapshotAck
+	(*SnapshotDone)(nil),           // 25: cairn.range.v1.SnapshotDone
+	(*metapb.RangeDescriptor)(nil), // 26: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
@@ -1629,24 +1888,27 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	8,  // 4: cairn.range.v1.SupportFrame.answer:type_name -> cairn.range.v1.SupportAnswer
 	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
 	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
-	12, // 7: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
-	14, // 8: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
-	9,  // 9: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
-	11, // 10: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
-	2,  // 11: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	22, // 12: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
-	16, // 13: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
-	18, // 14: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
-	19, // 15: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
-	20, // 16: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
-	21, // 17: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
-	17, // 18: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	22, // 19: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	11, // 7: cairn.range.v1.Latch.id:type_name -> cairn.range.v1.LatchID
+	26, // 8: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	11, // 9: cairn.range.v1.Unlatch.id:type_name -> cairn.range.v1.LatchID
+	16, // 10: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
+	18, // 11: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
+	9,  // 12: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
+	15, // 13: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
+	2,  // 14: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
+	26, // 15: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	20, // 16: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
+	22, // 17: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
+	23, // 18: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
+	24, // 19: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
+	25, // 20: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
+	21, // 21: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
+	26, // 22: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }
@@ -1654,7 +1916,7 @@ func file_api_rangepb_range_proto_init() {
 	if File_api_rangepb_range_proto != nil {
 		return
 	}
-	file_api_rangepb_range_proto_msgTypes[12].OneofWrappers = []any{
+	file_api_rangepb_range_proto_msgTypes[16].OneofWrappers = []any{
 		(*SnapshotMessage_Offer)(nil),
 		(*SnapshotMessage_Resume)(nil),
 		(*SnapshotMessage_Chunk)(nil),
@@ -1667,7 +1929,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   19,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -18,6 +18,7 @@ const (
 	kinUnlisted   = "a node that its own applied configuration does not list campaigns (nats #8489)"
 	kinSplit      = "a split that is not atomic; a right side that votes before it exists (cockroach #20939, #7600)"
 	kinNeighbour  = "a snapshot over a neighbour (cockroach #36611)"
+	kinSeveral    = "reads of several ranges that belong to no one moment (YugabyteDB, CockroachDB: jepsen.io, long fork, causal reverse)"
 	kinAmbiguous  = "an ambiguous outcome reported as failed, or retried blindly"
 	kinCompare    = "a compare-and-set evaluated on a stale read"
 	kinGeneration = "a step carried out twice, or on another generation than the one it was planned for"
@@ -80,6 +81,10 @@ func All() []Mutant {
 		{DestroyOldSpan, "destroy-old-span", "a replica that is removed takes the keys with it that were cut off its range a moment ago", kinSplit},
 		{ExciseNewSpan, "excise-new-span", "a snapshot from behind a split leaves the right part's keys of before where no range is", kinNeighbour},
 		{SnapshotOverNeighbour, "snapshot-over-neighbour", "a snapshot is taken in over keys that are another range's here", kinNeighbour},
+		{LatchBeforeApplied, "latch-before-applied", "a latch is granted before what was proposed ahead of it is applied", kinSeveral},
+		{LatchLetsThrough, "latch-lets-through", "writes go on in a range that is latched", kinSeveral},
+		{LatchOutlived, "latch-outlived", "a revision is raised through a latch that has ended", kinSeveral},
+		{RaiseBehindWrites, "raise-behind-writes", "what waited for a latch goes before the raise that ends it", kinSeveral},
 		{AmbiguousAsFailed, "ambiguous-as-failed", "a write whose outcome is not known is reported as failed", kinAmbiguous},
 		{BlindRetry, "blind-retry", "a write whose outcome is not known is made again", kinAmbiguous},
 		{LostLeaderRefuses, "lost-leader-refuses", "a leader that loses its place refuses what is in its log already", kinAmbiguous},

@@ -87,6 +87,13 @@ const (
 	ExciseNewSpan
 	SnapshotOverNeighbour
 
+	// Reads over several ranges.
+
+	LatchBeforeApplied
+	LatchLetsThrough
+	LatchOutlived
+	RaiseBehindWrites
+
 	// Outcomes.
 
 	AmbiguousAsFailed
