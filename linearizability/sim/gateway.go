@@ -49,6 +49,7 @@ type call struct {
 	waiting  bool
 	ended    bool
 	client   bool // of a client: dies with the process
+	wide     wide // what it has to do with several ranges
 	done     func(proto.Message, error)
 }
 
@@ -77,6 +78,12 @@ func (g *gateway) serve(ks base.KeyspaceID, op *linearizability.Op, timeout time
 }
 
 func (g *gateway) begin(c *call) {
+	g.limit(c)
+	g.try(c)
+}
+
+// limit ends a call when its time is over.
+func (g *gateway) limit(c *call) {
 	g.p.later(c.deadline.Sub(g.now()), func() {
 		if c.ended {
 			return
@@ -88,7 +95,6 @@ func (g *gateway) begin(c *call) {
 			g.end(c, nil, errLate)
 		}
 	})
-	g.try(c)
 }
 
 func (g *gateway) now() base.Instant { return g.p.store.Now() }
@@ -161,10 +167,11 @@ func (g *gateway) try(c *call) {
 	id := base.RangeID(d.RangeId)
 	to := g.target(c, d)
 	here := g.p.n.id
-	if !c.write && g.p.store.View(id) != nil {
+	if !c.write && c.wide.latch == nil && g.p.store.View(id) != nil {
 		to = here
 	}
 	c.tries++
+	c.wide.at = to
 	failed := func(m proto.Message, err error) {
 		if err != nil {
 			g.failed(c, d, err)
@@ -197,8 +204,14 @@ func (g *gateway) target(c *call, d *metapb.RangeDescriptor) base.NodeID {
 // local serves a call by this node's own replica. done is called when the store has returned.
 func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done func(proto.Message, error)) {
 	p := g.p
+	if c.wide.latch != nil {
+		p.store.Latch(id, *c.wide.latch, c.ks, c.key, deadline, func(m proto.Message, err error) {
+			p.ready = append(p.ready, func() { done(m, err) })
+		})
+		return
+	}
 	if c.write {
-		p.store.Propose(raftgroup.Proposal{Range: id, Data: c.data}, deadline, func(m proto.Message, err error) {
+		p.store.Propose(raftgroup.Proposal{Range: id, Data: c.data, Latch: c.wide.through}, deadline, func(m proto.Message, err error) {
 			p.ready = append(p.ready, func() { done(m, err) })
 		})
 		return
@@ -337,6 +350,9 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 	}
 	var moved *base.RangeMoved
 	if errors.As(err, &moved) && d != nil {
+		if several := route.Several(moved, c.ks, c.key); several != nil && g.several(c, moved, several) {
+			return
+		}
 		g.cache.Moved(d, moved.Descriptors)
 	}
 	if g.cache.Find(c.ks, c.key) == nil {
@@ -405,6 +421,7 @@ func (g *gateway) end(c *call, m proto.Message, err error) {
 		return
 	}
 	c.ended, c.waiting = true, false
+	g.narrow(c)
 	if err != nil && mutant.Is(mutant.AmbiguousAsFailed) {
 		err = errLate
 	}

@@ -21,6 +21,7 @@ func Kinds() []linearizability.Kind {
 	return []linearizability.Kind{
 		{Name: "register", About: "put, get, delete and compare-and-set over few keys: linearizable key by key", New: newRegister},
 		{Name: "spread", About: "as register, in a keyspace of many ranges: linearizable key by key, with revisions that only each key has in order", New: newSpread},
+		{Name: "snapshot", About: "single keys of many ranges written, and read together, by pages, and again: one order of all, strictly serializable", New: newSnapshot},
 		{Name: "set", About: "adds unique elements and reads all: nothing lost, nothing of nobody", New: newSet},
 		{Name: "append", About: "lists in several keys, appended to under comparisons: transactions in one order", New: newAppend},
 		{Name: "txn", About: "transactions that read, write and delete several keys, in both branches", New: newTxn},
