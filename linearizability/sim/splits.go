@@ -113,7 +113,7 @@ func drawSplits(r *base.Rand, p *Plan, only Only) {
 		p.Faults = append(p.Faults, f)
 	}
 	for i := range p.Workload {
-		if p.Workload[i] == spread && r.Int63n(2) == 0 {
+		if p.Workload[i] == spread && r.Int63n(3) > 0 {
 			p.Workload[i] = snapshot
 		}
 	}

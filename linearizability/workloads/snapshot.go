@@ -39,7 +39,7 @@ func (w *snapshots) key(i int64) string { return fmt.Sprintf("%s%03d", w.prefix,
 func (w *snapshots) Next(client int, r *base.Rand) proto.Message {
 	seen := w.last[client]
 	delete(w.last, client)
-	if seen != nil && r.Int63n(4) > 0 {
+	if seen != nil && r.Int63n(2) > 0 {
 		if req := w.follow(client, seen, r); req != nil {
 			return req
 		}
@@ -50,9 +50,9 @@ func (w *snapshots) Next(client int, r *base.Rand) proto.Message {
 		return &pb.PutRequest{Key: []byte(key), Value: w.next(client)}
 	case x < 10:
 		return get(key)
-	case x < 13:
+	case x < 15:
 		return all(w.prefix)
-	case x < 16:
+	case x < 17:
 		req := all(w.prefix)
 		req.Limit = pageOfKeys
 		return req
