@@ -9,10 +9,18 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/spread"
+	"github.com/cairndb/cairn/raftgroup"
 )
 
 // sharded is a keyspace of ranges that lie on the nodes of a world, each alone on one: [-∞, "1") on the first, ["1", "2") on the
@@ -171,5 +179,111 @@ func TestSpreadOrder(t *testing.T) {
 	var throttled *base.Throttled
 	if _, err := w.nodes[2].Range(w.ctx(), sharded, &pb.RangeRequest{Key: all.Key, RangeEnd: all.RangeEnd, Revision: 1 << 60}); err == nil || errors.As(err, &throttled) {
 		t.Errorf("a revision of the future: %v", err)
+	}
+}
+
+func latchOf(seq uint64) raftgroup.LatchID {
+	return raftgroup.LatchID{Began: 1, Node: 2, Seq: seq, Try: 1}
+}
+
+// A reader that dies holds writers up for as long as a latch lasts, and no longer; what goes through its latch then is refused.
+func TestLatchOfTheDead(t *testing.T) {
+	w := newSharded(t, 2, 2)
+	ask := &spread.Ask{Kind: spread.Latch, ID: latchOf(1), Key: []byte("0")}
+	g, err := w.nodes[2].latch(w.ctx(), sharded, ask)
+	must(t, err)
+	if g.Node != 1 || string(g.Descriptor.End) != "1" {
+		t.Fatalf("%v is held by %s", g.Descriptor, g.Node)
+	}
+	began := time.Now()
+	w.put(w.nodes[2], "0/a", "x")
+	if took := time.Since(began); took < base.LatchDuration/2 {
+		t.Errorf("a write in a range that is held took %s", took)
+	}
+	var throttled *base.Throttled
+	if err := w.nodes[2].raiseLatched(w.ctx(), &spread.Ask{Kind: spread.Raise, ID: ask.ID, Grant: g, Key: g.Descriptor.Start, Revision: 1}); !errors.As(err, &throttled) {
+		t.Errorf("raised through a latch that is over: %v", err)
+	}
+}
+
+// A latch that is let go, here or from another node, holds nobody up.
+func TestLatchLetGo(t *testing.T) {
+	w := newSharded(t, 2, 2)
+	for i, key := range []string{"0", "1"} {
+		ask := &spread.Ask{Kind: spread.Latch, ID: latchOf(uint64(i)), Key: []byte(key)}
+		g, err := w.nodes[2].latch(w.ctx(), sharded, ask)
+		must(t, err)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			w.put(w.nodes[1], key+"/a", "x")
+		}()
+		w.nodes[2].free(&spread.Ask{ID: ask.ID, Grant: g})
+		began := time.Now()
+		<-done
+		if took := time.Since(began); took > base.LatchDuration-50*time.Millisecond {
+			t.Errorf("a write in %q took %s after the latch had been let go", key, took)
+		}
+	}
+}
+
+// Whatever another node wants to send through its latch: nothing but a raise goes, and through nobody else's.
+func TestPeersLatchesAreChecked(t *testing.T) {
+	w := newSharded(t, 3, 3)
+	g, err := w.nodes[2].latch(w.ctx(), sharded, &spread.Ask{Kind: spread.Latch, ID: latchOf(1), Key: []byte("0")})
+	must(t, err)
+	unlatch := func(from base.NodeID, command []byte) error {
+		body := encode(t, &rangepb.Unlatch{Id: encodeLatchID(latchOf(1)), Command: command})
+		return w.nodes[from].ask(w.ctx(), 1, base.RangeID(g.Descriptor.RangeId), rangepb.RequestKind_REQUEST_KIND_UNLATCH, body, &kvpb.RaiseRevisionResponse{})
+	}
+	for _, command := range [][]byte{encode(t, putCommand(t, "0/a", "x")), {0xff}} {
+		if err := unlatch(2, command); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%x went through a latch: %v", command, err)
+		}
+	}
+	raise := spread.Ask{Kind: spread.Raise, Key: g.Descriptor.Start, Revision: g.Revision}
+	var throttled *base.Throttled
+	if err := unlatch(3, encode(t, raise.Command(1))); !errors.As(err, &throttled) {
+		t.Errorf("n3 raises through n2's latch: %v", err)
+	}
+	must(t, unlatch(2, encode(t, raise.Command(1))))
+	for _, kind := range []rangepb.RequestKind{rangepb.RequestKind_REQUEST_KIND_LATCH, rangepb.RequestKind_REQUEST_KIND_UNLATCH} {
+		if err := w.nodes[2].ask(w.ctx(), 1, base.RangeID(g.Descriptor.RangeId), kind, []byte{0xff}, &kvpb.RaiseRevisionResponse{}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("%s that cannot be read: %v", kind, err)
+		}
+	}
+}
+
+// The answers to latches and raises are lost now and then, and a node that is asked by what was known a moment ago has only a part
+// of what it is asked for: the reads are late, and right.
+func TestSpreadIsRetried(t *testing.T) {
+	w := newSharded(t, 2, 3)
+	for i := range 3 {
+		w.put(w.nodes[1], fmt.Sprintf("%d/a", i), "x")
+	}
+	lost := 0
+	w.loseFrames(func(to base.NodeID, f *rangepb.ControlFrame) bool {
+		if len(f.GetResponses().GetResponses()) > 0 && to == 2 && lost < 3 {
+			lost++
+			return true
+		}
+		return false
+	})
+	go func() {
+		for to := range w.lost {
+			w.nodes[to].PeerDown(1, errors.New("gone"))
+		}
+	}()
+	defer close(w.lost)
+	d := w.nodes[1].routes.find(sharded, []byte("0"))
+	cmd, err := apply.Split(d, []byte("0/b"), 200)
+	must(t, err)
+	if _, err = w.nodes[1].Propose(w.ctx(), sharded, d.Start, cmd); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := w.nodes[2].Range(w.ctx(), sharded, all)
+	must(t, err)
+	if len(resp.Kvs) != 3 || lost != 3 {
+		t.Errorf("%d keys, and %d answers were lost", len(resp.Kvs), lost)
 	}
 }
