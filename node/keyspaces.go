@@ -114,3 +114,12 @@ func (n *Node) SplitRange(ctx context.Context, name string, key []byte, dryRun b
 	}
 	return m.keyspaces.Split(ctx, name, key, dryRun)
 }
+
+// MergeRange implements serve.Backend.
+func (n *Node) MergeRange(ctx context.Context, name string, key []byte, dryRun bool) (*metapb.RangeDescriptor, error) {
+	m, err := n.notYet()
+	if err != nil {
+		return nil, err
+	}
+	return m.keyspaces.Merge(ctx, name, key, dryRun)
+}

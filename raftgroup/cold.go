@@ -120,6 +120,9 @@ func (l *Loop) thaw(id base.RangeID, r *row) *group {
 	if err != nil {
 		panic(fmt.Errorf("%s: the store cannot be read: %w", id, err))
 	}
+	if d == nil {
+		return nil // it was taken over, and is told in a moment: absorb.go
+	}
 	delete(l.cold, id)
 	ld := Loaded{
 		ReplicaID: r.replica, HardState: &raftpb.HardState{Term: new(r.term), Vote: new(r.vote), Commit: new(r.last)},

@@ -111,6 +111,8 @@ type Admin struct {
 	// Born brings a replica in that the store holds since its range was cut off another here. An empty one that a leader's
 	// word has made already gives way to it. With Campaign it stands at once: this node leads the other.
 	Born bool
+	// Absorbed ends a replica whose range another one has taken over here.
+	Absorbed *Absorbed
 	// Received is a MsgSnap whose data has been received whole; it is stepped only now. Token names the staged data
 	// and comes back in the Append effect that installs it, or in DropStaged if Raft does not want it.
 	Received *ReceivedSnapshot
@@ -126,6 +128,12 @@ type Admin struct {
 type ReceivedSnapshot struct {
 	Message Message
 	Token   string
+}
+
+// Absorbed is a range that was taken over, as it was last, and the tombstone that it has.
+type Absorbed struct {
+	Descriptor *metapb.RangeDescriptor
+	Tombstone  base.ReplicaID
 }
 
 // SnapshotSent ends a SendSnapshot effect.

@@ -20,8 +20,15 @@ var (
 // load brings a replica that the store holds into the loop; nil if it holds none. One that stopped between the applying of
 // its own removal and its end is ended now: nobody speaks to it any more, and it asks nobody.
 func (l *Loop) load(id base.RangeID) *group {
+	if l.cold[id] != nil {
+		return nil // its end is on its way: absorb.go
+	}
 	ld := l.mustLoad(id)
-	if ld.ReplicaID == 0 {
+	switch {
+	case ld.ReplicaID == 0:
+		return nil
+	case ld.ReplicaID < ld.Tombstone: // it was taken over just before the node stopped
+		l.bury(id, ld.Tombstone)
 		return nil
 	}
 	g := l.add(id, ld.ReplicaID, &ld)

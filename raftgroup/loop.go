@@ -241,8 +241,12 @@ func (l *Loop) reconfigure(g *group, a *Applied) {
 
 // admin carries out one request of the replica's own node.
 func (l *Loop) admin(a *Admin) {
-	if a.Born {
+	switch {
+	case a.Born:
 		l.born(a)
+		return
+	case a.Absorbed != nil:
+		l.absorbed(a.Range, a.Absorbed.Descriptor, a.Absorbed.Tombstone)
 		return
 	}
 	g := l.group(a.Range)

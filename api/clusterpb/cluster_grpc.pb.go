@@ -33,6 +33,7 @@ const (
 	Cluster_ListKeyspaces_FullMethodName  = "/cairn.cluster.v1.Cluster/ListKeyspaces"
 	Cluster_ListRanges_FullMethodName     = "/cairn.cluster.v1.Cluster/ListRanges"
 	Cluster_SplitRange_FullMethodName     = "/cairn.cluster.v1.Cluster/SplitRange"
+	Cluster_MergeRange_FullMethodName     = "/cairn.cluster.v1.Cluster/MergeRange"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -62,6 +63,8 @@ type ClusterClient interface {
 	ListRanges(ctx context.Context, in *ListRangesRequest, opts ...grpc.CallOption) (*ListRangesResponse, error)
 	// SplitRange cuts the range that holds a key in two; the key is the first of the right part.
 	SplitRange(ctx context.Context, in *SplitRangeRequest, opts ...grpc.CallOption) (*SplitRangeResponse, error)
+	// MergeRange has the range that holds a key take over its right neighbour.
+	MergeRange(ctx context.Context, in *MergeRangeRequest, opts ...grpc.CallOption) (*MergeRangeResponse, error)
 }
 
 type clusterClient struct {
@@ -192,6 +195,16 @@ func (c *clusterClient) SplitRange(ctx context.Context, in *SplitRangeRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) MergeRange(ctx context.Context, in *MergeRangeRequest, opts ...grpc.CallOption) (*MergeRangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(MergeRangeResponse)
+	err := c.cc.Invoke(ctx, Cluster_MergeRange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -219,6 +232,8 @@ type ClusterServer interface {
 	ListRanges(context.Context, *ListRangesRequest) (*ListRangesResponse, error)
 	// SplitRange cuts the range that holds a key in two; the key is the first of the right part.
 	SplitRange(context.Context, *SplitRangeRequest) (*SplitRangeResponse, error)
+	// MergeRange has the range that holds a key take over its right neighbour.
+	MergeRange(context.Context, *MergeRangeRequest) (*MergeRangeResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -264,6 +279,9 @@ func (UnimplementedClusterServer) ListRanges(context.Context, *ListRangesRequest
 }
 func (UnimplementedClusterServer) SplitRange(context.Context, *SplitRangeRequest) (*SplitRangeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SplitRange not implemented")
+}
+func (UnimplementedClusterServer) MergeRange(context.Context, *MergeRangeRequest) (*MergeRangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MergeRange not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -502,6 +520,24 @@ func _Cluster_SplitRange_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_MergeRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(MergeRangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).MergeRange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_MergeRange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).MergeRange(ctx, req.(*MergeRangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -556,6 +592,10 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "SplitRange",
 			Handler:    _Cluster_SplitRange_Handler,
+		},
+		{
+			MethodName: "MergeRange",
+			Handler:    _Cluster_MergeRange_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

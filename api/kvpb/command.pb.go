@@ -40,6 +40,12 @@ type Command struct {
 	//	*Command_PublishDescriptor
 	//	*Command_Split
 	//	*Command_RaiseRevision
+	//	*Command_Freeze
+	//	*Command_Merge
+	//	*Command_GiveUpMerge
+	//	*Command_Thaw
+	//	*Command_Absorbed
+	//	*Command_UnpublishDescriptor
 	Body          isCommand_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -161,6 +167,60 @@ func (x *Command) GetRaiseRevision() *RaiseRevision {
 	return nil
 }
 
+func (x *Command) GetFreeze() *Freeze {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Freeze); ok {
+			return x.Freeze
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetMerge() *Merge {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Merge); ok {
+			return x.Merge
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetGiveUpMerge() *GiveUpMerge {
+	if x != nil {
+		if x, ok := x.Body.(*Command_GiveUpMerge); ok {
+			return x.GiveUpMerge
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetThaw() *Thaw {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Thaw); ok {
+			return x.Thaw
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetAbsorbed() *Absorbed {
+	if x != nil {
+		if x, ok := x.Body.(*Command_Absorbed); ok {
+			return x.Absorbed
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetUnpublishDescriptor() *UnpublishDescriptor {
+	if x != nil {
+		if x, ok := x.Body.(*Command_UnpublishDescriptor); ok {
+			return x.UnpublishDescriptor
+		}
+	}
+	return nil
+}
+
 type isCommand_Body interface {
 	isCommand_Body()
 }
@@ -197,6 +257,30 @@ type Command_RaiseRevision struct {
 	RaiseRevision *RaiseRevision `protobuf:"bytes,23,opt,name=raise_revision,json=raiseRevision,proto3,oneof"`
 }
 
+type Command_Freeze struct {
+	Freeze *Freeze `protobuf:"bytes,24,opt,name=freeze,proto3,oneof"`
+}
+
+type Command_Merge struct {
+	Merge *Merge `protobuf:"bytes,25,opt,name=merge,proto3,oneof"`
+}
+
+type Command_GiveUpMerge struct {
+	GiveUpMerge *GiveUpMerge `protobuf:"bytes,26,opt,name=give_up_merge,json=giveUpMerge,proto3,oneof"`
+}
+
+type Command_Thaw struct {
+	Thaw *Thaw `protobuf:"bytes,27,opt,name=thaw,proto3,oneof"`
+}
+
+type Command_Absorbed struct {
+	Absorbed *Absorbed `protobuf:"bytes,28,opt,name=absorbed,proto3,oneof"`
+}
+
+type Command_UnpublishDescriptor struct {
+	UnpublishDescriptor *UnpublishDescriptor `protobuf:"bytes,29,opt,name=unpublish_descriptor,json=unpublishDescriptor,proto3,oneof"`
+}
+
 func (*Command_Put) isCommand_Body() {}
 
 func (*Command_DeleteRange) isCommand_Body() {}
@@ -212,6 +296,18 @@ func (*Command_PublishDescriptor) isCommand_Body() {}
 func (*Command_Split) isCommand_Body() {}
 
 func (*Command_RaiseRevision) isCommand_Body() {}
+
+func (*Command_Freeze) isCommand_Body() {}
+
+func (*Command_Merge) isCommand_Body() {}
+
+func (*Command_GiveUpMerge) isCommand_Body() {}
+
+func (*Command_Thaw) isCommand_Body() {}
+
+func (*Command_Absorbed) isCommand_Body() {}
+
+func (*Command_UnpublishDescriptor) isCommand_Body() {}
 
 // ChangeReplicas is one legal step of a membership change: the descriptor as it is to be. It is carried
 // by a Raft conf change. A range whose generation is not `expected_generation` refuses it unchanged.
@@ -275,6 +371,7 @@ type Split struct {
 	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
 	Key                []byte                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"` // the right part's first
 	RightRangeId       uint64                 `protobuf:"varint,3,opt,name=right_range_id,json=rightRangeId,proto3" json:"right_range_id,omitempty"`
+	Sticky             bool                   `protobuf:"varint,4,opt,name=sticky,proto3" json:"sticky,omitempty"` // the right part is not merged back by itself
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -330,6 +427,13 @@ func (x *Split) GetRightRangeId() uint64 {
 	return 0
 }
 
+func (x *Split) GetSticky() bool {
+	if x != nil {
+		return x.Sticky
+	}
+	return false
+}
+
 type SplitResponse struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Left          *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=left,proto3" json:"left,omitempty"`
@@ -382,6 +486,551 @@ func (x *SplitResponse) GetRight() *metapb.RangeDescriptor {
 	return nil
 }
 
+// Freeze begins a merge, in the log of the right one of two neighbours: from then on the range changes in nothing, until the
+// left one has taken it over or has gone on without it. A range whose generation is not `expected_generation` refuses it
+// unchanged.
+type Freeze struct {
+	state              protoimpl.MessageState  `protogen:"open.v1"`
+	ExpectedGeneration uint64                  `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	Left               *metapb.RangeDescriptor `protobuf:"bytes,2,opt,name=left,proto3" json:"left,omitempty"` // the neighbour, as it is now
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Freeze) Reset() {
+	*x = Freeze{}
+	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Freeze) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Freeze) ProtoMessage() {}
+
+func (x *Freeze) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Freeze.ProtoReflect.Descriptor instead.
+func (*Freeze) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Freeze) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+func (x *Freeze) GetLeft() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+type FreezeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Right         *FrozenRange           `protobuf:"bytes,1,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FreezeResponse) Reset() {
+	*x = FreezeResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FreezeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FreezeResponse) ProtoMessage() {}
+
+func (x *FreezeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FreezeResponse.ProtoReflect.Descriptor instead.
+func (*FreezeResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FreezeResponse) GetRight() *FrozenRange {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+// FrozenRange is all that there is of a frozen range beside its keys, which every one of its replicas holds once it has
+// applied `applied_index`.
+type FrozenRange struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	AppliedIndex  uint64                  `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	Revision      int64                   `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"`
+	Compacted     int64                   `protobuf:"varint,4,opt,name=compacted,proto3" json:"compacted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FrozenRange) Reset() {
+	*x = FrozenRange{}
+	mi := &file_api_kvpb_command_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FrozenRange) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FrozenRange) ProtoMessage() {}
+
+func (x *FrozenRange) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FrozenRange.ProtoReflect.Descriptor instead.
+func (*FrozenRange) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *FrozenRange) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *FrozenRange) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *FrozenRange) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *FrozenRange) GetCompacted() int64 {
+	if x != nil {
+		return x.Compacted
+	}
+	return 0
+}
+
+// Merge ends a merge, in the log of the left one: it takes over the keys of its right neighbour, which is frozen for just
+// that, and of which every node of the two has applied all. A range whose generation is not `expected_generation` refuses it
+// unchanged.
+type Merge struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	Right              *FrozenRange           `protobuf:"bytes,2,opt,name=right,proto3" json:"right,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Merge) Reset() {
+	*x = Merge{}
+	mi := &file_api_kvpb_command_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Merge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Merge) ProtoMessage() {}
+
+func (x *Merge) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Merge.ProtoReflect.Descriptor instead.
+func (*Merge) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *Merge) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+func (x *Merge) GetRight() *FrozenRange {
+	if x != nil {
+		return x.Right
+	}
+	return nil
+}
+
+type MergeResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MergeResponse) Reset() {
+	*x = MergeResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MergeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MergeResponse) ProtoMessage() {}
+
+func (x *MergeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MergeResponse.ProtoReflect.Descriptor instead.
+func (*MergeResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *MergeResponse) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+// GiveUpMerge ends it the other way, in the log of the left one: its generation grows, so that no Merge that is still under way
+// can take effect. Only then may the right one thaw.
+type GiveUpMerge struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *GiveUpMerge) Reset() {
+	*x = GiveUpMerge{}
+	mi := &file_api_kvpb_command_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUpMerge) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUpMerge) ProtoMessage() {}
+
+func (x *GiveUpMerge) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUpMerge.ProtoReflect.Descriptor instead.
+func (*GiveUpMerge) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *GiveUpMerge) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+type GiveUpMergeResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GiveUpMergeResponse) Reset() {
+	*x = GiveUpMergeResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GiveUpMergeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GiveUpMergeResponse) ProtoMessage() {}
+
+func (x *GiveUpMergeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GiveUpMergeResponse.ProtoReflect.Descriptor instead.
+func (*GiveUpMergeResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *GiveUpMergeResponse) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+// Thaw has a frozen range go on, once no Merge can take it over any more.
+type Thaw struct {
+	state              protoimpl.MessageState  `protogen:"open.v1"`
+	ExpectedGeneration uint64                  `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	Left               *metapb.RangeDescriptor `protobuf:"bytes,2,opt,name=left,proto3" json:"left,omitempty"` // the neighbour, which has gone on without it: the proof
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Thaw) Reset() {
+	*x = Thaw{}
+	mi := &file_api_kvpb_command_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Thaw) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Thaw) ProtoMessage() {}
+
+func (x *Thaw) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Thaw.ProtoReflect.Descriptor instead.
+func (*Thaw) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Thaw) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+func (x *Thaw) GetLeft() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+type ThawResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ThawResponse) Reset() {
+	*x = ThawResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ThawResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ThawResponse) ProtoMessage() {}
+
+func (x *ThawResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ThawResponse.ProtoReflect.Descriptor instead.
+func (*ThawResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ThawResponse) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+// Absorbed has a range that took over another go on as one: so many of that one's replicas are gone for good that nothing can
+// be committed in it any more.
+type Absorbed struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	ExpectedGeneration uint64                 `protobuf:"varint,1,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Absorbed) Reset() {
+	*x = Absorbed{}
+	mi := &file_api_kvpb_command_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Absorbed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Absorbed) ProtoMessage() {}
+
+func (x *Absorbed) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Absorbed.ProtoReflect.Descriptor instead.
+func (*Absorbed) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Absorbed) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+type AbsorbedResponse struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AbsorbedResponse) Reset() {
+	*x = AbsorbedResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AbsorbedResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AbsorbedResponse) ProtoMessage() {}
+
+func (x *AbsorbedResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AbsorbedResponse.ProtoReflect.Descriptor instead.
+func (*AbsorbedResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *AbsorbedResponse) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
 // RaiseRevision has all later writes of the range have revisions above this one: what was read there at it, stays as it was.
 // Only a sharded keyspace's range is raised, and not beyond the command's own time.
 type RaiseRevision struct {
@@ -394,7 +1043,7 @@ type RaiseRevision struct {
 
 func (x *RaiseRevision) Reset() {
 	*x = RaiseRevision{}
-	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	mi := &file_api_kvpb_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +1055,7 @@ func (x *RaiseRevision) String() string {
 func (*RaiseRevision) ProtoMessage() {}
 
 func (x *RaiseRevision) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[4]
+	mi := &file_api_kvpb_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +1068,7 @@ func (x *RaiseRevision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseRevision.ProtoReflect.Descriptor instead.
 func (*RaiseRevision) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{4}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RaiseRevision) GetKey() []byte {
@@ -445,7 +1094,7 @@ type RaiseRevisionResponse struct {
 
 func (x *RaiseRevisionResponse) Reset() {
 	*x = RaiseRevisionResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[5]
+	mi := &file_api_kvpb_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -457,7 +1106,7 @@ func (x *RaiseRevisionResponse) String() string {
 func (*RaiseRevisionResponse) ProtoMessage() {}
 
 func (x *RaiseRevisionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[5]
+	mi := &file_api_kvpb_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -470,7 +1119,7 @@ func (x *RaiseRevisionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseRevisionResponse.ProtoReflect.Descriptor instead.
 func (*RaiseRevisionResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{5}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *RaiseRevisionResponse) GetRevision() int64 {
@@ -491,7 +1140,7 @@ type PublishDescriptor struct {
 
 func (x *PublishDescriptor) Reset() {
 	*x = PublishDescriptor{}
-	mi := &file_api_kvpb_command_proto_msgTypes[6]
+	mi := &file_api_kvpb_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -503,7 +1152,7 @@ func (x *PublishDescriptor) String() string {
 func (*PublishDescriptor) ProtoMessage() {}
 
 func (x *PublishDescriptor) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[6]
+	mi := &file_api_kvpb_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -516,7 +1165,7 @@ func (x *PublishDescriptor) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishDescriptor.ProtoReflect.Descriptor instead.
 func (*PublishDescriptor) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{6}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PublishDescriptor) GetKey() []byte {
@@ -543,7 +1192,7 @@ type PublishDescriptorResponse struct {
 
 func (x *PublishDescriptorResponse) Reset() {
 	*x = PublishDescriptorResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[7]
+	mi := &file_api_kvpb_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -555,7 +1204,7 @@ func (x *PublishDescriptorResponse) String() string {
 func (*PublishDescriptorResponse) ProtoMessage() {}
 
 func (x *PublishDescriptorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[7]
+	mi := &file_api_kvpb_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -568,7 +1217,7 @@ func (x *PublishDescriptorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishDescriptorResponse.ProtoReflect.Descriptor instead.
 func (*PublishDescriptorResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{7}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *PublishDescriptorResponse) GetStored() bool {
@@ -585,6 +1234,103 @@ func (x *PublishDescriptorResponse) GetCurrent() *metapb.RangeDescriptor {
 	return nil
 }
 
+// UnpublishDescriptor deletes an entry of the index if its generation is older: that of a range which is part of another now.
+type UnpublishDescriptor struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpublishDescriptor) Reset() {
+	*x = UnpublishDescriptor{}
+	mi := &file_api_kvpb_command_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpublishDescriptor) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpublishDescriptor) ProtoMessage() {}
+
+func (x *UnpublishDescriptor) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpublishDescriptor.ProtoReflect.Descriptor instead.
+func (*UnpublishDescriptor) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *UnpublishDescriptor) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *UnpublishDescriptor) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+type UnpublishDescriptorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Deleted       bool                   `protobuf:"varint,1,opt,name=deleted,proto3" json:"deleted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UnpublishDescriptorResponse) Reset() {
+	*x = UnpublishDescriptorResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UnpublishDescriptorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UnpublishDescriptorResponse) ProtoMessage() {}
+
+func (x *UnpublishDescriptorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UnpublishDescriptorResponse.ProtoReflect.Descriptor instead.
+func (*UnpublishDescriptorResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *UnpublishDescriptorResponse) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
+}
+
 type ChangeReplicasResponse struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
 	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // as it is after the command
@@ -594,7 +1340,7 @@ type ChangeReplicasResponse struct {
 
 func (x *ChangeReplicasResponse) Reset() {
 	*x = ChangeReplicasResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[8]
+	mi := &file_api_kvpb_command_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -606,7 +1352,7 @@ func (x *ChangeReplicasResponse) String() string {
 func (*ChangeReplicasResponse) ProtoMessage() {}
 
 func (x *ChangeReplicasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[8]
+	mi := &file_api_kvpb_command_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -619,7 +1365,7 @@ func (x *ChangeReplicasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeReplicasResponse.ProtoReflect.Descriptor instead.
 func (*ChangeReplicasResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{8}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ChangeReplicasResponse) GetDescriptor_() *metapb.RangeDescriptor {
@@ -633,7 +1379,7 @@ var File_api_kvpb_command_proto protoreflect.FileDescriptor
 
 const file_api_kvpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x16api/kvpb/command.proto\x12\vcairn.kv.v1\x1a\x15api/metapb/meta.proto\"\xa9\x03\n" +
+	"\x16api/kvpb/command.proto\x12\vcairn.kv.v1\x1a\x15api/metapb/meta.proto\"\xf9\x05\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"now_micros\x18\x01 \x01(\x03R\tnowMicros\x12\x12\n" +
@@ -647,20 +1393,65 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"\x0fchange_replicas\x18\x14 \x01(\v2\x1b.cairn.kv.v1.ChangeReplicasH\x00R\x0echangeReplicas\x12O\n" +
 	"\x12publish_descriptor\x18\x15 \x01(\v2\x1e.cairn.kv.v1.PublishDescriptorH\x00R\x11publishDescriptor\x12*\n" +
 	"\x05split\x18\x16 \x01(\v2\x12.cairn.kv.v1.SplitH\x00R\x05split\x12C\n" +
-	"\x0eraise_revision\x18\x17 \x01(\v2\x1a.cairn.kv.v1.RaiseRevisionH\x00R\rraiseRevisionB\x06\n" +
+	"\x0eraise_revision\x18\x17 \x01(\v2\x1a.cairn.kv.v1.RaiseRevisionH\x00R\rraiseRevision\x12-\n" +
+	"\x06freeze\x18\x18 \x01(\v2\x13.cairn.kv.v1.FreezeH\x00R\x06freeze\x12*\n" +
+	"\x05merge\x18\x19 \x01(\v2\x12.cairn.kv.v1.MergeH\x00R\x05merge\x12>\n" +
+	"\rgive_up_merge\x18\x1a \x01(\v2\x18.cairn.kv.v1.GiveUpMergeH\x00R\vgiveUpMerge\x12'\n" +
+	"\x04thaw\x18\x1b \x01(\v2\x11.cairn.kv.v1.ThawH\x00R\x04thaw\x123\n" +
+	"\babsorbed\x18\x1c \x01(\v2\x15.cairn.kv.v1.AbsorbedH\x00R\babsorbed\x12U\n" +
+	"\x14unpublish_descriptor\x18\x1d \x01(\v2 .cairn.kv.v1.UnpublishDescriptorH\x00R\x13unpublishDescriptorB\x06\n" +
 	"\x04body\"\x81\x01\n" +
 	"\x0eChangeReplicas\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12>\n" +
 	"\n" +
 	"descriptor\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
-	"descriptor\"p\n" +
+	"descriptor\"\x88\x01\n" +
 	"\x05Split\x12/\n" +
 	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12\x10\n" +
 	"\x03key\x18\x02 \x01(\fR\x03key\x12$\n" +
-	"\x0eright_range_id\x18\x03 \x01(\x04R\frightRangeId\"y\n" +
+	"\x0eright_range_id\x18\x03 \x01(\x04R\frightRangeId\x12\x16\n" +
+	"\x06sticky\x18\x04 \x01(\bR\x06sticky\"y\n" +
 	"\rSplitResponse\x122\n" +
 	"\x04left\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\x124\n" +
-	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"=\n" +
+	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"m\n" +
+	"\x06Freeze\x12/\n" +
+	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x122\n" +
+	"\x04left\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\"@\n" +
+	"\x0eFreezeResponse\x12.\n" +
+	"\x05right\x18\x01 \x01(\v2\x18.cairn.kv.v1.FrozenRangeR\x05right\"\xac\x01\n" +
+	"\vFrozenRange\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12#\n" +
+	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1c\n" +
+	"\tcompacted\x18\x04 \x01(\x03R\tcompacted\"h\n" +
+	"\x05Merge\x12/\n" +
+	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x12.\n" +
+	"\x05right\x18\x02 \x01(\v2\x18.cairn.kv.v1.FrozenRangeR\x05right\"O\n" +
+	"\rMergeResponse\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\">\n" +
+	"\vGiveUpMerge\x12/\n" +
+	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\"U\n" +
+	"\x13GiveUpMergeResponse\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\"k\n" +
+	"\x04Thaw\x12/\n" +
+	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\x122\n" +
+	"\x04left\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\"N\n" +
+	"\fThawResponse\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\";\n" +
+	"\bAbsorbed\x12/\n" +
+	"\x13expected_generation\x18\x01 \x01(\x04R\x12expectedGeneration\"R\n" +
+	"\x10AbsorbedResponse\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\"=\n" +
 	"\rRaiseRevision\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\"3\n" +
@@ -673,7 +1464,14 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"descriptor\"m\n" +
 	"\x19PublishDescriptorResponse\x12\x16\n" +
 	"\x06stored\x18\x01 \x01(\bR\x06stored\x128\n" +
-	"\acurrent\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\acurrent\"X\n" +
+	"\acurrent\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\acurrent\"G\n" +
+	"\x13UnpublishDescriptor\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\"7\n" +
+	"\x1bUnpublishDescriptorResponse\x12\x18\n" +
+	"\adeleted\x18\x01 \x01(\bR\adeleted\"X\n" +
 	"\x16ChangeReplicasResponse\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
@@ -691,35 +1489,63 @@ func file_api_kvpb_command_proto_rawDescGZIP() []byte {
 	return file_api_kvpb_command_proto_rawDescData
 }
 
-var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_api_kvpb_command_proto_goTypes = []any{
-	(*Command)(nil),                   // 0: cairn.kv.v1.Command
-	(*ChangeReplicas)(nil),            // 1: cairn.kv.v1.ChangeReplicas
-	(*Split)(nil),                     // 2: cairn.kv.v1.Split
-	(*SplitResponse)(nil),             // 3: cairn.kv.v1.SplitResponse
-	(*RaiseRevision)(nil),             // 4: cairn.kv.v1.RaiseRevision
-	(*RaiseRevisionResponse)(nil),     // 5: cairn.kv.v1.RaiseRevisionResponse
-	(*PublishDescriptor)(nil),         // 6: cairn.kv.v1.PublishDescriptor
-	(*PublishDescriptorResponse)(nil), // 7: cairn.kv.v1.PublishDescriptorResponse
-	(*ChangeReplicasResponse)(nil),    // 8: cairn.kv.v1.ChangeReplicasResponse
-	(*metapb.RangeDescriptor)(nil),    // 9: cairn.meta.v1.RangeDescriptor
+	(*Command)(nil),                     // 0: cairn.kv.v1.Command
+	(*ChangeReplicas)(nil),              // 1: cairn.kv.v1.ChangeReplicas
+	(*Split)(nil),                       // 2: cairn.kv.v1.Split
+	(*SplitResponse)(nil),               // 3: cairn.kv.v1.SplitResponse
+	(*Freeze)(nil),                      // 4: cairn.kv.v1.Freeze
+	(*FreezeResponse)(nil),              // 5: cairn.kv.v1.FreezeResponse
+	(*FrozenRange)(nil),                 // 6: cairn.kv.v1.FrozenRange
+	(*Merge)(nil),                       // 7: cairn.kv.v1.Merge
+	(*MergeResponse)(nil),               // 8: cairn.kv.v1.MergeResponse
+	(*GiveUpMerge)(nil),                 // 9: cairn.kv.v1.GiveUpMerge
+	(*GiveUpMergeResponse)(nil),         // 10: cairn.kv.v1.GiveUpMergeResponse
+	(*Thaw)(nil),                        // 11: cairn.kv.v1.Thaw
+	(*ThawResponse)(nil),                // 12: cairn.kv.v1.ThawResponse
+	(*Absorbed)(nil),                    // 13: cairn.kv.v1.Absorbed
+	(*AbsorbedResponse)(nil),            // 14: cairn.kv.v1.AbsorbedResponse
+	(*RaiseRevision)(nil),               // 15: cairn.kv.v1.RaiseRevision
+	(*RaiseRevisionResponse)(nil),       // 16: cairn.kv.v1.RaiseRevisionResponse
+	(*PublishDescriptor)(nil),           // 17: cairn.kv.v1.PublishDescriptor
+	(*PublishDescriptorResponse)(nil),   // 18: cairn.kv.v1.PublishDescriptorResponse
+	(*UnpublishDescriptor)(nil),         // 19: cairn.kv.v1.UnpublishDescriptor
+	(*UnpublishDescriptorResponse)(nil), // 20: cairn.kv.v1.UnpublishDescriptorResponse
+	(*ChangeReplicasResponse)(nil),      // 21: cairn.kv.v1.ChangeReplicasResponse
+	(*metapb.RangeDescriptor)(nil),      // 22: cairn.meta.v1.RangeDescriptor
 }
 var file_api_kvpb_command_proto_depIdxs = []int32{
 	1,  // 0: cairn.kv.v1.Command.change_replicas:type_name -> cairn.kv.v1.ChangeReplicas
-	6,  // 1: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
+	17, // 1: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
 	2,  // 2: cairn.kv.v1.Command.split:type_name -> cairn.kv.v1.Split
-	4,  // 3: cairn.kv.v1.Command.raise_revision:type_name -> cairn.kv.v1.RaiseRevision
-	9,  // 4: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	9,  // 5: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	9,  // 6: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	9,  // 7: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	9,  // 8: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
-	9,  // 9: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	15, // 3: cairn.kv.v1.Command.raise_revision:type_name -> cairn.kv.v1.RaiseRevision
+	4,  // 4: cairn.kv.v1.Command.freeze:type_name -> cairn.kv.v1.Freeze
+	7,  // 5: cairn.kv.v1.Command.merge:type_name -> cairn.kv.v1.Merge
+	9,  // 6: cairn.kv.v1.Command.give_up_merge:type_name -> cairn.kv.v1.GiveUpMerge
+	11, // 7: cairn.kv.v1.Command.thaw:type_name -> cairn.kv.v1.Thaw
+	13, // 8: cairn.kv.v1.Command.absorbed:type_name -> cairn.kv.v1.Absorbed
+	19, // 9: cairn.kv.v1.Command.unpublish_descriptor:type_name -> cairn.kv.v1.UnpublishDescriptor
+	22, // 10: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 11: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 12: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 13: cairn.kv.v1.Freeze.left:type_name -> cairn.meta.v1.RangeDescriptor
+	6,  // 14: cairn.kv.v1.FreezeResponse.right:type_name -> cairn.kv.v1.FrozenRange
+	22, // 15: cairn.kv.v1.FrozenRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	6,  // 16: cairn.kv.v1.Merge.right:type_name -> cairn.kv.v1.FrozenRange
+	22, // 17: cairn.kv.v1.MergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 18: cairn.kv.v1.GiveUpMergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 19: cairn.kv.v1.Thaw.left:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 20: cairn.kv.v1.ThawResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 21: cairn.kv.v1.AbsorbedResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 22: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 23: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 24: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_api_kvpb_command_proto_init() }
@@ -736,6 +1562,12 @@ func file_api_kvpb_command_proto_init() {
 		(*Command_PublishDescriptor)(nil),
 		(*Command_Split)(nil),
 		(*Command_RaiseRevision)(nil),
+		(*Command_Freeze)(nil),
+		(*Command_Merge)(nil),
+		(*Command_GiveUpMerge)(nil),
+		(*Command_Thaw)(nil),
+		(*Command_Absorbed)(nil),
+		(*Command_UnpublishDescriptor)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -743,7 +1575,7 @@ func file_api_kvpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kvpb_command_proto_rawDesc), len(file_api_kvpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   9,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

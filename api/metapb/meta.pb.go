@@ -269,6 +269,11 @@ type RangeDescriptor struct {
 	Generation    uint64                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
 	Replicas      []*Replica             `protobuf:"bytes,6,rep,name=replicas,proto3" json:"replicas,omitempty"` // ordered by replica_id
 	NextReplicaId uint64                 `protobuf:"varint,7,opt,name=next_replica_id,json=nextReplicaId,proto3" json:"next_replica_id,omitempty"`
+	Frozen        *Frozen                `protobuf:"bytes,8,opt,name=frozen,proto3" json:"frozen,omitempty"` // set: its left neighbour may be taking it over
+	// The range that this one has taken over, until most of that one's replicas are known to be gone: before that this range
+	// changes neither its span nor its replicas. 0: none.
+	Absorbing     uint64 `protobuf:"varint,9,opt,name=absorbing,proto3" json:"absorbing,omitempty"`
+	Sticky        bool   `protobuf:"varint,10,opt,name=sticky,proto3" json:"sticky,omitempty"` // it was cut off by hand: it is merged into its left neighbour by hand alone
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -352,6 +357,89 @@ func (x *RangeDescriptor) GetNextReplicaId() uint64 {
 	return 0
 }
 
+func (x *RangeDescriptor) GetFrozen() *Frozen {
+	if x != nil {
+		return x.Frozen
+	}
+	return nil
+}
+
+func (x *RangeDescriptor) GetAbsorbing() uint64 {
+	if x != nil {
+		return x.Absorbing
+	}
+	return 0
+}
+
+func (x *RangeDescriptor) GetSticky() bool {
+	if x != nil {
+		return x.Sticky
+	}
+	return false
+}
+
+// Frozen says into which range, at which of its generations, a range is to be merged. It takes no writes and answers no
+// linearizable reads until it is part of that range, or until that one has gone on without it.
+type Frozen struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	IntoRangeId    uint64                 `protobuf:"varint,1,opt,name=into_range_id,json=intoRangeId,proto3" json:"into_range_id,omitempty"`
+	IntoGeneration uint64                 `protobuf:"varint,2,opt,name=into_generation,json=intoGeneration,proto3" json:"into_generation,omitempty"`
+	IntoStart      []byte                 `protobuf:"bytes,3,opt,name=into_start,json=intoStart,proto3" json:"into_start,omitempty"` // that range's first key, which whoever takes it over keeps: where to ask what has become of it
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *Frozen) Reset() {
+	*x = Frozen{}
+	mi := &file_api_metapb_meta_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Frozen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Frozen) ProtoMessage() {}
+
+func (x *Frozen) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Frozen.ProtoReflect.Descriptor instead.
+func (*Frozen) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Frozen) GetIntoRangeId() uint64 {
+	if x != nil {
+		return x.IntoRangeId
+	}
+	return 0
+}
+
+func (x *Frozen) GetIntoGeneration() uint64 {
+	if x != nil {
+		return x.IntoGeneration
+	}
+	return 0
+}
+
+func (x *Frozen) GetIntoStart() []byte {
+	if x != nil {
+		return x.IntoStart
+	}
+	return nil
+}
+
 // LocalityTier is one step of a node's place in the world, outermost first: region=eu, zone=a.
 type LocalityTier struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -363,7 +451,7 @@ type LocalityTier struct {
 
 func (x *LocalityTier) Reset() {
 	*x = LocalityTier{}
-	mi := &file_api_metapb_meta_proto_msgTypes[2]
+	mi := &file_api_metapb_meta_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -375,7 +463,7 @@ func (x *LocalityTier) String() string {
 func (*LocalityTier) ProtoMessage() {}
 
 func (x *LocalityTier) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[2]
+	mi := &file_api_metapb_meta_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -388,7 +476,7 @@ func (x *LocalityTier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalityTier.ProtoReflect.Descriptor instead.
 func (*LocalityTier) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{2}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *LocalityTier) GetKey() string {
@@ -421,7 +509,7 @@ type NodeRecord struct {
 
 func (x *NodeRecord) Reset() {
 	*x = NodeRecord{}
-	mi := &file_api_metapb_meta_proto_msgTypes[3]
+	mi := &file_api_metapb_meta_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -433,7 +521,7 @@ func (x *NodeRecord) String() string {
 func (*NodeRecord) ProtoMessage() {}
 
 func (x *NodeRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[3]
+	mi := &file_api_metapb_meta_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -446,7 +534,7 @@ func (x *NodeRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeRecord.ProtoReflect.Descriptor instead.
 func (*NodeRecord) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{3}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *NodeRecord) GetNodeId() uint64 {
@@ -513,7 +601,7 @@ type KeyspaceRecord struct {
 
 func (x *KeyspaceRecord) Reset() {
 	*x = KeyspaceRecord{}
-	mi := &file_api_metapb_meta_proto_msgTypes[4]
+	mi := &file_api_metapb_meta_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -525,7 +613,7 @@ func (x *KeyspaceRecord) String() string {
 func (*KeyspaceRecord) ProtoMessage() {}
 
 func (x *KeyspaceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[4]
+	mi := &file_api_metapb_meta_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -538,7 +626,7 @@ func (x *KeyspaceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyspaceRecord.ProtoReflect.Descriptor instead.
 func (*KeyspaceRecord) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{4}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *KeyspaceRecord) GetKeyspaceId() uint64 {
@@ -597,7 +685,7 @@ type StoreIdentity struct {
 
 func (x *StoreIdentity) Reset() {
 	*x = StoreIdentity{}
-	mi := &file_api_metapb_meta_proto_msgTypes[5]
+	mi := &file_api_metapb_meta_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -609,7 +697,7 @@ func (x *StoreIdentity) String() string {
 func (*StoreIdentity) ProtoMessage() {}
 
 func (x *StoreIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[5]
+	mi := &file_api_metapb_meta_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -622,7 +710,7 @@ func (x *StoreIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreIdentity.ProtoReflect.Descriptor instead.
 func (*StoreIdentity) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{5}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *StoreIdentity) GetClusterId() uint64 {
@@ -670,7 +758,7 @@ type AddressBook struct {
 
 func (x *AddressBook) Reset() {
 	*x = AddressBook{}
-	mi := &file_api_metapb_meta_proto_msgTypes[6]
+	mi := &file_api_metapb_meta_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -682,7 +770,7 @@ func (x *AddressBook) String() string {
 func (*AddressBook) ProtoMessage() {}
 
 func (x *AddressBook) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[6]
+	mi := &file_api_metapb_meta_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -695,7 +783,7 @@ func (x *AddressBook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressBook.ProtoReflect.Descriptor instead.
 func (*AddressBook) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{6}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AddressBook) GetNodes() []*NodeRecord {
@@ -714,7 +802,7 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"\n" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\x04R\x06nodeId\x12.\n" +
-	"\x04role\x18\x03 \x01(\x0e2\x1a.cairn.meta.v1.ReplicaRoleR\x04role\"\xf1\x01\n" +
+	"\x04role\x18\x03 \x01(\x0e2\x1a.cairn.meta.v1.ReplicaRoleR\x04role\"\xd6\x02\n" +
 	"\x0fRangeDescriptor\x12\x19\n" +
 	"\brange_id\x18\x01 \x01(\x04R\arangeId\x12\x1f\n" +
 	"\vkeyspace_id\x18\x02 \x01(\x04R\n" +
@@ -725,7 +813,16 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"generation\x18\x05 \x01(\x04R\n" +
 	"generation\x122\n" +
 	"\breplicas\x18\x06 \x03(\v2\x16.cairn.meta.v1.ReplicaR\breplicas\x12&\n" +
-	"\x0fnext_replica_id\x18\a \x01(\x04R\rnextReplicaId\"6\n" +
+	"\x0fnext_replica_id\x18\a \x01(\x04R\rnextReplicaId\x12-\n" +
+	"\x06frozen\x18\b \x01(\v2\x15.cairn.meta.v1.FrozenR\x06frozen\x12\x1c\n" +
+	"\tabsorbing\x18\t \x01(\x04R\tabsorbing\x12\x16\n" +
+	"\x06sticky\x18\n" +
+	" \x01(\bR\x06sticky\"t\n" +
+	"\x06Frozen\x12\"\n" +
+	"\rinto_range_id\x18\x01 \x01(\x04R\vintoRangeId\x12'\n" +
+	"\x0finto_generation\x18\x02 \x01(\x04R\x0eintoGeneration\x12\x1d\n" +
+	"\n" +
+	"into_start\x18\x03 \x01(\fR\tintoStart\"6\n" +
 	"\fLocalityTier\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\"\x83\x02\n" +
@@ -791,32 +888,34 @@ func file_api_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_api_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_api_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_api_metapb_meta_proto_goTypes = []any{
 	(ReplicaRole)(0),        // 0: cairn.meta.v1.ReplicaRole
 	(NodeState)(0),          // 1: cairn.meta.v1.NodeState
 	(KeyspaceState)(0),      // 2: cairn.meta.v1.KeyspaceState
 	(*Replica)(nil),         // 3: cairn.meta.v1.Replica
 	(*RangeDescriptor)(nil), // 4: cairn.meta.v1.RangeDescriptor
-	(*LocalityTier)(nil),    // 5: cairn.meta.v1.LocalityTier
-	(*NodeRecord)(nil),      // 6: cairn.meta.v1.NodeRecord
-	(*KeyspaceRecord)(nil),  // 7: cairn.meta.v1.KeyspaceRecord
-	(*StoreIdentity)(nil),   // 8: cairn.meta.v1.StoreIdentity
-	(*AddressBook)(nil),     // 9: cairn.meta.v1.AddressBook
+	(*Frozen)(nil),          // 5: cairn.meta.v1.Frozen
+	(*LocalityTier)(nil),    // 6: cairn.meta.v1.LocalityTier
+	(*NodeRecord)(nil),      // 7: cairn.meta.v1.NodeRecord
+	(*KeyspaceRecord)(nil),  // 8: cairn.meta.v1.KeyspaceRecord
+	(*StoreIdentity)(nil),   // 9: cairn.meta.v1.StoreIdentity
+	(*AddressBook)(nil),     // 10: cairn.meta.v1.AddressBook
 }
 var file_api_metapb_meta_proto_depIdxs = []int32{
 	0, // 0: cairn.meta.v1.Replica.role:type_name -> cairn.meta.v1.ReplicaRole
 	3, // 1: cairn.meta.v1.RangeDescriptor.replicas:type_name -> cairn.meta.v1.Replica
-	5, // 2: cairn.meta.v1.NodeRecord.locality:type_name -> cairn.meta.v1.LocalityTier
-	1, // 3: cairn.meta.v1.NodeRecord.state:type_name -> cairn.meta.v1.NodeState
-	2, // 4: cairn.meta.v1.KeyspaceRecord.state:type_name -> cairn.meta.v1.KeyspaceState
-	4, // 5: cairn.meta.v1.KeyspaceRecord.first:type_name -> cairn.meta.v1.RangeDescriptor
-	6, // 6: cairn.meta.v1.AddressBook.nodes:type_name -> cairn.meta.v1.NodeRecord
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	5, // 2: cairn.meta.v1.RangeDescriptor.frozen:type_name -> cairn.meta.v1.Frozen
+	6, // 3: cairn.meta.v1.NodeRecord.locality:type_name -> cairn.meta.v1.LocalityTier
+	1, // 4: cairn.meta.v1.NodeRecord.state:type_name -> cairn.meta.v1.NodeState
+	2, // 5: cairn.meta.v1.KeyspaceRecord.state:type_name -> cairn.meta.v1.KeyspaceState
+	4, // 6: cairn.meta.v1.KeyspaceRecord.first:type_name -> cairn.meta.v1.RangeDescriptor
+	7, // 7: cairn.meta.v1.AddressBook.nodes:type_name -> cairn.meta.v1.NodeRecord
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_api_metapb_meta_proto_init() }
@@ -830,7 +929,7 @@ func file_api_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_metapb_meta_proto_rawDesc), len(file_api_metapb_meta_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

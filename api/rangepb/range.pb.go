@@ -86,28 +86,32 @@ type RequestKind int32
 
 const (
 	RequestKind_REQUEST_KIND_UNSPECIFIED RequestKind = 0
-	RequestKind_REQUEST_KIND_PROPOSE     RequestKind = 1 // body: cairn.kv.v1.Command
-	RequestKind_REQUEST_KIND_READ        RequestKind = 2 // body: etcdserverpb.RangeRequest, linearizable
-	RequestKind_REQUEST_KIND_READ_TXN    RequestKind = 3 // body: etcdserverpb.TxnRequest without writes, linearizable
-	RequestKind_REQUEST_KIND_PLACE       RequestKind = 4 // body: cairn.meta.v1.RangeDescriptor of a new range: make this node's replica of it
-	RequestKind_REQUEST_KIND_DESCRIPTOR  RequestKind = 6 // no body; answered with the range's metapb.RangeDescriptor, linearizable
-	RequestKind_REQUEST_KIND_LATCH       RequestKind = 7 // body: Latch; answered with LatchGrant
-	RequestKind_REQUEST_KIND_UNLATCH     RequestKind = 8 // body: Unlatch
-	RequestKind_REQUEST_KIND_END         RequestKind = 5 // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
+	RequestKind_REQUEST_KIND_PROPOSE     RequestKind = 1  // body: cairn.kv.v1.Command
+	RequestKind_REQUEST_KIND_READ        RequestKind = 2  // body: etcdserverpb.RangeRequest, linearizable
+	RequestKind_REQUEST_KIND_READ_TXN    RequestKind = 3  // body: etcdserverpb.TxnRequest without writes, linearizable
+	RequestKind_REQUEST_KIND_PLACE       RequestKind = 4  // body: cairn.meta.v1.RangeDescriptor of a new range: make this node's replica of it
+	RequestKind_REQUEST_KIND_DESCRIPTOR  RequestKind = 6  // no body; answered with the range's metapb.RangeDescriptor, linearizable
+	RequestKind_REQUEST_KIND_LATCH       RequestKind = 7  // body: Latch; answered with LatchGrant
+	RequestKind_REQUEST_KIND_UNLATCH     RequestKind = 8  // body: Unlatch
+	RequestKind_REQUEST_KIND_CONFIRM     RequestKind = 10 // body: uint64 generation, eight bytes; answered when the replica has applied that, and it is on disk
+	RequestKind_REQUEST_KIND_ALIGN       RequestKind = 11 // body: cairn.meta.v1.RangeDescriptor of another range: bring the replicas to where that one's are
+	RequestKind_REQUEST_KIND_END         RequestKind = 5  // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
 )
 
 // Enum value maps for RequestKind.
 var (
 	RequestKind_name = map[int32]string{
-		0: "REQUEST_KIND_UNSPECIFIED",
-		1: "REQUEST_KIND_PROPOSE",
-		2: "REQUEST_KIND_READ",
-		3: "REQUEST_KIND_READ_TXN",
-		4: "REQUEST_KIND_PLACE",
-		6: "REQUEST_KIND_DESCRIPTOR",
-		7: "REQUEST_KIND_LATCH",
-		8: "REQUEST_KIND_UNLATCH",
-		5: "REQUEST_KIND_END",
+		0:  "REQUEST_KIND_UNSPECIFIED",
+		1:  "REQUEST_KIND_PROPOSE",
+		2:  "REQUEST_KIND_READ",
+		3:  "REQUEST_KIND_READ_TXN",
+		4:  "REQUEST_KIND_PLACE",
+		6:  "REQUEST_KIND_DESCRIPTOR",
+		7:  "REQUEST_KIND_LATCH",
+		8:  "REQUEST_KIND_UNLATCH",
+		10: "REQUEST_KIND_CONFIRM",
+		11: "REQUEST_KIND_ALIGN",
+		5:  "REQUEST_KIND_END",
 	}
 	RequestKind_value = map[string]int32{
 		"REQUEST_KIND_UNSPECIFIED": 0,
@@ -118,6 +122,8 @@ var (
 		"REQUEST_KIND_DESCRIPTOR":  6,
 		"REQUEST_KIND_LATCH":       7,
 		"REQUEST_KIND_UNLATCH":     8,
+		"REQUEST_KIND_CONFIRM":     10,
+		"REQUEST_KIND_ALIGN":       11,
 		"REQUEST_KIND_END":         5,
 	}
 )
@@ -1817,7 +1823,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xf4\x01\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xa6\x02\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
@@ -1826,7 +1832,10 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x12REQUEST_KIND_PLACE\x10\x04\x12\x1b\n" +
 	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x16\n" +
 	"\x12REQUEST_KIND_LATCH\x10\a\x12\x18\n" +
-	"\x14REQUEST_KIND_UNLATCH\x10\b\x12\x14\n" +
+	"\x14REQUEST_KIND_UNLATCH\x10\b\x12\x18\n" +
+	"\x14REQUEST_KIND_CONFIRM\x10\n" +
+	"\x12\x16\n" +
+	"\x12REQUEST_KIND_ALIGN\x10\v\x12\x14\n" +
 	"\x10REQUEST_KIND_END\x10\x05*\xcb\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -14,8 +15,8 @@ import (
 
 // newRange holds the verbs for ranges.
 func newRange(e env) *cobra.Command {
-	c := &cobra.Command{Use: "range", Short: "List, show and split ranges"}
-	c.AddCommand(newRangeLs(e), newRangeShow(e), newRangeSplit(e))
+	c := &cobra.Command{Use: "range", Short: "List, show, split and merge ranges"}
+	c.AddCommand(newRangeLs(e), newRangeShow(e), newRangeSplit(e), newRangeMerge(e))
 	return c
 }
 
@@ -76,11 +77,7 @@ on meanwhile. Ranges are cut by themselves as they grow: by hand it is done befo
   cairn range split --keyspace shards --key m --dry-run`,
 		Args: cobra.NoArgs,
 	}
-	ks := c.Flags().String("keyspace", "", "the keyspace's `NAME` (required)")
-	key := c.Flags().String("key", "", "the first `KEY` of the right part (required)")
-	dry := c.Flags().Bool("dry-run", false, "show what would be done, and do nothing")
-	_ = c.MarkFlagRequired("keyspace") // they exist: they were defined above
-	_ = c.MarkFlagRequired("key")
+	ks, key, dry := spotFlags(c, "the first `KEY` of the right part (required)")
 	onNode(c, e, changeTimeout, func(ctx context.Context, cl clusterpb.ClusterClient, _ []string, out printer) error {
 		resp, err := cl.SplitRange(ctx, &clusterpb.SplitRangeRequest{Keyspace: *ks, Key: []byte(*key), DryRun: *dry})
 		if err != nil {
@@ -89,6 +86,41 @@ on meanwhile. Ranges are cut by themselves as they grow: by hand it is done befo
 		return out.ranges([]*clusterpb.IndexedRange{{Keyspace: *ks, Descriptor_: resp.Left}, {Keyspace: *ks, Descriptor_: resp.Right}})
 	})
 	return c
+}
+
+func newRangeMerge(e env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "merge",
+		Short: "Merge a range with its right neighbour",
+		Long: `Have the range of a sharded keyspace that holds a key take over its right neighbour. Both take no requests for a few
+round trips; the neighbour's replicas are moved to the same nodes first if they are on others. Small neighbours that nobody writes
+to are merged by themselves; ranges that were cut by hand are merged by hand alone.`,
+		Example: `  cairn range merge --keyspace shards --key m
+  cairn range merge --keyspace shards --key m --dry-run`,
+		Args: cobra.NoArgs,
+	}
+	ks, key, dry := spotFlags(c, "a `KEY` of the left one of the two (required)")
+	onNode(c, e, mergeTimeout, func(ctx context.Context, cl clusterpb.ClusterClient, _ []string, out printer) error {
+		resp, err := cl.MergeRange(ctx, &clusterpb.MergeRangeRequest{Keyspace: *ks, Key: []byte(*key), DryRun: *dry})
+		if err != nil {
+			return err
+		}
+		return out.ranges([]*clusterpb.IndexedRange{{Keyspace: *ks, Descriptor_: resp.Merged}})
+	})
+	return c
+}
+
+// mergeTimeout leaves time for replicas to be moved.
+const mergeTimeout = 2 * time.Minute
+
+// spotFlags are those of a verb that changes the range which holds a key.
+func spotFlags(c *cobra.Command, aboutKey string) (ks, key *string, dry *bool) {
+	ks = c.Flags().String("keyspace", "", "the keyspace's `NAME` (required)")
+	key = c.Flags().String("key", "", aboutKey)
+	dry = c.Flags().Bool("dry-run", false, "show what would be done, and do nothing")
+	_ = c.MarkFlagRequired("keyspace") // they exist: they were defined above
+	_ = c.MarkFlagRequired("key")
+	return ks, key, dry
 }
 
 // indexedView is a range as the index knows it. Its JSON is an interface: fields are only ever added.

@@ -97,6 +97,29 @@ const (
 	// within seconds, large enough that a node has thousands of ranges and not millions.
 	SplitBytes = 64 << 20
 
+	// TakenOver bounds the ranges of which a node remembers that another has taken them over, to tell those who still ask for them.
+	TakenOver = 10_000
+
+	// MergeConfirmTime is how long the nodes of two ranges that are to be merged may take to confirm that they have all of the right
+	// one, which takes no writes meanwhile: a few syncs, and an election. Then the merge is given up.
+	MergeConfirmTime = 2 * time.Second
+
+	// AlignTime is how long a range's replicas are wanted beside another's once somebody has asked for it: as long as snapshots of two
+	// replicas take. AlignPoll is how often whoever waits for that looks.
+	AlignTime = 2 * time.Minute
+	AlignPoll = 250 * time.Millisecond
+
+	// MergePatience is how long a range may be frozen before its own leader finds out what has become of the merge, and ends it: as
+	// long as whoever began it may take, and then some.
+	MergePatience = 5 * time.Second
+
+	// MergeFraction is how small two neighbours must be, together, to be merged: a third of the size at which a range is cut, so
+	// that what was merged is not cut again for long. MergeCalm is in how many looks in a row at the sizes neither may have been
+	// written to, and MergeQuiet how many requests a second the one that this node leads may get: a merge stops both for a moment.
+	MergeFraction = 3
+	MergeCalm     = 2
+	MergeQuiet    = 10
+
 	// SizeInterval is how often a node looks at the sizes of the ranges that were written to.
 	SizeInterval = 5 * time.Second
 

@@ -19,6 +19,7 @@ const (
 	kinSplit      = "a split that is not atomic; a right side that votes before it exists (cockroach #20939, #7600)"
 	kinNeighbour  = "a snapshot over a neighbour (cockroach #36611)"
 	kinSeveral    = "reads of several ranges that belong to no one moment (YugabyteDB, CockroachDB: jepsen.io, long fork, causal reverse)"
+	kinMerge      = "a merge that is not one decision: a snapshot over a merged neighbour, a range that is two (cockroach #36611)"
 	kinAmbiguous  = "an ambiguous outcome reported as failed, or retried blindly"
 	kinCompare    = "a compare-and-set evaluated on a stale read"
 	kinGeneration = "a step carried out twice, or on another generation than the one it was planned for"
@@ -27,7 +28,7 @@ const (
 
 // All lists the mistakes in the order of their ids.
 func All() []Mutant {
-	return []Mutant{
+	return append([]Mutant{
 		{VoteBeforeSync, "vote-before-sync", "a vote is sent before it is on disk", kinSync},
 		{AppendBeforeSync, "append-before-sync", "a follower acknowledges entries before they are on disk", kinSync},
 		{LeaderCountsUnsynced, "leader-counts-unsynced", "a leader counts its own entries before they are on disk", kinSync},
@@ -74,17 +75,6 @@ func All() []Mutant {
 		{UnlistedCampaigns, "unlisted-campaigns", "a replica that was removed goes on, and campaigns", kinUnlisted},
 		{GenerationSkipped, "generation-skipped", "a membership change is made whatever generation it was planned for", kinGeneration},
 		{PublishOlder, "publish-older", "an older descriptor replaces a newer one in the index", kinGeneration},
-		{SplitNotAtomic, "split-not-atomic", "what Raft needs of a range that was cut off is written after the split", kinSplit},
-		{SplitForgetsVote, "split-forgets-vote", "a split begins the right part's term anew, whatever its replica voted before it was there", kinSplit},
-		{SplitRaisesDead, "split-raises-dead", "a split brings a replica to life that was removed from the right part meanwhile", kinSplit},
-		{SplitForgetsRevision, "split-forgets-revision", "the right part counts its revisions from the beginning", kinSplit},
-		{DestroyOldSpan, "destroy-old-span", "a replica that is removed takes the keys with it that were cut off its range a moment ago", kinSplit},
-		{ExciseNewSpan, "excise-new-span", "a snapshot from behind a split leaves the right part's keys of before where no range is", kinNeighbour},
-		{SnapshotOverNeighbour, "snapshot-over-neighbour", "a snapshot is taken in over keys that are another range's here", kinNeighbour},
-		{LatchBeforeApplied, "latch-before-applied", "a latch is granted before what was proposed ahead of it is applied", kinSeveral},
-		{LatchLetsThrough, "latch-lets-through", "writes go on in a range that is latched", kinSeveral},
-		{LatchOutlived, "latch-outlived", "a revision is raised through a latch that has ended", kinSeveral},
-		{RaiseBehindWrites, "raise-behind-writes", "what waited for a latch goes before the raise that ends it", kinSeveral},
 		{AmbiguousAsFailed, "ambiguous-as-failed", "a write whose outcome is not known is reported as failed", kinAmbiguous},
 		{BlindRetry, "blind-retry", "a write whose outcome is not known is made again", kinAmbiguous},
 		{LostLeaderRefuses, "lost-leader-refuses", "a leader that loses its place refuses what is in its log already", kinAmbiguous},
@@ -96,5 +86,5 @@ func All() []Mutant {
 		{DeleteRangeMissesLast, "delete-range-misses-last", "a deletion of a span stops after its first key", kinVersions},
 		{CompactionTakesNewest, "compaction-takes-newest", "a compaction removes the newest version below it", kinVersions},
 		{CompactionRevives, "compaction-revives", "a compaction removes a tombstone and leaves what it hides", kinVersions},
-	}
+	}, shapes()...)
 }

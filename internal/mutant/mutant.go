@@ -77,23 +77,6 @@ const (
 	GenerationSkipped
 	PublishOlder
 
-	// Splits.
-
-	SplitNotAtomic
-	SplitForgetsVote
-	SplitRaisesDead
-	SplitForgetsRevision
-	DestroyOldSpan
-	ExciseNewSpan
-	SnapshotOverNeighbour
-
-	// Reads over several ranges.
-
-	LatchBeforeApplied
-	LatchLetsThrough
-	LatchOutlived
-	RaiseBehindWrites
-
 	// Outcomes.
 
 	AmbiguousAsFailed
@@ -110,6 +93,35 @@ const (
 	DeleteRangeMissesLast
 	CompactionTakesNewest
 	CompactionRevives
+
+	// Splits.
+
+	SplitNotAtomic
+	SplitForgetsVote
+	SplitRaisesDead
+	SplitForgetsRevision
+	DestroyOldSpan
+	ExciseNewSpan
+	SnapshotOverNeighbour
+
+	// Merges.
+
+	MergeAnyGeneration
+	MergeForgetsRevision
+	FrozenTakesWrites
+	FrozenServesReads
+	MergeUnconfirmed
+	ConfirmUnsynced
+	ThawAnyway
+	AbsorbedAtOnce
+	MergeLeavesReplica
+
+	// Reads over several ranges.
+
+	LatchBeforeApplied
+	LatchLetsThrough
+	LatchOutlived
+	RaiseBehindWrites
 
 	count
 )

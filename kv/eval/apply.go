@@ -12,6 +12,7 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/keys"
 )
 
 // Pass applies many commands to one indexed batch, and looks keys up with one iterator where it can. All data that
@@ -154,6 +155,33 @@ func (p *Pass) Put(env *Env, key, value []byte) (base.Revision, error) {
 	_, err := w.put(&pb.PutRequest{Key: key, Value: value}, false)
 	w.end()
 	return w.current, err
+}
+
+// Delete deletes a key. env.NowMicros is to be set.
+func (p *Pass) Delete(env *Env, key []byte) error {
+	if !env.holds(key, nil) {
+		return ErrOutOfSpan
+	}
+	w := p.begin(env)
+	err := w.deletePoint(key, false, &pb.DeleteRangeResponse{})
+	w.end()
+	return err
+}
+
+// First returns the newest value of the first key in a span that exists, if one does.
+func (p *Pass) First(ks base.KeyspaceID, start, end []byte) (rec Record, ok bool, err error) {
+	s, err := newScanner(p.b, keys.DataSpan(ks, start, end), newest)
+	if err != nil {
+		return Record{}, false, err
+	}
+	if ok = s.next(); ok {
+		rec, err = s.record()
+		rec.Value = bytes.Clone(rec.Value)
+	}
+	if cerr := s.close(); err == nil {
+		err = cerr
+	}
+	return rec, ok && err == nil, err
 }
 
 // Newest returns the newest value of a key, and whether the key exists. The value is valid until the next call.

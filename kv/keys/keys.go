@@ -103,6 +103,11 @@ func DecodeRaftReplicaID(k []byte) (base.RangeID, bool) {
 // RaftTombstone is the key of the lowest replica id that may still exist in this store.
 func RaftTombstone(r base.RangeID) []byte { return raftKey(raftTombstone, r, 0) }
 
+// IsRaftTombstone says whether a key is one of RaftTombstone's.
+func IsRaftTombstone(k []byte) bool {
+	return len(k) == 10 && k[0] == prefixRaft && k[1] == raftTombstone
+}
+
 func rangeKey(r base.RangeID, extra int) []byte {
 	k := make([]byte, 1, 9+extra)
 	k[0] = prefixReplicated

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/keys"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/meta/change"
 	"github.com/cairndb/cairn/meta/desc"
@@ -139,6 +140,16 @@ func (w *world) lacking() string {
 			return fmt.Sprintf("%s: %s", r.id, what)
 		}
 	}
+	for _, r := range w.gone {
+		for _, n := range w.nodes {
+			if n.process == nil {
+				return fmt.Sprintf("%s is down", n.id)
+			}
+			if _, err := n.process.eng.Get(keys.RaftReplicaID(r.id)); err == nil {
+				return fmt.Sprintf("%s keeps a replica of %s, which was merged", n.id, r.id)
+			}
+		}
+	}
 	return ""
 }
 
@@ -153,6 +164,8 @@ func (w *world) lackingIn(r *rangeInfo) string {
 		return fmt.Sprintf("the leader, %s, has applied %d of %d", l.id, st.Applied, st.Last)
 	case desc.Joint(st.Descriptor):
 		return "a joint configuration: " + desc.Format(st.Descriptor)
+	case desc.IsFrozen(st.Descriptor) || st.Descriptor.Absorbing != 0:
+		return "a merge that is not ended: " + desc.Format(st.Descriptor)
 	}
 	if len(r.goal.Voters) > 0 {
 		if step, done := change.Next(st.Descriptor, change.Observe(&st, nil), r.goal); !done {

@@ -119,6 +119,7 @@ type faultyBatch struct {
 	f       *faulty
 	applies bool
 	splits  bool // a replica is born in it
+	merges  bool // one is taken over in it
 	bornID  base.RangeID
 }
 
@@ -128,6 +129,7 @@ func (b *faultyBatch) Set(key, value []byte) error {
 		b.splits, b.bornID = true, id
 		b.f.born(id, be64(value))
 	}
+	b.merges = b.merges || b.applies && keys.IsRaftTombstone(key)
 	if b.splits && bytes.Equal(key, keys.RaftHardState(b.bornID)) {
 		b.f.sworn(b.bornID, value)
 	}
@@ -140,6 +142,9 @@ func (b *faultyBatch) CommitNoSync() error {
 	if b.splits {
 		b.f.point("before split")
 	}
+	if b.merges {
+		b.f.point("before merge")
+	}
 	if b.f.fail != nil {
 		return b.f.fail
 	}
@@ -147,6 +152,9 @@ func (b *faultyBatch) CommitNoSync() error {
 	b.f.point("after apply")
 	if b.splits {
 		b.f.point("after split")
+	}
+	if b.merges {
+		b.f.point("after merge")
 	}
 	return err
 }

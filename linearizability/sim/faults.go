@@ -519,7 +519,7 @@ var kinds = append([]kind{
 			restart(n)
 		}, true
 	}},
-}, slices.Concat(leaseKinds, splitKinds)...)
+}, slices.Concat(leaseKinds, splitKinds, mergeKinds)...)
 
 // scatter wants a range's replicas on three nodes of the injector's choice.
 func (in *injector) scatter(r *rangeInfo) {

@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/linearizability"
+	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
@@ -48,6 +49,7 @@ type call struct {
 	life     base.Incarnation // of that node, when it was asked
 	waiting  bool
 	ended    bool
+	look     bool // for the descriptor, as the range's own leader has it
 	client   bool // of a client: dies with the process
 	wide     wide // what it has to do with several ranges
 	done     func(proto.Message, error)
@@ -216,6 +218,10 @@ func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done fu
 		})
 		return
 	}
+	if c.look {
+		g.indexed(id, c, deadline, done)
+		return
+	}
 	if r, ok := c.req.(*pb.RangeRequest); ok && r.Serializable {
 		done(g.read(id, c.req))
 		return
@@ -267,9 +273,25 @@ func (g *gateway) indexed(id base.RangeID, c *call, deadline base.Instant, done 
 				return
 			}
 			check()
+			if c.look {
+				done(g.descriptor(id, c))
+				return
+			}
 			done(g.read(id, c.req))
 		})
 	})
+}
+
+// descriptor is a range's own, if it holds the key of a call.
+func (g *gateway) descriptor(id base.RangeID, c *call) (proto.Message, error) {
+	v := g.p.store.View(id)
+	switch {
+	case v == nil:
+		return nil, &base.RangeMoved{Range: id}
+	case !desc.Contains(v.Descriptor, c.ks, c.key):
+		return nil, &base.RangeMoved{Range: id, Descriptors: []*metapb.RangeDescriptor{v.Descriptor}}
+	}
+	return v.Descriptor, nil
 }
 
 // read evaluates on the local replica as it is now.
@@ -359,6 +381,10 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 		g.lookUp(c)
 	}
 	g.p.n.w.tracef("%s is refused: %v", g.p.n.id, err)
+	if throttled := (*base.Throttled)(nil); c.wide.latch != nil && errors.As(err, &throttled) {
+		g.end(c, nil, err) // others are not held meanwhile
+		return
+	}
 	if c.retry, c.next = c.retry.After(err); c.next.GiveUp {
 		g.end(c, nil, err)
 		return

@@ -23,18 +23,23 @@ type mover struct {
 	published map[base.RangeID]uint64 // the generation that the index acknowledged
 	busy      map[base.RangeID]bool   // a step of it is under way
 	alone     map[base.RangeID]base.Instant
+	frozen    map[base.RangeID]frozenAt
 }
 
 const moveInterval = 300 * time.Millisecond
 
 func newMover(p *process) *mover {
-	return &mover{p: p, published: make(map[base.RangeID]uint64), busy: make(map[base.RangeID]bool), alone: make(map[base.RangeID]base.Instant)}
+	return &mover{p: p, published: make(map[base.RangeID]uint64), busy: make(map[base.RangeID]bool), alone: make(map[base.RangeID]base.Instant), frozen: make(map[base.RangeID]frozenAt)}
 }
 
 // tick looks after all ranges that this node leads, again and again.
 func (m *mover) tick() {
-	for _, r := range m.p.n.w.ranges {
+	for _, r := range slices.Clone(m.p.n.w.ranges) {
 		m.lead(r)
+		m.orphan(r)
+	}
+	for _, r := range m.p.n.w.gone {
+		m.lead(r) // what leads it has not heard that it is another's
 		m.orphan(r)
 	}
 	m.p.later(moveInterval, m.tick)
@@ -60,7 +65,12 @@ func (m *mover) orphan(r *rangeInfo) {
 	if view == nil || r.ks == base.KeyspaceMeta { // which only root would know of
 		return
 	}
-	if below, ok := change.Orphaned(view.Descriptor, st.Replica, m.p.n.id, m.p.n.w.indexed(view.Descriptor)); ok {
+	indexed := m.p.n.w.indexed(view.Descriptor)
+	if change.Remnant(view.Descriptor, m.p.store.Left(view.Descriptor), indexed) {
+		m.p.n.w.count("remnants found")
+		m.p.store.Drop(r.id)
+	}
+	if below, ok := change.Orphaned(view.Descriptor, st.Replica, m.p.n.id, indexed); ok {
 		m.p.n.w.count("orphans found")
 		m.p.store.Removed(r.id, st.Replica, below)
 	}
@@ -75,6 +85,7 @@ func (m *mover) lead(r *rangeInfo) {
 		return
 	}
 	m.publish(st.Descriptor)
+	m.unmerged(&st)
 	m.step(r, &st)
 }
 
@@ -95,7 +106,7 @@ func (m *mover) publish(d *metapb.RangeDescriptor) {
 	c := &call{ks: index, key: route.DescriptorKey(d), write: true, data: data, deadline: m.p.gateway.now().Add(base.RequestTimeout)}
 	c.done = func(_ proto.Message, err error) {
 		if err == nil {
-			m.published[id] = max(m.published[id], d.Generation)
+			m.clear(d)
 		}
 	}
 	m.p.gateway.begin(c)

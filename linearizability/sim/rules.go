@@ -36,6 +36,7 @@ type rules struct {
 	placed  map[keyspaceData]int64  // where each command was last applied
 	offset  map[base.RangeID]int64  // from a range's indexes to places in its keyspace: one that was cut off goes on behind the split
 	tiling  *tiling
+	frozen  map[base.RangeID]bool
 	ends    []rangeIndex // of logs that were cut in this pass
 	holders map[base.RangeID]base.NodeID
 	without map[nodeRange]without
@@ -92,7 +93,7 @@ func newRules(w *world) *rules {
 		w: w, leaders: make(map[rangeTerm]base.NodeID), entries: make(map[rangeIndex]entrySum), sums: make(map[rangeIndex]uint64),
 		owners: make(map[rangeReplica]base.NodeID), buried: make(map[nodeRange]base.ReplicaID), moved: make(map[base.RangeID]movedAt),
 		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64), placed: make(map[keyspaceData]int64), offset: make(map[base.RangeID]int64),
-		holders: make(map[base.RangeID]base.NodeID), without: make(map[nodeRange]without),
+		frozen: make(map[base.RangeID]bool), holders: make(map[base.RangeID]base.NodeID), without: make(map[nodeRange]without),
 	}
 }
 
@@ -318,7 +319,15 @@ func (r *rules) once(id base.RangeID, e *raftpb.Entry) {
 	if s := cmd.GetSplit(); s != nil {
 		r.offset[base.RangeID(s.RightRangeId)] = place - apply.InitialIndex
 	}
-	if cmd.GetPut() == nil {
+	if m := cmd.GetMerge(); m != nil {
+		// What comes behind the merge comes behind all that the right one did. (If it is refused, places are left out.)
+		right := base.RangeID(m.Right.Descriptor_.RangeId)
+		r.offset[id] = max(r.offset[id], r.offset[right]+int64(r.newest[right])-int64(e.GetIndex()))
+	}
+	if cmd.GetFreeze() != nil || cmd.GetThaw() != nil {
+		r.frozen[id] = cmd.GetFreeze() != nil
+	}
+	if cmd.GetPut() == nil || r.frozen[id] { // what a frozen range refuses may be asked for again
 		return
 	}
 	if first, ok := r.puts[at]; ok {
@@ -331,8 +340,8 @@ func (r *rules) once(id base.RangeID, e *raftpb.Entry) {
 const calm = 2 * time.Second
 
 func (r *rules) quorum(p *process, id base.RangeID, e *raftpb.Entry) {
-	if m := r.moved[id]; m.generation > 1 && r.w.now-m.at < calm {
-		return
+	if m := r.moved[id]; m.generation > 1 && r.w.now-m.at < calm || r.w.merged[id] {
+		return // or its log is gone, where its keys are another's
 	}
 	st, ok := p.hand.Status(id)
 	if !ok || st.Descriptor == nil || desc.Joint(st.Descriptor) || st.Descriptor.Generation < r.moved[id].generation {

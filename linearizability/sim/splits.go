@@ -31,21 +31,8 @@ var splitKinds = []kind{
 		drawSplit(r, p, f)
 		f.For = between(r, time.Second, 6*time.Second)
 	}, func(in *injector, f *Fault) (func(), bool) {
-		point := []string{"before split", "after split"}[f.Amount%2]
-		for i, n := range in.w.nodes {
-			if p := n.process; p != nil && p.crashAt == "" && f.Amount>>(8+i)%2 == 0 {
-				p.crashAt, p.crashPasses, p.crashLose = point, 1, f.Amount>>20%101
-			}
-		}
-		return func() {
-			for _, n := range in.w.nodes {
-				if n.process == nil {
-					n.start()
-				} else if n.process.crashAt == point {
-					n.process.crashAt = ""
-				}
-			}
-		}, in.split(f)
+		disarm := in.arm([]string{"before split", "after split"}[f.Amount%2], f.Amount)
+		return disarm, in.split(f)
 	}},
 	{"split-behind", "W12", "a range is cut and both parts moved while a node is behind", func(r *base.Rand, p *Plan, f *Fault) {
 		drawSplit(r, p, f)
@@ -142,13 +129,15 @@ func (in *injector) split(f *Fault) bool {
 
 // split proposes to cut a range that this node leads.
 func (m *mover) split(r *rangeInfo, draw uint64) bool {
+	key := m.splitKey(r, draw)
+	return key != nil && m.splitAt(r, key)
+}
+
+// splitAt proposes to cut a range that this node leads at a key.
+func (m *mover) splitAt(r *rangeInfo, key []byte) bool {
 	w := m.p.n.w
 	st, ok := m.p.hand.Status(r.id)
 	if !ok || st.Role != raftgroup.Leader || st.Descriptor == nil {
-		return false
-	}
-	key := m.splitKey(r, draw)
-	if key == nil {
 		return false
 	}
 	cmd, err := apply.Split(st.Descriptor, key, w.nextID)

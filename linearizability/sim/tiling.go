@@ -34,11 +34,15 @@ func (t *tiling) applied(p *process) {
 			continue
 		}
 		here = append(here, v.Descriptor)
+		if t.w.merged[id] {
+			continue // a node that has not heard yet
+		}
 		if old := t.committed[id]; old == nil || v.Descriptor.Generation > old.Generation {
 			t.committed[id] = v.Descriptor
 			news = news || old == nil || !desc.SameSpan(old, v.Descriptor)
 		}
 	}
+	t.absorb(p)
 	inOrder(here)
 	for i := 1; i < len(here); i++ {
 		if desc.Overlap(here[i-1], here[i]) {
@@ -47,6 +51,25 @@ func (t *tiling) applied(p *process) {
 	}
 	if news {
 		t.check()
+	}
+}
+
+// absorb takes out the ranges that others have taken over, as a node has applied.
+func (t *tiling) absorb(p *process) {
+	for _, id := range p.store.Ranges() {
+		v := p.store.View(id)
+		if v == nil || v.Descriptor.Absorbing == 0 {
+			continue
+		}
+		right := t.committed[base.RangeID(v.Descriptor.Absorbing)]
+		if right == nil || right.Generation >= v.Descriptor.Generation {
+			continue
+		}
+		if desc.Fate(right, v.Descriptor) != desc.Merged {
+			t.w.violate("ranges tile", "%s has taken over %s, which was not frozen for it", desc.Format(v.Descriptor), desc.Format(right))
+		}
+		delete(t.committed, base.RangeID(right.RangeId))
+		t.w.takenOver(base.RangeID(right.RangeId), v.Descriptor, right.Start)
 	}
 }
 

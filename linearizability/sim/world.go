@@ -27,7 +27,10 @@ type world struct {
 	nodes  []*node
 	net    *network
 	ranges []*rangeInfo // the users', the index, then those that were cut off
-	meta   *rangeInfo   // the index
+	gone   []*rangeInfo // that were taken over by others
+	merged map[base.RangeID]bool
+	taken  []func(left *rangeInfo, at []byte) bool // what is to be done when a range is taken over next
+	meta   *rangeInfo                              // the index
 	byID   map[base.RangeID]*rangeInfo
 	nextID base.RangeID // of the next range that is cut off
 	born   func(*rangeInfo)
@@ -72,7 +75,7 @@ func Run(p *Plan, trace io.Writer) *Result {
 func newWorld(p *Plan, trace io.Writer) *world {
 	w := &world{
 		plan: p, trace: trace, opsLeft: p.Ops, commands: make(map[*linearizability.Op]uint64), hash: mix(p.Seed),
-		byID: make(map[base.RangeID]*rangeInfo), nextID: firstCutOff,
+		byID: make(map[base.RangeID]*rangeInfo), merged: make(map[base.RangeID]bool), nextID: firstCutOff,
 		result: &Result{Plan: p, Fired: make(map[FaultKind]int), Seen: make(map[string]int)},
 	}
 	w.rules = newRules(w)

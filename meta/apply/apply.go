@@ -50,6 +50,9 @@ type Result struct {
 	// Splits are the ranges that were cut off this one, in log order. Their replicated state is in the batch; the shell adds
 	// what Raft needs of this node's replica before it commits (node/store/split.go).
 	Splits []*metapb.RangeDescriptor
+	// Merges are the ranges that this one took over, in log order. Their own replicated state is deleted in the batch; the shell
+	// ends their replicas here (node/store/merge.go).
+	Merges []*kvpb.FrozenRange
 }
 
 // Outcome ends a proposal: Response, or Err if the command was refused.
@@ -176,6 +179,9 @@ func (p *pass) command(cmd *kvpb.Command, change *raftpb.ConfChangeV2, mine bool
 	if _, ok := cmd.Body.(*kvpb.Command_ChangeReplicas); ok != (change != nil) && cmd.Body != nil {
 		return refused(errCarrier)
 	}
+	if _, thaw := cmd.Body.(*kvpb.Command_Thaw); desc.IsFrozen(p.desc) && !thaw && !mutant.Is(mutant.FrozenTakesWrites) {
+		return refused(desc.Busy(p.desc))
+	}
 	switch body := cmd.Body.(type) {
 	case *kvpb.Command_Put, *kvpb.Command_DeleteRange, *kvpb.Command_Txn, *kvpb.Command_Compaction:
 		return p.evaluate(cmd, mine)
@@ -185,8 +191,20 @@ func (p *pass) command(cmd *kvpb.Command, change *raftpb.ConfChangeV2, mine bool
 		return p.split(body.Split)
 	case *kvpb.Command_RaiseRevision:
 		return p.raise(body.RaiseRevision, cmd.NowMicros)
+	case *kvpb.Command_Freeze:
+		return p.freeze(body.Freeze)
+	case *kvpb.Command_Merge:
+		return p.merge(body.Merge)
+	case *kvpb.Command_GiveUpMerge:
+		return p.giveUpMerge(body.GiveUpMerge)
+	case *kvpb.Command_Thaw:
+		return p.thaw(body.Thaw)
+	case *kvpb.Command_Absorbed:
+		return p.absorbed(body.Absorbed)
 	case *kvpb.Command_PublishDescriptor:
 		return p.publish(body.PublishDescriptor, cmd.NowMicros)
+	case *kvpb.Command_UnpublishDescriptor:
+		return p.unpublish(body.UnpublishDescriptor, cmd.NowMicros)
 	}
 	return done{}, errUnknown
 }

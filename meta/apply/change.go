@@ -5,7 +5,6 @@ import (
 
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
-	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/meta/desc"
 	"go.etcd.io/raft/v3/raftpb"
@@ -16,7 +15,7 @@ import (
 // exactly what the step says; else the descriptor and Raft would come to differ, and the step is refused.
 func (p *pass) changeReplicas(c *kvpb.ChangeReplicas, change *raftpb.ConfChangeV2) (done, error) {
 	if c.GetExpectedGeneration() != p.desc.Generation && !mutant.Is(mutant.GenerationSkipped) {
-		return refused(&base.StaleGeneration{Range: p.id, Current: p.desc})
+		return refused(p.stale())
 	}
 	want, err := desc.Check(p.desc, c.GetDescriptor_())
 	if mutant.Is(mutant.GenerationSkipped) {

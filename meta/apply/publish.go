@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/meta/desc"
@@ -42,6 +43,9 @@ func (p *pass) publish(c *kvpb.PublishDescriptor, nowMicros int64) (done, error)
 			return done{response: &kvpb.PublishDescriptorResponse{Current: current}}, nil
 		}
 	}
+	if newer, err := p.shadow(d); err != nil || newer != nil {
+		return done{response: &kvpb.PublishDescriptorResponse{Current: newer}}, err
+	}
 	raw, err := desc.Encode(d)
 	if err != nil {
 		return done{}, err
@@ -52,4 +56,61 @@ func (p *pass) publish(c *kvpb.PublishDescriptor, nowMicros int64) (done, error)
 	}
 	p.counters = env.Counters
 	return done{response: &kvpb.PublishDescriptorResponse{Stored: true, Current: d}}, nil
+}
+
+// shadow is the index's next entry if that range holds keys of d and is newer: then d is what a range was before it was taken
+// over, told late. Nil, and nothing stands in d's way; or the next entry is another range's of the index to know.
+func (p *pass) shadow(d *metapb.RangeDescriptor) (*metapb.RangeDescriptor, error) {
+	if len(d.End) == 0 {
+		return nil, nil
+	}
+	here, ks := base.KeyspaceID(p.desc.KeyspaceId), base.KeyspaceID(d.KeyspaceId)
+	from, _ := route.IndexSpan(ks, d.End)
+	if !desc.Contains(p.desc, here, from) {
+		return nil, nil
+	}
+	last := append(route.IndexKey(ks, nil), 0)
+	if len(p.desc.End) > 0 && bytes.Compare(p.desc.End, last) < 0 {
+		last = p.desc.End
+	}
+	rec, ok, err := p.data.First(here, from, last)
+	if err != nil || !ok {
+		return nil, err
+	}
+	next, err := desc.Decode(rec.Value)
+	if err != nil {
+		return nil, &base.Corruption{Where: fmt.Sprintf("%s: index entry behind %x", p.id, from), Cause: err}
+	}
+	if desc.Overlap(next, d) && next.Generation > d.Generation && !mutant.Is(mutant.PublishOlder) {
+		return next, nil
+	}
+	return nil, nil
+}
+
+// unpublish deletes an entry of the index that is older than a generation: that of a range whose keys are another's now.
+func (p *pass) unpublish(c *kvpb.UnpublishDescriptor, nowMicros int64) (done, error) {
+	here := base.KeyspaceID(p.desc.KeyspaceId)
+	if here != base.KeyspaceMeta && here != base.KeyspaceRoot {
+		return refused(fmt.Errorf("%s is no index", here))
+	}
+	if !desc.Contains(p.desc, here, c.GetKey()) {
+		return refused(p.moved())
+	}
+	rec, ok, err := p.data.Newest(here, c.Key)
+	if err != nil || !ok {
+		return done{response: &kvpb.UnpublishDescriptorResponse{}}, err
+	}
+	current, err := desc.Decode(rec.Value)
+	if err != nil {
+		return done{}, &base.Corruption{Where: fmt.Sprintf("%s: index entry %x", p.id, c.Key), Cause: err}
+	}
+	if current.Generation >= c.Generation {
+		return done{response: &kvpb.UnpublishDescriptorResponse{}}, nil
+	}
+	env := p.env(nowMicros, false)
+	if err := p.data.Delete(&env, c.Key); err != nil {
+		return done{}, err
+	}
+	p.counters = env.Counters
+	return done{response: &kvpb.UnpublishDescriptorResponse{Deleted: true}}, nil
 }

@@ -20,7 +20,7 @@ import (
 // replica already (Result.Splits).
 func (p *pass) split(c *kvpb.Split) (done, error) {
 	if c.GetExpectedGeneration() != p.desc.Generation {
-		return refused(&base.StaleGeneration{Range: p.id, Current: p.desc})
+		return refused(p.stale())
 	}
 	if ks := base.KeyspaceID(p.desc.KeyspaceId); !ks.Splits() {
 		return refused(fmt.Errorf("%s is one range for ever, and is not split", ks))
@@ -29,6 +29,7 @@ func (p *pass) split(c *kvpb.Split) (done, error) {
 	if err != nil {
 		return refused(fmt.Errorf("%s cannot be split: %w", p.id, err))
 	}
+	right.Sticky = c.GetSticky()
 	r := Replica{id: base.RangeID(right.RangeId), desc: right, counters: p.counters}
 	r.applied = position{InitialIndex, InitialTerm}
 	if mutant.Is(mutant.SplitForgetsRevision) {

@@ -59,6 +59,13 @@ type Goal struct {
 	Voters []base.NodeID // ascending
 }
 
+// On is the goal that the voters are on just these nodes.
+func On(nodes ...base.NodeID) Goal {
+	g := Goal{Voters: slices.Clone(nodes)}
+	slices.Sort(g.Voters)
+	return g
+}
+
 // Step is what to do now: at most one of Propose and Transfer is set; if neither is, there is nothing to do but wait
 // for what Reason says.
 type Step struct {

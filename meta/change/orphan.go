@@ -21,3 +21,15 @@ func Orphaned(own *metapb.RangeDescriptor, replica base.ReplicaID, node base.Nod
 	}
 	return base.ReplicaID(indexed.NextReplicaId), true
 }
+
+// Remnant says whether a replica, which hears of no leader, is what is left of a range that its neighbour has taken over: its first
+// key is another range's now, which no range's first key becomes in any other way. left is the replica on this node, if there is
+// one, of the range for which this one is frozen: as long as that may still come to apply the merge, it needs this one.
+func Remnant(own, left, indexed *metapb.RangeDescriptor) bool {
+	if indexed == nil || indexed.RangeId == own.GetRangeId() || indexed.Generation <= own.GetGeneration() ||
+		!desc.Contains(indexed, base.KeyspaceID(own.KeyspaceId), own.Start) {
+		return false
+	}
+	f := own.GetFrozen()
+	return f == nil || left == nil || left.RangeId != f.IntoRangeId || left.Generation > f.IntoGeneration
+}

@@ -52,6 +52,7 @@ func Validate(d *metapb.RangeDescriptor) error {
 		wrong("%d replicas are more than %d", len(d.Replicas), base.MaxReplicas)
 	}
 	errs = append(errs, validateReplicas(d)...)
+	errs = append(errs, validateFrozen(d))
 	return errors.Join(errs...)
 }
 
@@ -185,6 +186,12 @@ func Format(d *metapb.RangeDescriptor) string {
 		}
 	}
 	fmt.Fprintf(&b, " next %d", d.NextReplicaId)
+	if f := d.Frozen; f != nil {
+		fmt.Fprintf(&b, " frozen for %s gen %d at %s", base.RangeID(f.IntoRangeId), f.IntoGeneration, bound(f.IntoStart, "-∞"))
+	}
+	if d.Absorbing != 0 {
+		fmt.Fprintf(&b, " absorbing %s", base.RangeID(d.Absorbing))
+	}
 	return b.String()
 }
 

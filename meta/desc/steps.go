@@ -11,7 +11,7 @@ import (
 )
 
 // The steps. Each takes a valid descriptor, leaves it as it is, and returns the next one, or says why that step is not
-// legal now. Nothing but LeaveJoint is legal in a joint configuration.
+// legal now. Nothing but LeaveJoint is legal in a joint configuration, and nothing but Thaw in a frozen range (merge.go).
 
 var errJoint = errors.New("the configuration is joint; it must be left first")
 
@@ -19,8 +19,8 @@ var errJoint = errors.New("the configuration is joint; it must be left first")
 // receives the log without a vote.
 func AddLearner(d *metapb.RangeDescriptor, node base.NodeID) (*metapb.RangeDescriptor, error) {
 	switch {
-	case Joint(d):
-		return nil, errJoint
+	case busy(d) != nil:
+		return nil, busy(d)
 	case node == 0:
 		return nil, errors.New("node 0 is no node")
 	case ReplicaOn(d, node) != nil:
@@ -112,8 +112,8 @@ func RemoveVoter(d *metapb.RangeDescriptor, id base.ReplicaID) (*metapb.RangeDes
 // same replicas, and a generation that is newer than that of the whole, whose places they take in the index.
 func Split(d *metapb.RangeDescriptor, key []byte, id base.RangeID) (left, right *metapb.RangeDescriptor, err error) {
 	switch {
-	case Joint(d):
-		return nil, nil, errJoint
+	case busy(d) != nil:
+		return nil, nil, busy(d)
 	case id == 0 || uint64(id) == d.GetRangeId():
 		return nil, nil, fmt.Errorf("%s is no id for the right part of %s", id, base.RangeID(d.GetRangeId()))
 	case bytes.Compare(key, d.GetStart()) <= 0 || !EndAfter(d.GetEnd(), key):
@@ -142,8 +142,8 @@ func remove(d *metapb.RangeDescriptor, id base.ReplicaID, role metapb.ReplicaRol
 
 // mustBe says why replica id of d cannot take a step that begins in role.
 func mustBe(d *metapb.RangeDescriptor, id base.ReplicaID, role metapb.ReplicaRole) error {
-	if Joint(d) {
-		return errJoint
+	if err := busy(d); err != nil {
+		return err
 	}
 	r := Replica(d, id)
 	if r == nil {

@@ -31,7 +31,8 @@ func checkCommand(data []byte) error {
 		err = proto.Unmarshal(body.Txn, &pb.TxnRequest{})
 	case *kvpb.Command_Compaction:
 		err = proto.Unmarshal(body.Compaction, &pb.CompactionRequest{})
-	case *kvpb.Command_PublishDescriptor, *kvpb.Command_Split, *kvpb.Command_RaiseRevision:
+	case *kvpb.Command_PublishDescriptor, *kvpb.Command_UnpublishDescriptor, *kvpb.Command_Split, *kvpb.Command_RaiseRevision,
+		*kvpb.Command_Freeze, *kvpb.Command_Merge, *kvpb.Command_GiveUpMerge, *kvpb.Command_Thaw, *kvpb.Command_Absorbed:
 	case *kvpb.Command_ChangeReplicas:
 		err = errors.New("a membership change is proposed on the leader's node only")
 	case nil:

@@ -17,6 +17,7 @@ import (
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/eval"
+	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/spread"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
@@ -34,6 +35,8 @@ type Config struct {
 	UnixMicros    func() int64 // the wall clock; nil: the machine's
 	// MayPlace says whether a range that another node wants this one to make a replica of is a new one; nil: none is.
 	MayPlace func(context.Context, *metapb.RangeDescriptor) error
+	// Align has the replicas of a range that this node leads brought to where another's are; nil: it moves none.
+	Align func(id base.RangeID, with *metapb.RangeDescriptor)
 	// Root finds the descriptor of the root range when this node has no replica of it and knows none.
 	Root func(context.Context) (*metapb.RangeDescriptor, error)
 }
@@ -92,7 +95,10 @@ func (d *Dispatcher) Stop() {
 
 // Changed is told that a local replica has a new leader or descriptor: requests that wait for one go on.
 func (d *Dispatcher) Changed(c raftgroup.StateChange) {
-	if c.Descriptor != nil {
+	switch {
+	case c.Destroyed && desc.IsFrozen(c.Descriptor):
+		d.routes.ended(c.Descriptor)
+	case c.Descriptor != nil:
 		d.routes.learn(c.Descriptor)
 	}
 	d.mu.Lock()
@@ -259,6 +265,18 @@ func emptyResponse(cmd *kvpb.Command) func() proto.Message {
 		return func() proto.Message { return &kvpb.PublishDescriptorResponse{} }
 	case *kvpb.Command_Split:
 		return func() proto.Message { return &kvpb.SplitResponse{} }
+	case *kvpb.Command_Freeze:
+		return func() proto.Message { return &kvpb.FreezeResponse{} }
+	case *kvpb.Command_Merge:
+		return func() proto.Message { return &kvpb.MergeResponse{} }
+	case *kvpb.Command_GiveUpMerge:
+		return func() proto.Message { return &kvpb.GiveUpMergeResponse{} }
+	case *kvpb.Command_Thaw:
+		return func() proto.Message { return &kvpb.ThawResponse{} }
+	case *kvpb.Command_Absorbed:
+		return func() proto.Message { return &kvpb.AbsorbedResponse{} }
+	case *kvpb.Command_UnpublishDescriptor:
+		return func() proto.Message { return &kvpb.UnpublishDescriptorResponse{} }
 	case *kvpb.Command_RaiseRevision:
 		return func() proto.Message { return &kvpb.RaiseRevisionResponse{} }
 	}

@@ -20,6 +20,9 @@ import (
 
 // Latches of ranges that are led here or on other nodes. A latch is its reader's node's: no node can end another's.
 
+// errRefused ends a latch's tries where its range refuses it for now: others are not held meanwhile, perhaps by what it waits for.
+var errRefused = errors.New("the latch was refused")
+
 // latch has the range that holds a key latched, wherever its leader is.
 func (d *Dispatcher) latch(ctx context.Context, ks base.KeyspaceID, a *spread.Ask) (*spread.Grant, error) {
 	body, err := proto.Marshal(&rangepb.Latch{Id: encodeLatchID(a.ID), KeyspaceId: uint64(ks), Key: a.Key})
@@ -27,17 +30,28 @@ func (d *Dispatcher) latch(ctx context.Context, ks base.KeyspaceID, a *spread.As
 		return nil, err
 	}
 	granted, at := &rangepb.LatchGrant{}, base.NodeID(0)
+	var refused *base.Throttled
 	err = d.retry(ctx, ks, a.Key, func(desc *metapb.RangeDescriptor, node base.NodeID) error {
 		id := base.RangeID(desc.RangeId)
 		if at = node; node != d.cfg.Node {
-			return d.retriable(ctx, id, d.ask(ctx, node, id, rangepb.RequestKind_REQUEST_KIND_LATCH, body, granted))
+			err := d.retriable(ctx, id, d.ask(ctx, node, id, rangepb.RequestKind_REQUEST_KIND_LATCH, body, granted))
+			if errors.As(err, &refused) {
+				return errRefused
+			}
+			return err
 		}
 		m, err := wait(ctx, false, func(done store.Done) { d.cfg.Store.Latch(id, a.ID, ks, a.Key, d.deadline(ctx), done) })
-		if err == nil {
+		switch {
+		case err == nil:
 			granted = m.(*rangepb.LatchGrant)
+		case errors.As(err, &refused):
+			return errRefused
 		}
 		return err
 	})
+	if refused != nil {
+		return nil, refused
+	}
 	if err != nil {
 		return nil, err
 	}

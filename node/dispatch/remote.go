@@ -181,7 +181,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		return
 	}
 	if !d.cfg.Store.Has(id) {
-		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.known(id)})
+		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id)})
 		return
 	}
 	switch q.Kind {
@@ -200,6 +200,10 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.serveLatch(o.to, id, until, q, done)
 	case rangepb.RequestKind_REQUEST_KIND_UNLATCH:
 		d.serveUnlatch(o.to, id, until, q, done)
+	case rangepb.RequestKind_REQUEST_KIND_ALIGN:
+		done(placed, d.alignHere(id, q.Body))
+	case rangepb.RequestKind_REQUEST_KIND_CONFIRM:
+		d.confirmHere(id, q.Body, until, done)
 	case rangepb.RequestKind_REQUEST_KIND_DESCRIPTOR:
 		d.goServe(done, func() (proto.Message, error) { return d.descriptorHere(d.ctx, id, until) })
 	default:

@@ -19,9 +19,18 @@ import (
 type routes struct {
 	mu    sync.Mutex
 	cache *route.Cache
+	taken map[base.RangeID]taken // ranges that others have taken over
 }
 
-func newRoutes() *routes { return &routes{cache: route.NewCache(base.DescriptorCache)} }
+// taken is where the keys of a range begin that is another's now.
+type taken struct {
+	ks    base.KeyspaceID
+	start []byte
+}
+
+func newRoutes() *routes {
+	return &routes{cache: route.NewCache(base.DescriptorCache), taken: make(map[base.RangeID]taken)}
+}
 
 func (r *routes) find(ks base.KeyspaceID, key []byte) *metapb.RangeDescriptor {
 	r.mu.Lock()
@@ -29,13 +38,29 @@ func (r *routes) find(ks base.KeyspaceID, key []byte) *metapb.RangeDescriptor {
 	return r.cache.Find(ks, key)
 }
 
-func (r *routes) known(id base.RangeID) []*metapb.RangeDescriptor {
+// instead says what is known of a range that has no replica here: itself, or what holds its keys since it was taken over.
+func (r *routes) instead(id base.RangeID) []*metapb.RangeDescriptor {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if d := r.cache.Known(id); d != nil {
-		return []*metapb.RangeDescriptor{d}
+	d := r.cache.Known(id)
+	if t, ok := r.taken[id]; ok {
+		d = r.cache.Find(t.ks, t.start)
 	}
-	return nil
+	if d == nil {
+		return nil
+	}
+	return []*metapb.RangeDescriptor{d}
+}
+
+// ended takes note of a range that was taken over by another, whose descriptor is known or will be in a moment.
+func (r *routes) ended(d *metapb.RangeDescriptor) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.taken) >= base.TakenOver {
+		clear(r.taken) // the index knows them too
+	}
+	r.taken[base.RangeID(d.RangeId)] = taken{base.KeyspaceID(d.KeyspaceId), d.Start}
+	r.cache.Drop(d)
 }
 
 func (r *routes) beside(refusal []*metapb.RangeDescriptor) []*metapb.RangeDescriptor {

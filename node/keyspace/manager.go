@@ -28,6 +28,10 @@ type Cluster interface {
 	End(ctx context.Context, node base.NodeID, d *metapb.RangeDescriptor) error
 	// Descriptor is the range that holds a key, as a replica that has applied all that is committed knows it.
 	Descriptor(ctx context.Context, ks base.KeyspaceID, key []byte) (*metapb.RangeDescriptor, error)
+	// Confirm returns when a node's replica of a range has applied a generation of it, durably.
+	Confirm(ctx context.Context, node base.NodeID, id base.RangeID, generation base.Generation) error
+	// Align returns when a range's replicas are voters on the same nodes as another's, and nowhere else.
+	Align(ctx context.Context, d, with *metapb.RangeDescriptor) error
 }
 
 // Config says what a Manager works with.
@@ -169,10 +173,18 @@ func (m *Manager) place(ctx context.Context, d *metapb.RangeDescriptor) error {
 
 // each does f for all nodes of a range at once, and returns what failed.
 func each(d *metapb.RangeDescriptor, f func(base.NodeID) error) (errs []error) {
-	results := make([]error, len(d.Replicas))
+	var nodes []base.NodeID
+	for _, r := range d.Replicas {
+		nodes = append(nodes, base.NodeID(r.NodeId))
+	}
+	return atOnce(nodes, f)
+}
+
+func atOnce(nodes []base.NodeID, f func(base.NodeID) error) (errs []error) {
+	results := make([]error, len(nodes))
 	var wg sync.WaitGroup
-	for i, r := range d.Replicas {
-		wg.Go(func() { results[i] = f(base.NodeID(r.NodeId)) })
+	for i, n := range nodes {
+		wg.Go(func() { results[i] = f(n) })
 	}
 	wg.Wait()
 	for _, err := range results {

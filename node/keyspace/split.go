@@ -47,7 +47,7 @@ func (m *Manager) Split(ctx context.Context, name string, key []byte, dryRun boo
 				return nil, nil, err
 			}
 		}
-		left, right, err = m.splitAt(ctx, d, key, base.RangeID(id))
+		left, right, err = m.splitAt(ctx, d, key, base.RangeID(id), true)
 		var stale *base.StaleGeneration
 		if errors.As(err, &stale) && try < splitTries {
 			continue // it was split at another key, or its replicas changed
@@ -60,16 +60,18 @@ func (m *Manager) Split(ctx context.Context, name string, key []byte, dryRun boo
 func (m *Manager) SplitNow(ctx context.Context, d *metapb.RangeDescriptor, key []byte) error {
 	id, err := m.next(ctx, rangeCounter)
 	if err == nil {
-		_, _, err = m.splitAt(ctx, d, key, base.RangeID(id))
+		_, _, err = m.splitAt(ctx, d, key, base.RangeID(id), false)
 	}
 	return err
 }
 
-func (m *Manager) splitAt(ctx context.Context, d *metapb.RangeDescriptor, key []byte, right base.RangeID) (l, r *metapb.RangeDescriptor, err error) {
+// splitAt cuts a range of just that generation. What is cut by hand is not merged back as soon as it is found to be small.
+func (m *Manager) splitAt(ctx context.Context, d *metapb.RangeDescriptor, key []byte, right base.RangeID, byHand bool) (l, r *metapb.RangeDescriptor, err error) {
 	cmd, err := apply.Split(d, key, right)
 	if err != nil {
 		return nil, nil, status.Error(codes.FailedPrecondition, err.Error())
 	}
+	cmd.GetSplit().Sticky = byHand
 	msg, err := m.cfg.Cluster.Propose(ctx, base.KeyspaceID(d.KeyspaceId), d.Start, cmd)
 	if err != nil {
 		return nil, nil, err

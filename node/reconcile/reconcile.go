@@ -50,6 +50,7 @@ type Config struct {
 	// Split cuts a range, of just that generation, at a key. SplitBytes is how large a range may be before it is cut; 0: base's.
 	Split      func(context.Context, *metapb.RangeDescriptor, []byte) error
 	SplitBytes int64
+	Merges     Merges
 }
 
 // Reconciler is the loop. Wake and NodesChanged may be called from any goroutine and do not block.
@@ -63,10 +64,13 @@ type Reconciler struct {
 
 	published map[base.RangeID]uint64    // the generation that the index acknowledged
 	alone     map[base.RangeID]time.Time // since when a local replica hears of no leader
+	frozen    map[base.RangeID]frozenSince
+	looks     map[base.RangeID]int // at sizes, since a range was last written to: watchSizes'
 
 	mu      sync.Mutex
 	due     map[base.RangeID]struct{} // to be looked at
 	written map[base.RangeID]struct{} // whose size may have changed
+	wanted  map[base.RangeID]wanted
 }
 
 // New makes a reconciler; Start runs it.
@@ -78,6 +82,7 @@ func New(cfg Config) *Reconciler {
 	return &Reconciler{
 		cfg: cfg, wake: make(chan struct{}, 1), nodes: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
 		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time), due: make(map[base.RangeID]struct{}), written: make(map[base.RangeID]struct{}),
+		frozen: make(map[base.RangeID]frozenSince), looks: make(map[base.RangeID]int), wanted: make(map[base.RangeID]wanted),
 	}
 }
 
@@ -213,6 +218,11 @@ func (r *Reconciler) askIndex(id base.RangeID, replica base.ReplicaID) {
 		r.cfg.Logger.Error("an index entry cannot be read", "range", id, "error", err)
 		return
 	}
+	if change.Remnant(own, r.cfg.Store.Left(own), indexed) {
+		r.cfg.Logger.Info("this replica is what is left of a range that was merged", "range", id, "into", indexed.RangeId)
+		r.cfg.Store.Drop(id)
+		return
+	}
 	if below, ok := change.Orphaned(own, replica, r.cfg.Node, indexed); ok {
 		r.cfg.Logger.Info("the index does not list this replica: it was removed", "range", id, "replica", replica, "generation", indexed.Generation)
 		r.cfg.Store.Removed(id, replica, below)
@@ -230,7 +240,7 @@ func (r *Reconciler) lead(id base.RangeID, nodes **observed) (done bool) {
 			r.cfg.Logger.Debug("descriptor not published yet", "range", id, "error", err)
 		}
 	} else {
-		done = true
+		done = r.unmerged(st.Descriptor)
 	}
 	if *nodes == nil {
 		*nodes = r.observe()
@@ -252,7 +262,7 @@ func (r *Reconciler) publish(d *metapb.RangeDescriptor) error {
 	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
 	defer cancel()
 	key := route.DescriptorKey(d)
-	if r.inIndex(ctx, index, key, d) {
+	if r.inIndex(ctx, index, d) {
 		r.published[id] = d.Generation
 		return nil
 	}
@@ -260,16 +270,20 @@ func (r *Reconciler) publish(d *metapb.RangeDescriptor) error {
 		Body: &kvpb.Command_PublishDescriptor{PublishDescriptor: &kvpb.PublishDescriptor{Key: key, Descriptor_: d}},
 	})
 	if err == nil {
+		err = r.clear(ctx, index, d)
+	}
+	if err == nil {
 		r.published[id] = d.Generation
 	}
 	return err
 }
 
-// inIndex says whether the index is known to hold the descriptor: a new leader's predecessor will have published it, and ten
-// thousand new leaders at once need not write that again. It asks a replica of the index, as old as it may be: an index
+// inIndex says whether a lookup of the range's first key finds the descriptor: a new leader's predecessor will have published it,
+// and ten thousand new leaders at once need not write that again. It asks a replica of the index, as old as it may be: an index
 // entry's generation only grows.
-func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, key []byte, d *metapb.RangeDescriptor) bool {
-	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: key, Serializable: true})
+func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, d *metapb.RangeDescriptor) bool {
+	start, end := route.IndexSpan(base.KeyspaceID(d.KeyspaceId), d.Start)
+	resp, err := r.cfg.Dispatch.Range(ctx, index, &pb.RangeRequest{Key: start, RangeEnd: end, Limit: 1, Serializable: true})
 	if err != nil || len(resp.Kvs) == 0 {
 		return false
 	}
@@ -280,7 +294,7 @@ func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, key []b
 // step carries out the next step of the range's replica change; done says that there is none, and that none will come by
 // itself.
 func (r *Reconciler) step(st *raftgroup.Status, o *observed) (done bool, err error) {
-	goal := change.UpReplicate(st.Descriptor, o.nodes)
+	goal := r.goal(st, o.nodes)
 	step, done := change.Next(st.Descriptor, change.Observe(st, o.down), goal)
 	switch {
 	case done:

@@ -16,7 +16,8 @@ func (r *Reconciler) Written(id base.RangeID) {
 	r.mu.Unlock()
 }
 
-// watchSizes cuts the ranges in two that have grown too large. It looks at those alone that were written to.
+// watchSizes cuts the ranges in two that have grown too large, and merges those that have become small. It looks at those alone that
+// were written to.
 func (r *Reconciler) watchSizes() {
 	tick := time.NewTicker(base.SizeInterval)
 	defer tick.Stop()
@@ -30,6 +31,9 @@ func (r *Reconciler) watchSizes() {
 		written := r.written
 		r.written = make(map[base.RangeID]struct{})
 		r.mu.Unlock()
+		for _, id := range r.calm(written) {
+			r.merge(id)
+		}
 		for id := range written {
 			if r.ctx.Err() != nil {
 				return

@@ -33,6 +33,8 @@ type Backend interface {
 	Ranges(ctx context.Context, keyspace string) ([]*clusterpb.IndexedRange, error)
 	// SplitRange cuts the range that holds key in two; dryRun only says what would become of it.
 	SplitRange(ctx context.Context, keyspace string, key []byte, dryRun bool) (left, right *metapb.RangeDescriptor, err error)
+	// MergeRange has the range that holds a key take over its right neighbour; dryRun only says what would become of them.
+	MergeRange(ctx context.Context, keyspace string, key []byte, dryRun bool) (*metapb.RangeDescriptor, error)
 
 	// Identity is this node. ClusterID is 0 before the node is part of a cluster.
 	Identity() Identity

@@ -65,6 +65,10 @@ func (b *fakeBackend) SplitRange(context.Context, string, []byte, bool) (*metapb
 	return nil, nil, b.err
 }
 
+func (b *fakeBackend) MergeRange(context.Context, string, []byte, bool) (*metapb.RangeDescriptor, error) {
+	return nil, b.err
+}
+
 func (b *fakeBackend) Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
 	b.mu.Lock()
 	b.proposed, b.keys = append(b.proposed, cmd), append(b.keys, key)

@@ -66,3 +66,9 @@ func (s *clusterService) SplitRange(ctx context.Context, req *clusterpb.SplitRan
 	left, right, err := s.cfg.Backend.SplitRange(ctx, req.Keyspace, req.Key, req.DryRun)
 	return &clusterpb.SplitRangeResponse{Left: left, Right: right}, err
 }
+
+// MergeRange has a range take over its right neighbour.
+func (s *clusterService) MergeRange(ctx context.Context, req *clusterpb.MergeRangeRequest) (*clusterpb.MergeRangeResponse, error) {
+	merged, err := s.cfg.Backend.MergeRange(ctx, req.Keyspace, req.Key, req.DryRun)
+	return &clusterpb.MergeRangeResponse{Merged: merged}, err
+}

@@ -119,11 +119,16 @@ func (a *appender) destroy(b engine.Writer, ap *raftgroup.Append) error {
 	if mutant.Is(mutant.DestroyOldSpan) {
 		held = ap.Descriptor
 	}
-	if held != nil && !mutant.Is(mutant.DestroyLeavesState) {
-		for _, s := range apply.Spans(held) {
-			if err := b.DeleteRange(s.Start, s.End); err != nil {
-				return err
-			}
+	spans := []keys.Span{keys.RangeLocalSpan(ap.Range)} // of a range that was taken over, or never had a snapshot, all that there can be
+	if held != nil {
+		spans = apply.Spans(held)
+	}
+	for _, s := range spans {
+		if mutant.Is(mutant.DestroyLeavesState) {
+			break
+		}
+		if err := b.DeleteRange(s.Start, s.End); err != nil {
+			return err
 		}
 	}
 	return b.Set(keys.RaftTombstone(ap.Range), uintBytes(nil, uint64(ap.Destroy)))

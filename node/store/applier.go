@@ -108,14 +108,14 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	}
 	b := a.s.eng.NewIndexedBatch()
 	defer b.Close()
-	splits := false
+	shapes := false // ranges are cut or taken over
 	for i := range queue {
-		r := a.s.replica(queue[i].Range)
-		if r == nil {
-			r = a.s.born(queue[i].Range)
-		}
-		if r == nil {
-			return &base.Corruption{Where: queue[i].Range.String(), Cause: errNoReplica}
+		r, err := a.replica(&queue[i], &a.results[i])
+		switch {
+		case err != nil:
+			return err
+		case r == nil:
+			continue
 		}
 		if r.sm == nil {
 			if err := a.s.warm(queue[i].Range, r); err != nil {
@@ -125,9 +125,9 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 		if err := r.sm.Apply(b, queue[i].Entries, a.s.node, &a.results[i]); err != nil {
 			return err
 		}
-		splits = splits || len(a.results[i].Splits) > 0
+		shapes = shapes || len(a.results[i].Splits)+len(a.results[i].Merges) > 0
 	}
-	if err := a.commit(b, a.results[:len(queue)], splits); err != nil {
+	if err := a.commit(b, a.results[:len(queue)], shapes); err != nil {
 		return err
 	}
 	for i := range queue {
@@ -145,6 +145,7 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	})
 	for i := range queue {
 		a.s.begun(queue[i].Range, a.results[i].Splits)
+		a.s.ended(a.results[i].Merges)
 	}
 	for i := range queue {
 		for _, o := range a.results[i].Outcomes {
@@ -154,9 +155,24 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	return nil
 }
 
-// commit makes a pass visible, and the ranges that it cut off with it.
-func (a *applier) commit(b engine.Batch, results []apply.Result, splits bool) error {
-	if !splits {
+// replica is that of an Apply; nil if there is nothing to apply to any more, for its range was taken over.
+func (a *applier) replica(ap *raftgroup.Apply, result *apply.Result) (*replica, error) {
+	if r := a.s.replica(ap.Range); r != nil {
+		return r, nil
+	}
+	if r := a.s.born(ap.Range); r != nil {
+		return r, nil
+	}
+	if !a.s.isAbsorbed(ap.Range) {
+		return nil, &base.Corruption{Where: ap.Range.String(), Cause: errNoReplica}
+	}
+	*result = apply.Result{Applied: raftgroup.Applied{Range: ap.Range, Index: ap.Entries[len(ap.Entries)-1].GetIndex()}}
+	return nil, nil
+}
+
+// commit makes a pass visible, and with it the ranges that it cut off, and the end of those that it took over.
+func (a *applier) commit(b engine.Batch, results []apply.Result, shapes bool) error {
+	if !shapes {
 		return b.CommitNoSync()
 	}
 	a.s.births.Lock()
@@ -173,8 +189,12 @@ func (a *applier) commit(b engine.Batch, results []apply.Result, splits bool) er
 	if err != nil {
 		return err
 	}
+	if err := a.s.absorb(b, results); err != nil {
+		return err
+	}
 	if err := b.CommitNoSync(); err != nil {
 		return err
 	}
+	a.s.forgetAbsorbed(results)
 	return a.s.raise(born)
 }

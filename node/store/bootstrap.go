@@ -122,9 +122,6 @@ func (s *Store) Drop(id base.RangeID) {
 	}
 }
 
-// deadForEver is a tombstone below which all replica ids lie.
-const deadForEver = base.ReplicaID(1) << 62
-
 // FirstDescriptors are the ranges of a new cluster: one for each keyspace, over the whole of it.
 func FirstDescriptors(node base.NodeID) []*metapb.RangeDescriptor {
 	var out []*metapb.RangeDescriptor

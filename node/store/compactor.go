@@ -88,6 +88,7 @@ func (c *compactor) compact(id base.RangeID) error {
 			return err
 		}
 	}
+	c.s.cfg.OnApplied(id) // it may be small now
 	c.s.cfg.Logger.Debug("compacted", "range", id, "revision", mark)
 	return nil
 }

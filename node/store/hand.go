@@ -114,7 +114,10 @@ func (h *Hand) Synced(y *Sync) error {
 		}
 		h.s.supports.synced(y.began, y.probe)
 	}
-	if y.probe {
+	if y.told != nil {
+		y.told()
+	}
+	if !y.ofLoop() {
 		return nil
 	}
 	y.w.box.put(func(ev *raftgroup.Events) { ev.Durable = append(ev.Durable, raftgroup.Durable{Seq: y.seq}) })

@@ -64,6 +64,10 @@ func (w *worker) latched(x *raftgroup.Latched) {
 	case !desc.Contains(v.Descriptor, want.ks, want.key):
 		w.s.unlatch(x.Range, x.ID, x.Waiter)
 		w.s.waiters.resolve(uint64(x.Waiter), nil, &base.RangeMoved{Range: x.Range, Descriptors: []*metapb.RangeDescriptor{v.Descriptor}})
+	case desc.IsFrozen(v.Descriptor):
+		// Nothing may be raised there. Its left neighbour decides what becomes of it, and cannot if it is held meanwhile.
+		w.s.unlatch(x.Range, x.ID, x.Waiter)
+		w.s.waiters.resolve(uint64(x.Waiter), nil, &base.Throttled{What: "latches of " + x.Range.String() + ", which is being merged", RetryAfter: base.ThrottleRetry})
 	default:
 		w.s.waiters.resolve(uint64(x.Waiter), &rangepb.LatchGrant{Descriptor_: v.Descriptor, Revision: int64(v.Counters.Revision)}, nil)
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/meta/desc"
@@ -43,6 +44,9 @@ func (s *Store) Read(id base.RangeID, req, out proto.Message) error {
 }
 
 func (s *Store) evaluate(view *apply.View, req, out proto.Message) error {
+	if stale, ok := req.(*pb.RangeRequest); desc.IsFrozen(view.Descriptor) && !(ok && stale.Serializable) && !mutant.Is(mutant.FrozenServesReads) {
+		return desc.Busy(view.Descriptor) // at any moment its keys may be another's, who is written to
+	}
 	env := view.Env()
 	switch req := req.(type) {
 	case *pb.RangeRequest:

@@ -66,6 +66,7 @@ func (s *Store) load(id base.RangeID) error {
 func (s *Store) forget(id base.RangeID) {
 	s.mu.Lock()
 	delete(s.replicas, id)
+	delete(s.absorbed, id)
 	s.mu.Unlock()
 }
 

@@ -18,6 +18,33 @@ func (s *Store) Size(d *metapb.RangeDescriptor) (int64, error) {
 	return int64(n), err
 }
 
+// Smaller says whether what is stored here of a span of keys is less than so many bytes. It reads that much at the most; what is
+// deleted and still on disk does not count.
+func (s *Store) Smaller(ctx context.Context, d *metapb.RangeDescriptor, limit int64) (bool, error) {
+	span := keys.DataSpan(base.KeyspaceID(d.KeyspaceId), d.Start, d.End)
+	it, err := s.eng.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End})
+	if err != nil {
+		return false, err
+	}
+	defer it.Close()
+	total, looked := int64(0), int64(0)
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.Value()
+		if err != nil {
+			return false, err
+		}
+		if total += int64(len(it.Key()) + len(value)); total >= limit {
+			return false, nil
+		}
+		if total-looked >= sampleBytes {
+			if looked = total; ctx.Err() != nil {
+				return false, ctx.Err()
+			}
+		}
+	}
+	return true, it.Error()
+}
+
 // sampleBytes is how far apart the keys are that Middle keeps on its way, and how often it looks whether it is to stop.
 const sampleBytes = 64 << 10
 

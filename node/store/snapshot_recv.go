@@ -124,20 +124,6 @@ func (s *Store) checkOffer(from base.NodeID, o *rangepb.SnapshotOffer) (raftgrou
 	return m, nil
 }
 
-// checkSpan refuses a range whose span is, here, another's: taking it in would cut that one's keys out.
-func (s *Store) checkSpan(d *metapb.RangeDescriptor) error {
-	if mutant.Is(mutant.SnapshotOverNeighbour) {
-		return nil
-	}
-	for _, id := range s.Ranges() {
-		v := s.View(id)
-		if v != nil && id != base.RangeID(d.RangeId) && desc.Overlap(v.Descriptor, d) {
-			return &refusedError{fmt.Sprintf("%s holds keys of it here", id)}
-		}
-	}
-	return nil
-}
-
 // stage finds what an earlier stream of this token left, or begins anew; older remains of the range are deleted.
 func (sn *snapshots) stage(o *rangepb.SnapshotOffer) (*staged, error) {
 	token := string(o.Token)
@@ -161,7 +147,7 @@ func (sn *snapshots) stage(o *rangepb.SnapshotOffer) (*staged, error) {
 			sn.remove(old.dir)
 		}
 	}
-	if err := sn.s.checkSpan(o.Range); err != nil { // last: what was staged a moment ago is a replica by now, or is staged still
+	if _, err := sn.s.remnants(o.Range); err != nil { // last: what was staged a moment ago is a replica by now, or is staged still
 		return nil, err
 	}
 	st := &staged{

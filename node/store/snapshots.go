@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
@@ -80,22 +81,13 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 	if st == nil {
 		return fmt.Errorf("%s: snapshot %x was to be installed and is not staged", ap.Range, ap.Token)
 	}
-	path := filepath.Join(st.dir, "raft.sst")
-	if err := sn.writeRaftTable(path, ap); err != nil {
-		return fmt.Errorf("%s: raft state of a snapshot: %w", ap.Range, err)
-	}
-	excise, err := sn.s.hull(st.desc)
+	remnants, alive, err := sn.takeIn(ap, st)
 	if err != nil {
 		return err
 	}
-	if mutant.Is(mutant.SnapshotNotAtomic) {
-		if err := sn.ingest(ap.Range, st.paths, excise); err != nil {
-			return err
-		}
-		st.paths, excise = nil, keys.UnreplicatedSpan(ap.Range)
-	}
-	if err := sn.ingest(ap.Range, append([]string{path}, st.paths...), excise); err != nil {
-		return err
+	if !alive {
+		sn.drop(ap.Token)
+		return nil
 	}
 	sn.drop(ap.Token)
 	r := sn.s.replica(ap.Range)
@@ -106,11 +98,47 @@ func (sn *snapshots) install(ap *raftgroup.Append) error {
 	sn.s.cfg.Logger.Info("snapshot installed", "range", ap.Range, "index", ap.Snapshot.GetIndex())
 	sn.s.cfg.OnApplied(ap.Range)
 	sn.s.compactor.signal()
+	for _, d := range remnants {
+		sn.s.endAbsorbed(d)
+	}
 	view := sn.s.viewOf(ap.Range, r)
 	sn.s.worker(ap.Range).box.put(func(ev *raftgroup.Events) {
 		ev.Applied = append(ev.Applied, raftgroup.Applied{Range: ap.Range, Index: view.AppliedIndex, Descriptor: view.Descriptor})
 	})
 	return nil
+}
+
+// takeIn ingests a snapshot's tables with the raft state that fits them. The replicas that are remnants of ranges which the
+// snapshot's has taken over end with it, as if this node had applied the merges (merge.go).
+// alive is false, and nothing is done, for a replica whose range was taken over here while the snapshot was on its way.
+func (sn *snapshots) takeIn(ap *raftgroup.Append, st *staged) (remnants []*metapb.RangeDescriptor, alive bool, err error) {
+	sn.s.births.Lock()
+	defer sn.s.births.Unlock()
+	dead, err := readUint(sn.s.eng, keys.RaftTombstone(ap.Range))
+	if err != nil || base.ReplicaID(dead) > ap.ReplicaID {
+		return nil, false, err
+	}
+	if remnants, err = sn.s.remnants(st.desc); err != nil {
+		return nil, false, fmt.Errorf("%s: a snapshot that was staged: %w", ap.Range, err) // nobody makes a replica beside one that is staged
+	}
+	excise, err := sn.s.hull(st.desc, remnants)
+	if err != nil {
+		return nil, false, err
+	}
+	own, err := sn.ownTables(st.dir, ap, remnants)
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: raft state of a snapshot: %w", ap.Range, err)
+	}
+	if mutant.Is(mutant.SnapshotNotAtomic) {
+		if err := sn.ingest(ap.Range, st.paths, excise); err != nil {
+			return nil, false, err
+		}
+		st.paths, excise = nil, keys.UnreplicatedSpan(ap.Range)
+	}
+	for _, d := range remnants {
+		sn.s.hideAbsorbed(base.RangeID(d.RangeId))
+	}
+	return remnants, true, sn.ingest(ap.Range, append(own, st.paths...), excise)
 }
 
 // ingest takes the tables in and shows the new state, while no removal behind a compaction is under way.
@@ -123,18 +151,35 @@ func (sn *snapshots) ingest(id base.RangeID, paths []string, excise engine.Span)
 	return sn.s.load(id)
 }
 
-// writeRaftTable writes the table that replaces the replica's unreplicated state: an empty log that begins after the
-// snapshot, and the HardState.
-func (sn *snapshots) writeRaftTable(path string, ap *raftgroup.Append) error {
-	b := tableBuffer{}
+// ownTables writes the tables that replace the replica's unreplicated state (an empty log that begins after the snapshot, the
+// HardState) and leave, of each remnant, its tombstone and none of its replicated state.
+func (sn *snapshots) ownTables(dir string, ap *raftgroup.Append, remnants []*metapb.RangeDescriptor) (paths []string, err error) {
+	raft := tableBuffer{}
 	a := appender{hard: map[base.RangeID]termVote{}}
-	_, err := a.writeOne(&b, &raftgroup.Append{
+	_, err = a.writeOne(&raft, &raftgroup.Append{
 		Range: ap.Range, ReplicaID: ap.ReplicaID, HardState: ap.HardState,
 		Truncate: &raftgroup.TruncatedState{Index: ap.Snapshot.GetIndex(), Term: ap.Snapshot.GetTerm()},
 	})
-	if err != nil {
-		return err
+	for _, d := range remnants {
+		if err == nil {
+			err = raft.Set(keys.RaftTombstone(base.RangeID(d.RangeId)), uintBytes(nil, uint64(deadForEver)))
+		}
 	}
+	if err == nil {
+		paths = append(paths, filepath.Join(dir, "raft.sst"))
+		err = sn.writeTable(paths[0], keys.UnreplicatedSpan(ap.Range), raft)
+	}
+	for _, d := range remnants {
+		if err == nil {
+			paths = append(paths, filepath.Join(dir, fmt.Sprintf("remnant-%d.sst", d.RangeId)))
+			err = sn.writeTable(paths[len(paths)-1], keys.RangeLocalSpan(base.RangeID(d.RangeId)), tableBuffer{})
+		}
+	}
+	return paths, err
+}
+
+// writeTable writes a table that deletes a span and holds some keys.
+func (sn *snapshots) writeTable(path string, clear engine.Span, b tableBuffer) error {
 	f, err := sn.s.eng.CreateFile(path)
 	if err != nil {
 		return err
@@ -144,8 +189,7 @@ func (sn *snapshots) writeRaftTable(path string, ap *raftgroup.Append) error {
 		f.Close()
 		return err
 	}
-	span := keys.UnreplicatedSpan(ap.Range)
-	if err := tw.DeleteRange(span.Start, span.End); err != nil {
+	if err := tw.DeleteRange(clear.Start, clear.End); err != nil {
 		tw.Close()
 		return err
 	}

@@ -103,20 +103,26 @@ func (s *Store) born(id base.RangeID) *replica {
 	return s.replica(id)
 }
 
-// hull is the span of keys that a snapshot of a range replaces here: that of the snapshot, and what the replica holds now,
-// which is more if the range was split since.
-func (s *Store) hull(d *metapb.RangeDescriptor) (engine.Span, error) {
+// hull is the span of keys that a snapshot of a range replaces here: that of the snapshot, and what the replica holds now, which
+// is more if the range was split since, and what the replicas hold that it takes the place of.
+func (s *Store) hull(d *metapb.RangeDescriptor, remnants []*metapb.RangeDescriptor) (engine.Span, error) {
 	start, end := d.Start, d.End
 	held, err := apply.LoadDescriptor(s.eng, base.RangeID(d.RangeId))
 	if err != nil {
 		return engine.Span{}, err
 	}
-	if held != nil && !mutant.Is(mutant.ExciseNewSpan) {
-		if string(held.Start) < string(start) {
-			start = held.Start
+	if held != nil {
+		remnants = append(remnants[:len(remnants):len(remnants)], held)
+	}
+	for _, r := range remnants {
+		if mutant.Is(mutant.ExciseNewSpan) {
+			break
 		}
-		if len(end) > 0 && desc.EndAfter(held.End, end) {
-			end = held.End
+		if string(r.Start) < string(start) {
+			start = r.Start
+		}
+		if len(end) > 0 && desc.EndAfter(r.End, end) {
+			end = r.End
 		}
 	}
 	return keys.DataSpan(base.KeyspaceID(d.KeyspaceId), start, end), nil

@@ -212,7 +212,7 @@ func TestSplitHull(t *testing.T) {
 	n := newSplitNode(t, func(engine.Writer) {})
 	narrow := desctest.First(leftRange, splitSpace)
 	narrow.End = []byte("m")
-	span, err := n.s.hull(narrow)
+	span, err := n.s.hull(narrow, nil)
 	must(t, err)
 	if want := keys.DataSpan(splitSpace, nil, nil); string(span.Start) != string(want.Start) || string(span.End) != string(want.End) {
 		t.Errorf("%x to %x is excised", span.Start, span.End)

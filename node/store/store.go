@@ -127,6 +127,7 @@ type Store struct {
 
 	mu       sync.RWMutex
 	replicas map[base.RangeID]*replica
+	absorbed map[base.RangeID]struct{}              // taken over by their neighbours, and not ended by their loops yet
 	statuses map[base.RangeID]raftgroup.StateChange // the newest of each local replica
 
 	fatalOnce sync.Once
@@ -147,7 +148,7 @@ func New(cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, eng: cfg.Engine, node: cfg.Node, clock: &steady{read: cfg.Clock}, cache: cache, waiters: newWaiters(),
-		replicas: make(map[base.RangeID]*replica), statuses: make(map[base.RangeID]raftgroup.StateChange),
+		replicas: make(map[base.RangeID]*replica), absorbed: make(map[base.RangeID]struct{}), statuses: make(map[base.RangeID]raftgroup.StateChange),
 		expiry: make(chan struct{}),
 	}
 	s.nextID.Store(uint64(cfg.Incarnation) << 40)

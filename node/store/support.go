@@ -13,7 +13,6 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
-	"github.com/cairndb/cairn/kv/keys"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/raftgroup/support"
 	"github.com/cairndb/cairn/transport"
@@ -302,22 +301,8 @@ func (p *supports) synced(began base.Instant, probe bool) {
 	}
 }
 
-// probe makes a small synced write, which an idle disk is known to be well by. The count of starts is written as it is.
-func (p *supports) probe() {
-	b := p.s.eng.NewBatch()
-	err := b.Set(keys.StoreIncarnation(), uintBytes(nil, uint64(p.s.cfg.Incarnation)))
-	began := p.s.Now()
-	var wait func() error
-	if err == nil {
-		wait, err = b.CommitSync()
-	}
-	if err != nil {
-		b.Close()
-		p.s.fatal(err)
-		return
-	}
-	p.s.workers[0].syncer.put(pendingSync{wait: wait, began: began, probe: true})
-}
+// probe makes a small synced write, which an idle disk is known to be well by.
+func (p *supports) probe() { p.s.syncWrite(pendingSync{probe: true}) }
 
 // SupportStatus is what this node and another promise each other, for people.
 type SupportStatus struct {

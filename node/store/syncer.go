@@ -24,7 +24,11 @@ type pendingSync struct {
 	wait  func() error // nil: nothing to wait for but those before
 	began base.Instant // when it was committed
 	probe bool         // of supports, and of no loop
+	told  func()       // of whoever waits for it, and of no loop
 }
+
+// ofLoop says whether a loop is to be told.
+func (p *pendingSync) ofLoop() bool { return !p.probe && p.told == nil }
 
 func newSyncer(s *Store, box *mailbox) *syncer {
 	y := &syncer{s: s, box: box}
@@ -70,10 +74,13 @@ func (y *syncer) run() {
 				}
 				y.s.supports.synced(p.began, p.probe)
 			}
-			if p.probe {
+			if p.told != nil {
+				p.told()
+			}
+			if !p.ofLoop() {
 				continue
 			}
-			if i+1 < len(queue) && queue[i+1].wait == nil && !queue[i+1].probe {
+			if i+1 < len(queue) && queue[i+1].wait == nil && queue[i+1].ofLoop() {
 				continue // told together with the next
 			}
 			y.box.put(func(ev *raftgroup.Events) { ev.Durable = append(ev.Durable, raftgroup.Durable{Seq: p.seq}) })

@@ -14,7 +14,7 @@ import (
 	"github.com/cairndb/cairn/meta/desc"
 )
 
-var line = regexp.MustCompile(`^r(\d+) (\w+) \[(.*), (.*)\) gen (\d+):((?: \d+@n\d+(?:\(\w+\))?)*) next (\d+)$`)
+var line = regexp.MustCompile(`^r(\d+) (\w+) \[(.*), (.*)\) gen (\d+):((?: \d+@n\d+(?:\(\w+\))?)*) next (\d+)(?: frozen for r(\d+) gen (\d+) at (.*))?(?: absorbing r(\d+))?$`)
 
 // Parse reads what desc.Format prints.
 func Parse(s string) (*metapb.RangeDescriptor, error) {
@@ -22,7 +22,7 @@ func Parse(s string) (*metapb.RangeDescriptor, error) {
 	if m == nil {
 		return nil, fmt.Errorf("%q is not a descriptor", s)
 	}
-	d := &metapb.RangeDescriptor{RangeId: number(m[1]), Generation: number(m[5]), NextReplicaId: number(m[7])}
+	d := &metapb.RangeDescriptor{RangeId: number(m[1]), Generation: number(m[5]), NextReplicaId: number(m[7]), Absorbing: number(m[11])}
 	for ks := base.KeyspaceRoot; ks <= base.KeyspaceDefault; ks++ {
 		if ks.String() == m[2] {
 			d.KeyspaceId = uint64(ks)
@@ -30,6 +30,12 @@ func Parse(s string) (*metapb.RangeDescriptor, error) {
 	}
 	if d.KeyspaceId == 0 {
 		d.KeyspaceId = number(strings.TrimPrefix(m[2], "ks"))
+	}
+	if m[8] != "" {
+		d.Frozen = &metapb.Frozen{IntoRangeId: number(m[8]), IntoGeneration: number(m[9])}
+		if m[10] != "-∞" {
+			d.Frozen.IntoStart = []byte(m[10])
+		}
 	}
 	if m[3] != "-∞" {
 		d.Start = []byte(m[3])
