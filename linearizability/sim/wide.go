@@ -1,6 +1,8 @@
 package sim
 
 import (
+	"time"
+
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -93,10 +95,14 @@ func (g *gateway) carryOut(c *call, a metaspread.Ask) {
 	switch a.Kind {
 	case metaspread.Latch:
 		s.wide.latch = &a.ID
-		g.begin(s)
+		g.p.later(g.p.n.late(), func() {
+			if !c.ended {
+				g.begin(s)
+			}
+		})
 	case metaspread.Raise:
 		s.wide.through = &a.ID
-		g.raise(s, &a)
+		g.p.later(g.p.n.late(), func() { g.raise(s, &a) })
 	case metaspread.Lift:
 		s.write, s.data = true, g.command(&a)
 		g.begin(s)
@@ -106,6 +112,15 @@ func (g *gateway) carryOut(c *call, a metaspread.Ask) {
 	case metaspread.Pause:
 		g.p.later(a.For, func() { answer(metaspread.Answer{}) })
 	}
+}
+
+// late is how long a goroutine that asks one of several ranges is away before it does: most often hardly at all. The others hold
+// their ranges meanwhile, and writers come by.
+func (n *node) late() time.Duration {
+	if n.rand.Int63n(8) == 0 {
+		return exponential(n.rand, 150*time.Millisecond)
+	}
+	return exponential(n.rand, 20*time.Microsecond)
 }
 
 func (g *gateway) command(a *metaspread.Ask) []byte {
