@@ -99,9 +99,16 @@ func drawSplits(r *base.Rand, p *Plan, only Only) {
 		k.draw(r, p, &f)
 		p.Faults = append(p.Faults, f)
 	}
+	together := false
 	for i := range p.Workload {
 		if p.Workload[i] == spread && r.Int63n(3) > 0 {
-			p.Workload[i] = snapshot
+			p.Workload[i], together = snapshot, true
+		}
+	}
+	for range 4 { // what is read together is to be in several ranges from early on
+		f := Fault{Kind: "split", At: between(r, p.Length/20, p.Length/4)}
+		if drawSplit(r, p, &f); together {
+			p.Faults = append(p.Faults, f)
 		}
 	}
 }

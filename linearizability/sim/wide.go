@@ -117,8 +117,8 @@ func (g *gateway) carryOut(c *call, a metaspread.Ask) {
 // late is how long a goroutine that asks one of several ranges is away before it does: most often hardly at all. The others hold
 // their ranges meanwhile, and writers come by.
 func (n *node) late() time.Duration {
-	if n.rand.Int63n(8) == 0 {
-		return exponential(n.rand, 150*time.Millisecond)
+	if n.rand.Int63n(6) == 0 {
+		return exponential(n.rand, 250*time.Millisecond)
 	}
 	return exponential(n.rand, 20*time.Microsecond)
 }
