@@ -29,7 +29,7 @@ type wide struct {
 // several takes note that a call touches keys of several ranges. False if there is nothing to be done about it.
 func (g *gateway) several(c *call, moved *base.RangeMoved, several *base.SeveralRanges) bool {
 	req, ok := c.req.(*pb.RangeRequest)
-	if !ok || c.write || c.wide.latch != nil {
+	if !ok || len(req.RangeEnd) == 0 || c.write || c.wide.latch != nil {
 		return false
 	}
 	for _, d := range moved.Descriptors {

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -92,6 +94,10 @@ const (
 
 // New makes a read of the keys that a request asks for. The id, unique among the reads of a node, names its latches.
 func New(ks base.KeyspaceID, req *pb.RangeRequest, id raftgroup.LatchID) *Read {
+	if len(req.RangeEnd) == 0 { // one key, at a node that had its range a moment ago: a span of one
+		req = proto.CloneOf(req)
+		req.RangeEnd = append(bytes.Clone(req.Key), 0)
+	}
 	r := &Read{ks: ks, req: req, id: id, phase: begin}
 	if req.Revision > 0 {
 		r.phase, r.revision = reading, req.Revision
@@ -218,7 +224,7 @@ func reaches(have, want []byte) bool {
 }
 
 // toTheEnd says whether a request's end is the keyspace's.
-func toTheEnd(end []byte) bool { return len(end) == 0 || len(end) == 1 && end[0] == 0 }
+func toTheEnd(end []byte) bool { return len(end) == 1 && end[0] == 0 }
 
 // latched looks whether what was granted covers the span. It asks for what lacks, or goes on to raise.
 func (r *Read) latched(find Find) []Ask {

@@ -233,3 +233,17 @@ func TestTooManyRanges(t *testing.T) {
 		t.Errorf("done: %t, %v", done, err)
 	}
 }
+
+// A read of one key stays one, whatever sent it here.
+func TestOneKey(t *testing.T) {
+	find := func([]byte) *metapb.RangeDescriptor { return &metapb.RangeDescriptor{RangeId: 1, End: []byte("m")} }
+	r := New(space, &pb.RangeRequest{Key: []byte("a"), Revision: 3}, raftgroup.LatchID{})
+	asks := r.Next(find)
+	if len(asks) != 1 || string(asks[0].Request.Key) != "a" || string(asks[0].Request.RangeEnd) != "a\x00" {
+		t.Fatalf("%v", asks)
+	}
+	r.Answer(asks[0], Answer{Response: &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: 3}, Kvs: []*mvccpb.KeyValue{{Key: []byte("a")}}, Count: 1}})
+	if resp, err, done := r.Result(); !done || err != nil || len(resp.Kvs) != 1 {
+		t.Errorf("%v %v, done: %t", resp, err, done)
+	}
+}
