@@ -115,9 +115,9 @@ func (g *gateway) carryOut(c *call, a metaspread.Ask) {
 }
 
 // late is how long a goroutine that asks one of several ranges is away before it does: most often hardly at all. The others hold
-// their ranges meanwhile, and writers come by.
+// their ranges meanwhile, and writers come by. In the closing phase nothing is wrong.
 func (n *node) late() time.Duration {
-	if n.rand.Int63n(6) == 0 {
+	if n.rand.Int63n(6) == 0 && !n.w.clientsEnd {
 		return exponential(n.rand, 250*time.Millisecond)
 	}
 	return exponential(n.rand, 20*time.Microsecond)
