@@ -91,6 +91,8 @@ const (
 	RequestKind_REQUEST_KIND_READ_TXN    RequestKind = 3  // body: etcdserverpb.TxnRequest without writes, linearizable
 	RequestKind_REQUEST_KIND_PLACE       RequestKind = 4  // body: cairn.meta.v1.RangeDescriptor of a new range: make this node's replica of it
 	RequestKind_REQUEST_KIND_DESCRIPTOR  RequestKind = 6  // no body; answered with the range's metapb.RangeDescriptor, linearizable
+	RequestKind_REQUEST_KIND_LATCH       RequestKind = 7  // body: Latch; answered with LatchGrant
+	RequestKind_REQUEST_KIND_UNLATCH     RequestKind = 8  // body: Unlatch
 	RequestKind_REQUEST_KIND_CHECKSUM    RequestKind = 9  // body: ChecksumRequest; answered with a ChecksumResponse
 	RequestKind_REQUEST_KIND_CONFIRM     RequestKind = 10 // body: uint64 generation, eight bytes; answered when the replica has applied that, and it is on disk
 	RequestKind_REQUEST_KIND_ALIGN       RequestKind = 11 // body: cairn.meta.v1.RangeDescriptor of another range: bring the replicas to where that one's are
@@ -106,6 +108,8 @@ var (
 		3:  "REQUEST_KIND_READ_TXN",
 		4:  "REQUEST_KIND_PLACE",
 		6:  "REQUEST_KIND_DESCRIPTOR",
+		7:  "REQUEST_KIND_LATCH",
+		8:  "REQUEST_KIND_UNLATCH",
 		9:  "REQUEST_KIND_CHECKSUM",
 		10: "REQUEST_KIND_CONFIRM",
 		11: "REQUEST_KIND_ALIGN",
@@ -118,6 +122,8 @@ var (
 		"REQUEST_KIND_READ_TXN":    3,
 		"REQUEST_KIND_PLACE":       4,
 		"REQUEST_KIND_DESCRIPTOR":  6,
+		"REQUEST_KIND_LATCH":       7,
+		"REQUEST_KIND_UNLATCH":     8,
 		"REQUEST_KIND_CHECKSUM":    9,
 		"REQUEST_KIND_CONFIRM":     10,
 		"REQUEST_KIND_ALIGN":       11,
@@ -724,6 +730,235 @@ func (x *Request) GetTimeoutMicros() uint64 {
 	return 0
 }
 
+// LatchID names a latch of the node that sends it.
+type LatchID struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BeganMicros   int64                  `protobuf:"varint,1,opt,name=began_micros,json=beganMicros,proto3" json:"began_micros,omitempty"` // when the read began: which of two goes first, and no more
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`                                    // of the read, unique on its node
+	Try           uint64                 `protobuf:"varint,3,opt,name=try,proto3" json:"try,omitempty"`                                    // of the read
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatchID) Reset() {
+	*x = LatchID{}
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatchID) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatchID) ProtoMessage() {}
+
+func (x *LatchID) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatchID.ProtoReflect.Descriptor instead.
+func (*LatchID) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LatchID) GetBeganMicros() int64 {
+	if x != nil {
+		return x.BeganMicros
+	}
+	return 0
+}
+
+func (x *LatchID) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *LatchID) GetTry() uint64 {
+	if x != nil {
+		return x.Try
+	}
+	return 0
+}
+
+// Latch asks a range's leader to keep the range as it is for a while, if it holds a key.
+type Latch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *LatchID               `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	KeyspaceId    uint64                 `protobuf:"varint,2,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Latch) Reset() {
+	*x = Latch{}
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Latch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Latch) ProtoMessage() {}
+
+func (x *Latch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Latch.ProtoReflect.Descriptor instead.
+func (*Latch) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Latch) GetId() *LatchID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Latch) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *Latch) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// LatchGrant is what a range is as long as the latch holds it.
+type LatchGrant struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Revision      int64                   `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatchGrant) Reset() {
+	*x = LatchGrant{}
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatchGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatchGrant) ProtoMessage() {}
+
+func (x *LatchGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatchGrant.ProtoReflect.Descriptor instead.
+func (*LatchGrant) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LatchGrant) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *LatchGrant) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Unlatch ends a latch. With a command it does so by proposing that, if the latch has held the range until now, and is answered
+// as the command is; without one it is not answered.
+type Unlatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *LatchID               `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"` // cairn.kv.v1.Command, a RaiseRevision
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unlatch) Reset() {
+	*x = Unlatch{}
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unlatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unlatch) ProtoMessage() {}
+
+func (x *Unlatch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unlatch.ProtoReflect.Descriptor instead.
+func (*Unlatch) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Unlatch) GetId() *LatchID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Unlatch) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
 type ResponseFrame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Responses     []*Response            `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"`
@@ -733,7 +968,7 @@ type ResponseFrame struct {
 
 func (x *ResponseFrame) Reset() {
 	*x = ResponseFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -745,7 +980,7 @@ func (x *ResponseFrame) String() string {
 func (*ResponseFrame) ProtoMessage() {}
 
 func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -758,7 +993,7 @@ func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseFrame.ProtoReflect.Descriptor instead.
 func (*ResponseFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResponseFrame) GetResponses() []*Response {
@@ -779,7 +1014,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +1026,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1039,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Response) GetId() uint64 {
@@ -839,7 +1074,7 @@ type ControlFrame struct {
 
 func (x *ControlFrame) Reset() {
 	*x = ControlFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1086,7 @@ func (x *ControlFrame) String() string {
 func (*ControlFrame) ProtoMessage() {}
 
 func (x *ControlFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1099,7 @@ func (x *ControlFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlFrame.ProtoReflect.Descriptor instead.
 func (*ControlFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ControlFrame) GetRequests() *RequestFrame {
@@ -898,7 +1133,7 @@ type ChecksumRequest struct {
 
 func (x *ChecksumRequest) Reset() {
 	*x = ChecksumRequest{}
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -910,7 +1145,7 @@ func (x *ChecksumRequest) String() string {
 func (*ChecksumRequest) ProtoMessage() {}
 
 func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -923,7 +1158,7 @@ func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumRequest.ProtoReflect.Descriptor instead.
 func (*ChecksumRequest) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ChecksumRequest) GetRevision() int64 {
@@ -994,7 +1229,7 @@ type ChecksumResponse struct {
 
 func (x *ChecksumResponse) Reset() {
 	*x = ChecksumResponse{}
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1006,7 +1241,7 @@ func (x *ChecksumResponse) String() string {
 func (*ChecksumResponse) ProtoMessage() {}
 
 func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1019,7 +1254,7 @@ func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumResponse.ProtoReflect.Descriptor instead.
 func (*ChecksumResponse) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ChecksumResponse) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1103,7 +1338,7 @@ type VersionPosition struct {
 
 func (x *VersionPosition) Reset() {
 	*x = VersionPosition{}
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1115,7 +1350,7 @@ func (x *VersionPosition) String() string {
 func (*VersionPosition) ProtoMessage() {}
 
 func (x *VersionPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1128,7 +1363,7 @@ func (x *VersionPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionPosition.ProtoReflect.Descriptor instead.
 func (*VersionPosition) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *VersionPosition) GetKey() []byte {
@@ -1161,7 +1396,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1173,7 +1408,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1186,7 +1421,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -1262,7 +1497,7 @@ type SnapshotMessage struct {
 
 func (x *SnapshotMessage) Reset() {
 	*x = SnapshotMessage{}
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1274,7 +1509,7 @@ func (x *SnapshotMessage) String() string {
 func (*SnapshotMessage) ProtoMessage() {}
 
 func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1287,7 +1522,7 @@ func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMessage.ProtoReflect.Descriptor instead.
 func (*SnapshotMessage) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotMessage) GetBody() isSnapshotMessage_Body {
@@ -1392,7 +1627,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1404,7 +1639,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1417,7 +1652,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotOffer) GetToken() []byte {
@@ -1479,7 +1714,7 @@ type SnapshotFile struct {
 
 func (x *SnapshotFile) Reset() {
 	*x = SnapshotFile{}
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1491,7 +1726,7 @@ func (x *SnapshotFile) String() string {
 func (*SnapshotFile) ProtoMessage() {}
 
 func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1504,7 +1739,7 @@ func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
 func (*SnapshotFile) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotFile) GetSize() uint64 {
@@ -1533,7 +1768,7 @@ type SnapshotResume struct {
 
 func (x *SnapshotResume) Reset() {
 	*x = SnapshotResume{}
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1780,7 @@ func (x *SnapshotResume) String() string {
 func (*SnapshotResume) ProtoMessage() {}
 
 func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1793,7 @@ func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResume.ProtoReflect.Descriptor instead.
 func (*SnapshotResume) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotResume) GetRefused() string {
@@ -1601,7 +1836,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_api_rangepb_range_proto_msgTypes[19]
+	mi := &file_api_rangepb_range_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1613,7 +1848,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[19]
+	mi := &file_api_rangepb_range_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1626,7 +1861,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotChunk) GetFile() uint64 {
@@ -1666,7 +1901,7 @@ type SnapshotAck struct {
 
 func (x *SnapshotAck) Reset() {
 	*x = SnapshotAck{}
-	mi := &file_api_rangepb_range_proto_msgTypes[20]
+	mi := &file_api_rangepb_range_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1678,7 +1913,7 @@ func (x *SnapshotAck) String() string {
 func (*SnapshotAck) ProtoMessage() {}
 
 func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[20]
+	mi := &file_api_rangepb_range_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1691,7 +1926,7 @@ func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAck.ProtoReflect.Descriptor instead.
 func (*SnapshotAck) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotAck) GetCredits() uint64 {
@@ -1710,7 +1945,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_api_rangepb_range_proto_msgTypes[21]
+	mi := &file_api_rangepb_range_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1722,7 +1957,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[21]
+	mi := &file_api_rangepb_range_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1735,7 +1970,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -1787,7 +2022,25 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\brange_id\x18\x02 \x01(\x04R\arangeId\x12/\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1b.cairn.range.v1.RequestKindR\x04kind\x12\x12\n" +
 	"\x04body\x18\x04 \x01(\fR\x04body\x12%\n" +
-	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\"G\n" +
+	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\"P\n" +
+	"\aLatchID\x12!\n" +
+	"\fbegan_micros\x18\x01 \x01(\x03R\vbeganMicros\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
+	"\x03try\x18\x03 \x01(\x04R\x03try\"c\n" +
+	"\x05Latch\x12'\n" +
+	"\x02id\x18\x01 \x01(\v2\x17.cairn.range.v1.LatchIDR\x02id\x12\x1f\n" +
+	"\vkeyspace_id\x18\x02 \x01(\x04R\n" +
+	"keyspaceId\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\"h\n" +
+	"\n" +
+	"LatchGrant\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"L\n" +
+	"\aUnlatch\x12'\n" +
+	"\x02id\x18\x01 \x01(\v2\x17.cairn.range.v1.LatchIDR\x02id\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"G\n" +
 	"\rResponseFrame\x126\n" +
 	"\tresponses\x18\x01 \x03(\v2\x18.cairn.range.v1.ResponseR\tresponses\"[\n" +
 	"\bResponse\x12\x0e\n" +
@@ -1873,14 +2126,16 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\x8f\x02\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xc1\x02\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
 	"\x11REQUEST_KIND_READ\x10\x02\x12\x19\n" +
 	"\x15REQUEST_KIND_READ_TXN\x10\x03\x12\x16\n" +
 	"\x12REQUEST_KIND_PLACE\x10\x04\x12\x1b\n" +
-	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x19\n" +
+	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x16\n" +
+	"\x12REQUEST_KIND_LATCH\x10\a\x12\x18\n" +
+	"\x14REQUEST_KIND_UNLATCH\x10\b\x12\x19\n" +
 	"\x15REQUEST_KIND_CHECKSUM\x10\t\x12\x18\n" +
 	"\x14REQUEST_KIND_CONFIRM\x10\n" +
 	"\x12\x16\n" +
@@ -1908,7 +2163,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -1921,21 +2176,25 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*SupportAnswer)(nil),          // 8: cairn.range.v1.SupportAnswer
 	(*RequestFrame)(nil),           // 9: cairn.range.v1.RequestFrame
 	(*Request)(nil),                // 10: cairn.range.v1.Request
-	(*ResponseFrame)(nil),          // 11: cairn.range.v1.ResponseFrame
-	(*Response)(nil),               // 12: cairn.range.v1.Response
-	(*ControlFrame)(nil),           // 13: cairn.range.v1.ControlFrame
-	(*ChecksumRequest)(nil),        // 14: cairn.range.v1.ChecksumRequest
-	(*ChecksumResponse)(nil),       // 15: cairn.range.v1.ChecksumResponse
-	(*VersionPosition)(nil),        // 16: cairn.range.v1.VersionPosition
-	(*Error)(nil),                  // 17: cairn.range.v1.Error
-	(*SnapshotMessage)(nil),        // 18: cairn.range.v1.SnapshotMessage
-	(*SnapshotOffer)(nil),          // 19: cairn.range.v1.SnapshotOffer
-	(*SnapshotFile)(nil),           // 20: cairn.range.v1.SnapshotFile
-	(*SnapshotResume)(nil),         // 21: cairn.range.v1.SnapshotResume
-	(*SnapshotChunk)(nil),          // 22: cairn.range.v1.SnapshotChunk
-	(*SnapshotAck)(nil),            // 23: cairn.range.v1.SnapshotAck
-	(*SnapshotDone)(nil),           // 24: cairn.range.v1.SnapshotDone
-	(*metapb.RangeDescriptor)(nil), // 25: cairn.meta.v1.RangeDescriptor
+	(*LatchID)(nil),                // 11: cairn.range.v1.LatchID
+	(*Latch)(nil),                  // 12: cairn.range.v1.Latch
+	(*LatchGrant)(nil),             // 13: cairn.range.v1.LatchGrant
+	(*Unlatch)(nil),                // 14: cairn.range.v1.Unlatch
+	(*ResponseFrame)(nil),          // 15: cairn.range.v1.ResponseFrame
+	(*Response)(nil),               // 16: cairn.range.v1.Response
+	(*ControlFrame)(nil),           // 17: cairn.range.v1.ControlFrame
+	(*ChecksumRequest)(nil),        // 18: cairn.range.v1.ChecksumRequest
+	(*ChecksumResponse)(nil),       // 19: cairn.range.v1.ChecksumResponse
+	(*VersionPosition)(nil),        // 20: cairn.range.v1.VersionPosition
+	(*Error)(nil),                  // 21: cairn.range.v1.Error
+	(*SnapshotMessage)(nil),        // 22: cairn.range.v1.SnapshotMessage
+	(*SnapshotOffer)(nil),          // 23: cairn.range.v1.SnapshotOffer
+	(*SnapshotFile)(nil),           // 24: cairn.range.v1.SnapshotFile
+	(*SnapshotResume)(nil),         // 25: cairn.range.v1.SnapshotResume
+	(*SnapshotChunk)(nil),          // 26: cairn.range.v1.SnapshotChunk
+	(*SnapshotAck)(nil),            // 27: cairn.range.v1.SnapshotAck
+	(*SnapshotDone)(nil),           // 28: cairn.range.v1.SnapshotDone
+	(*metapb.RangeDescriptor)(nil), // 29: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
@@ -1945,28 +2204,31 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	8,  // 4: cairn.range.v1.SupportFrame.answer:type_name -> cairn.range.v1.SupportAnswer
 	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
 	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
-	12, // 7: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
-	17, // 8: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
-	9,  // 9: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
-	11, // 10: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
-	16, // 11: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
-	16, // 12: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
-	25, // 13: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	16, // 14: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
-	2,  // 15: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	25, // 16: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
-	19, // 17: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
-	21, // 18: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
-	22, // 19: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
-	23, // 20: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
-	24, // 21: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
-	20, // 22: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	25, // 23: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	11, // 7: cairn.range.v1.Latch.id:type_name -> cairn.range.v1.LatchID
+	29, // 8: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	11, // 9: cairn.range.v1.Unlatch.id:type_name -> cairn.range.v1.LatchID
+	16, // 10: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
+	21, // 11: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
+	9,  // 12: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
+	15, // 13: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
+	20, // 14: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
+	20, // 15: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
+	29, // 16: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	20, // 17: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
+	2,  // 18: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
+	29, // 19: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	23, // 20: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
+	25, // 21: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
+	26, // 22: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
+	27, // 23: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
+	28, // 24: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
+	24, // 25: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
+	29, // 26: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }
@@ -1974,7 +2236,7 @@ func file_api_rangepb_range_proto_init() {
 	if File_api_rangepb_range_proto != nil {
 		return
 	}
-	file_api_rangepb_range_proto_msgTypes[15].OneofWrappers = []any{
+	file_api_rangepb_range_proto_msgTypes[19].OneofWrappers = []any{
 		(*SnapshotMessage_Offer)(nil),
 		(*SnapshotMessage_Resume)(nil),
 		(*SnapshotMessage_Chunk)(nil),
@@ -1987,7 +2249,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   22,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

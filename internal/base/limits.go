@@ -78,8 +78,20 @@ const (
 	// KeyspaceNames bounds the names that a node remembers.
 	KeyspaceNames = 10_000
 
-	// SpreadTries bounds how often a read over several ranges is begun again because one of them was written to meanwhile.
+	// SpreadTries bounds how often a read over several ranges is begun again because the latch of one of them did not last: its
+	// leader changed, or was slow.
 	SpreadTries = 20
+	// SpreadRanges bounds the ranges of one such read: as many requests are under way at once.
+	SpreadRanges = 8192
+	// LatchDuration is how long a latch holds a range if its reader is not heard again: many times what it takes to ask all
+	// ranges of a span, and less than clients notice.
+	LatchDuration = 500 * time.Millisecond
+	// LatchesPerRange bounds the latches that hold one range, or wait to. Further ones are told to come again.
+	LatchesPerRange = 256
+	// LatchedProposals and LatchedBytes bound the proposals that wait for the latches of one range: those of a leader under full
+	// load in the time that a latch lasts when nothing goes wrong, some milliseconds.
+	LatchedProposals = 4096
+	LatchedBytes     = 8 << 20
 
 	// SplitBytes is how large a range's data may be on disk before the range is cut in two: small enough to be sent to another node
 	// within seconds, large enough that a node has thousands of ranges and not millions.

@@ -21,7 +21,7 @@ import (
 //
 //	> 1 put k/a v          client 1 sends a put
 //	> 1 get k/a            a linearizable read; "serializable", "at=REV" may follow
-//	> 1 span k/ k0         a read of a span
+//	> 1 span k/ k0         a read of a span; "limit=N" too
 //	> 1 del k/a            or of a span: del k/ k0
 //	> 1 cas k/a 3 v        if k/a is of revision 3: put v; else read it
 //	> 1 txn k/a@3 k/b=v k/c  if k/a is of revision 3: put v, read k/c; else nothing
@@ -29,7 +29,8 @@ import (
 //	                       key's first value the revision is enough
 //	< 1 ok 5 yes           of a cas; "no" and what it read
 //	< 1 ok 5 deleted=1
-//	< 1 failed             it certainly had no effect
+//	< 1 ok 5 k/a=v@4 more  and there is more of it
+//	< 1 failed             it certainly had no effect; "failed TEXT" is what the client was told
 //
 // An underscore in a value is a space.
 //
@@ -42,6 +43,7 @@ func TestStories(t *testing.T) {
 		"set":           func() linearizability.Checker { return Set("k/") },
 		"bank":          func() linearizability.Checker { return Bank("k/", 2, 10) },
 		"monotonic":     func() linearizability.Checker { return Monotonic("k/") },
+		"snapshots":     func() linearizability.Checker { return Snapshots("k/") },
 		"lists":         func() linearizability.Checker { return Lists("k/") },
 		"cycles":        func() linearizability.Checker { return Cycles("k/") },
 		"linearizable":  func() linearizability.Checker { return Linearizable("k/", true) },
@@ -86,7 +88,7 @@ func parse(t *testing.T, d *datadriven.TestData) *linearizability.History {
 		}
 		op := open[client]
 		if f[2] == "failed" {
-			h.Return(op, linearizability.Failed, nil, "no")
+			h.Return(op, linearizability.Failed, nil, strings.Join(f[3:], " "))
 			continue
 		}
 		h.Return(op, linearizability.OK, nil, "")
@@ -118,6 +120,9 @@ func requestOf(op *linearizability.Op, f []string) {
 		for _, word := range f[2:] {
 			if rev, ok := strings.CutPrefix(word, "at="); ok {
 				r.Revision = number(rev)
+			}
+			if n, ok := strings.CutPrefix(word, "limit="); ok {
+				r.Limit = number(n)
 			}
 			r.Serializable = r.Serializable || word == "serializable"
 		}
@@ -177,7 +182,7 @@ func answerOf(op *linearizability.Op, rev int64, f []string) {
 			kvs = append(kvs, kv)
 		}
 	}
-	read := &pb.RangeResponse{Header: head, Kvs: kvs, Count: int64(len(kvs))}
+	read := &pb.RangeResponse{Header: head, Kvs: kvs, Count: int64(len(kvs)), More: slices.Contains(f, "more")}
 	switch r := op.Request.(type) {
 	case *pb.PutRequest:
 		op.Response = &pb.PutResponse{Header: head}

@@ -24,6 +24,7 @@ func Kinds() []linearizability.Kind {
 		{Name: "spread", About: "as register, in a keyspace of many ranges: linearizable key by key, with revisions that only each key has in order", New: newSpread, Cut: atKey},
 		{Name: "spread-append", About: "as append, in a keyspace of many ranges, several groups at once", New: newSpreadAppend, Cut: atGroup},
 		{Name: "spread-bank", About: "as bank, in a keyspace of many ranges, several banks at once", New: newSpreadBank, Cut: atGroup},
+		{Name: "snapshot", About: "single keys of many ranges written, and read together, by pages, and again: one order of all, strictly serializable", New: newSnapshot, Cut: atKey},
 		{Name: "set", About: "adds unique elements and reads all: nothing lost, nothing of nobody", New: newSet},
 		{Name: "append", About: "lists in several keys, appended to under comparisons: transactions in one order", New: newAppend},
 		{Name: "txn", About: "transactions that read, write and delete several keys, in both branches", New: newTxn},

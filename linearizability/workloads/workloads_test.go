@@ -75,6 +75,9 @@ func damage(h *linearizability.History, op *linearizability.Op, r *base.Rand, cu
 		resp.Kvs[i].ModRevision--
 		return "a value under a revision that is not its own"
 	default:
+		if op.Request.(*pb.RangeRequest).Revision > 0 {
+			return "" // it says where the store has come to, which is no promise
+		}
 		resp.Header.Revision -= 1 + r.Int63n(5)
 		if resp.Header.Revision >= newestBefore(h, op, cut) {
 			return ""
@@ -87,6 +90,9 @@ func damage(h *linearizability.History, op *linearizability.Op, r *base.Rand, cu
 func newestBefore(h *linearizability.History, op *linearizability.Op, cut func([]byte) []byte) (rev int64) {
 	for _, o := range h.Ops {
 		if cut != nil && !bytes.Equal(cut(keyOf(o.Request)), cut(keyOf(op.Request))) {
+			continue
+		}
+		if r, ok := o.Request.(*pb.RangeRequest); ok && r.Revision > 0 {
 			continue
 		}
 		if o.Outcome == linearizability.OK && o.Returned < op.Invoked {

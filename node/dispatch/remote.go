@@ -196,6 +196,10 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.serveRead(id, until, q, &pb.RangeRequest{}, done)
 	case rangepb.RequestKind_REQUEST_KIND_READ_TXN:
 		d.serveRead(id, until, q, &pb.TxnRequest{}, done)
+	case rangepb.RequestKind_REQUEST_KIND_LATCH:
+		d.serveLatch(o.to, id, until, q, done)
+	case rangepb.RequestKind_REQUEST_KIND_UNLATCH:
+		d.serveUnlatch(o.to, id, until, q, done)
 	case rangepb.RequestKind_REQUEST_KIND_ALIGN:
 		done(placed, d.alignHere(id, q.Body))
 	case rangepb.RequestKind_REQUEST_KIND_CONFIRM:

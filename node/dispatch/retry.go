@@ -7,7 +7,6 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
-	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/route"
 )
 
@@ -29,7 +28,7 @@ func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, 
 		}
 		var moved *base.RangeMoved
 		if errors.As(err, &moved) && asked != nil {
-			if several := severalRanges(moved, ks, key); several != nil {
+			if several := route.Several(moved, ks, key); several != nil {
 				d.routes.learn(moved.Descriptors...)
 				several.Descriptors = d.routes.beside(several.Descriptors)
 				return several
@@ -79,19 +78,4 @@ func (d *Dispatcher) changes() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.changed
-}
-
-// severalRanges: a range that refuses a request by whose first key it was found, and holds that key, lacks another of the
-// request's. Nil if it was refused for another reason: a node without a replica knows the range by hearsay, and refuses whatever
-// the keys are.
-func severalRanges(moved *base.RangeMoved, ks base.KeyspaceID, key []byte) *base.SeveralRanges {
-	if moved.Absent {
-		return nil
-	}
-	for _, d := range moved.Descriptors {
-		if base.RangeID(d.RangeId) == moved.Range && desc.Contains(d, ks, key) {
-			return &base.SeveralRanges{Descriptors: []*metapb.RangeDescriptor{d}}
-		}
-	}
-	return nil
 }
