@@ -93,6 +93,7 @@ const (
 	RequestKind_REQUEST_KIND_DESCRIPTOR  RequestKind = 6  // no body; answered with the range's metapb.RangeDescriptor, linearizable
 	RequestKind_REQUEST_KIND_CONFIRM     RequestKind = 10 // body: uint64 generation, eight bytes; answered when the replica has applied that, and it is on disk
 	RequestKind_REQUEST_KIND_ALIGN       RequestKind = 11 // body: cairn.meta.v1.RangeDescriptor of another range: bring the replicas to where that one's are
+	RequestKind_REQUEST_KIND_PAGE        RequestKind = 12 // body: PageRequest, linearizable; answered with an etcdserverpb.RangeResponse
 	RequestKind_REQUEST_KIND_END         RequestKind = 5  // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
 )
 
@@ -107,6 +108,7 @@ var (
 		6:  "REQUEST_KIND_DESCRIPTOR",
 		10: "REQUEST_KIND_CONFIRM",
 		11: "REQUEST_KIND_ALIGN",
+		12: "REQUEST_KIND_PAGE",
 		5:  "REQUEST_KIND_END",
 	}
 	RequestKind_value = map[string]int32{
@@ -118,6 +120,7 @@ var (
 		"REQUEST_KIND_DESCRIPTOR":  6,
 		"REQUEST_KIND_CONFIRM":     10,
 		"REQUEST_KIND_ALIGN":       11,
+		"REQUEST_KIND_PAGE":        12,
 		"REQUEST_KIND_END":         5,
 	}
 )
@@ -721,6 +724,60 @@ func (x *Request) GetTimeoutMicros() uint64 {
 	return 0
 }
 
+// PageRequest reads the beginning of a span and looks no further: the answer's count is of the keys up to where it stopped,
+// and more says that it stopped before the span's end. A RangeRequest's count is of the whole span, as etcd's is.
+type PageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Range         []byte                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`                           // etcdserverpb.RangeRequest in the order of the keys; its limit bounds what is returned
+	MostBytes     uint64                 `protobuf:"varint,2,opt,name=most_bytes,json=mostBytes,proto3" json:"most_bytes,omitempty"` // a page ends with the pair that reaches this size
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PageRequest) Reset() {
+	*x = PageRequest{}
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PageRequest) ProtoMessage() {}
+
+func (x *PageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PageRequest.ProtoReflect.Descriptor instead.
+func (*PageRequest) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PageRequest) GetRange() []byte {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *PageRequest) GetMostBytes() uint64 {
+	if x != nil {
+		return x.MostBytes
+	}
+	return 0
+}
+
 type ResponseFrame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Responses     []*Response            `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"`
@@ -730,7 +787,7 @@ type ResponseFrame struct {
 
 func (x *ResponseFrame) Reset() {
 	*x = ResponseFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +799,7 @@ func (x *ResponseFrame) String() string {
 func (*ResponseFrame) ProtoMessage() {}
 
 func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +812,7 @@ func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseFrame.ProtoReflect.Descriptor instead.
 func (*ResponseFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ResponseFrame) GetResponses() []*Response {
@@ -776,7 +833,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +845,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +858,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Response) GetId() uint64 {
@@ -836,7 +893,7 @@ type ControlFrame struct {
 
 func (x *ControlFrame) Reset() {
 	*x = ControlFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +905,7 @@ func (x *ControlFrame) String() string {
 func (*ControlFrame) ProtoMessage() {}
 
 func (x *ControlFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +918,7 @@ func (x *ControlFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlFrame.ProtoReflect.Descriptor instead.
 func (*ControlFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ControlFrame) GetRequests() *RequestFrame {
@@ -893,7 +950,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +962,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +975,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -987,7 +1044,7 @@ type SnapshotMessage struct {
 
 func (x *SnapshotMessage) Reset() {
 	*x = SnapshotMessage{}
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1056,7 @@ func (x *SnapshotMessage) String() string {
 func (*SnapshotMessage) ProtoMessage() {}
 
 func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1069,7 @@ func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMessage.ProtoReflect.Descriptor instead.
 func (*SnapshotMessage) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *SnapshotMessage) GetBody() isSnapshotMessage_Body {
@@ -1117,7 +1174,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1186,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1199,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *SnapshotOffer) GetToken() []byte {
@@ -1204,7 +1261,7 @@ type SnapshotFile struct {
 
 func (x *SnapshotFile) Reset() {
 	*x = SnapshotFile{}
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1273,7 @@ func (x *SnapshotFile) String() string {
 func (*SnapshotFile) ProtoMessage() {}
 
 func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1286,7 @@ func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
 func (*SnapshotFile) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SnapshotFile) GetSize() uint64 {
@@ -1258,7 +1315,7 @@ type SnapshotResume struct {
 
 func (x *SnapshotResume) Reset() {
 	*x = SnapshotResume{}
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1327,7 @@ func (x *SnapshotResume) String() string {
 func (*SnapshotResume) ProtoMessage() {}
 
 func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1340,7 @@ func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResume.ProtoReflect.Descriptor instead.
 func (*SnapshotResume) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotResume) GetRefused() string {
@@ -1326,7 +1383,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1395,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1408,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotChunk) GetFile() uint64 {
@@ -1391,7 +1448,7 @@ type SnapshotAck struct {
 
 func (x *SnapshotAck) Reset() {
 	*x = SnapshotAck{}
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1460,7 @@ func (x *SnapshotAck) String() string {
 func (*SnapshotAck) ProtoMessage() {}
 
 func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1473,7 @@ func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAck.ProtoReflect.Descriptor instead.
 func (*SnapshotAck) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotAck) GetCredits() uint64 {
@@ -1435,7 +1492,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1504,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1517,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -1512,7 +1569,11 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\brange_id\x18\x02 \x01(\x04R\arangeId\x12/\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1b.cairn.range.v1.RequestKindR\x04kind\x12\x12\n" +
 	"\x04body\x18\x04 \x01(\fR\x04body\x12%\n" +
-	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\"G\n" +
+	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\"B\n" +
+	"\vPageRequest\x12\x14\n" +
+	"\x05range\x18\x01 \x01(\fR\x05range\x12\x1d\n" +
+	"\n" +
+	"most_bytes\x18\x02 \x01(\x04R\tmostBytes\"G\n" +
 	"\rResponseFrame\x126\n" +
 	"\tresponses\x18\x01 \x03(\v2\x18.cairn.range.v1.ResponseR\tresponses\"[\n" +
 	"\bResponse\x12\x0e\n" +
@@ -1570,7 +1631,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xf4\x01\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\x8b\x02\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
@@ -1580,7 +1641,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x18\n" +
 	"\x14REQUEST_KIND_CONFIRM\x10\n" +
 	"\x12\x16\n" +
-	"\x12REQUEST_KIND_ALIGN\x10\v\x12\x14\n" +
+	"\x12REQUEST_KIND_ALIGN\x10\v\x12\x15\n" +
+	"\x11REQUEST_KIND_PAGE\x10\f\x12\x14\n" +
 	"\x10REQUEST_KIND_END\x10\x05*\xcb\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -1604,7 +1666,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -1617,18 +1679,19 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*SupportAnswer)(nil),          // 8: cairn.range.v1.SupportAnswer
 	(*RequestFrame)(nil),           // 9: cairn.range.v1.RequestFrame
 	(*Request)(nil),                // 10: cairn.range.v1.Request
-	(*ResponseFrame)(nil),          // 11: cairn.range.v1.ResponseFrame
-	(*Response)(nil),               // 12: cairn.range.v1.Response
-	(*ControlFrame)(nil),           // 13: cairn.range.v1.ControlFrame
-	(*Error)(nil),                  // 14: cairn.range.v1.Error
-	(*SnapshotMessage)(nil),        // 15: cairn.range.v1.SnapshotMessage
-	(*SnapshotOffer)(nil),          // 16: cairn.range.v1.SnapshotOffer
-	(*SnapshotFile)(nil),           // 17: cairn.range.v1.SnapshotFile
-	(*SnapshotResume)(nil),         // 18: cairn.range.v1.SnapshotResume
-	(*SnapshotChunk)(nil),          // 19: cairn.range.v1.SnapshotChunk
-	(*SnapshotAck)(nil),            // 20: cairn.range.v1.SnapshotAck
-	(*SnapshotDone)(nil),           // 21: cairn.range.v1.SnapshotDone
-	(*metapb.RangeDescriptor)(nil), // 22: cairn.meta.v1.RangeDescriptor
+	(*PageRequest)(nil),            // 11: cairn.range.v1.PageRequest
+	(*ResponseFrame)(nil),          // 12: cairn.range.v1.ResponseFrame
+	(*Response)(nil),               // 13: cairn.range.v1.Response
+	(*ControlFrame)(nil),           // 14: cairn.range.v1.ControlFrame
+	(*Error)(nil),                  // 15: cairn.range.v1.Error
+	(*SnapshotMessage)(nil),        // 16: cairn.range.v1.SnapshotMessage
+	(*SnapshotOffer)(nil),          // 17: cairn.range.v1.SnapshotOffer
+	(*SnapshotFile)(nil),           // 18: cairn.range.v1.SnapshotFile
+	(*SnapshotResume)(nil),         // 19: cairn.range.v1.SnapshotResume
+	(*SnapshotChunk)(nil),          // 20: cairn.range.v1.SnapshotChunk
+	(*SnapshotAck)(nil),            // 21: cairn.range.v1.SnapshotAck
+	(*SnapshotDone)(nil),           // 22: cairn.range.v1.SnapshotDone
+	(*metapb.RangeDescriptor)(nil), // 23: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
@@ -1638,19 +1701,19 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	8,  // 4: cairn.range.v1.SupportFrame.answer:type_name -> cairn.range.v1.SupportAnswer
 	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
 	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
-	12, // 7: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
-	14, // 8: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
+	13, // 7: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
+	15, // 8: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
 	9,  // 9: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
-	11, // 10: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
+	12, // 10: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
 	2,  // 11: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	22, // 12: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
-	16, // 13: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
-	18, // 14: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
-	19, // 15: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
-	20, // 16: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
-	21, // 17: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
-	17, // 18: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	22, // 19: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	23, // 12: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	17, // 13: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
+	19, // 14: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
+	20, // 15: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
+	21, // 16: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
+	22, // 17: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
+	18, // 18: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
+	23, // 19: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
 	20, // [20:20] is the sub-list for method output_type
 	20, // [20:20] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
@@ -1663,7 +1726,7 @@ func file_api_rangepb_range_proto_init() {
 	if File_api_rangepb_range_proto != nil {
 		return
 	}
-	file_api_rangepb_range_proto_msgTypes[12].OneofWrappers = []any{
+	file_api_rangepb_range_proto_msgTypes[13].OneofWrappers = []any{
 		(*SnapshotMessage_Offer)(nil),
 		(*SnapshotMessage_Resume)(nil),
 		(*SnapshotMessage_Chunk)(nil),
@@ -1676,7 +1739,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -28,8 +28,13 @@ import (
 
 // spread reads keys of several ranges.
 func (d *Dispatcher) spread(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	return d.snapshot(ctx, ks, req, 0)
+}
+
+// snapshot is spread; if most is not 0, no more than a page of that many bytes is read of each range.
+func (d *Dispatcher) snapshot(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest, most uint64) (*pb.RangeResponse, error) {
 	for range base.SpreadTries {
-		c := &collector{d: d, ks: ks, req: req}
+		c := &collector{d: d, ks: ks, req: req, most: most}
 		if err := c.collect(ctx); err != nil {
 			return nil, err
 		}
@@ -53,6 +58,8 @@ type collector struct {
 	ks  base.KeyspaceID
 	req *pb.RangeRequest
 
+	most uint64 // bytes of each range; 0: all
+
 	starts [][]byte // the first key that was read in each range
 	at     []int64  // and the revision that it was at
 	newest int64
@@ -72,7 +79,7 @@ func (c *collector) collect(ctx context.Context) error {
 			continue
 		}
 		part := c.part(key, end)
-		if len(asked.End) > 0 && (toTheEnd(end) || bytes.Compare(asked.End, end) < 0) {
+		if endsWithin(asked, end) {
 			part.RangeEnd = asked.End
 		}
 		resp, err := c.readPart(ctx, part)
@@ -123,10 +130,18 @@ func (c *collector) part(key, end []byte) *pb.RangeRequest {
 
 func (c *collector) readPart(ctx context.Context, part *pb.RangeRequest) (*pb.RangeResponse, error) {
 	out := &pb.RangeResponse{}
-	err := c.d.read(ctx, c.ks, part.Key, part, out)
+	var ask proto.Message = part
+	if c.most > 0 {
+		page, err := pageRequest(part, c.most)
+		if err != nil {
+			return nil, err
+		}
+		ask = page
+	}
+	err := c.d.read(ctx, c.ks, part.Key, ask, out)
 	if part.Revision > 0 && beyond(err) {
 		if err = c.d.raise(ctx, c.ks, part.Key, part.Revision); err == nil {
-			err = c.d.read(ctx, c.ks, part.Key, part, out)
+			err = c.d.read(ctx, c.ks, part.Key, ask, out)
 		}
 	}
 	return out, err
