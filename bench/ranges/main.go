@@ -98,7 +98,7 @@ func run(ctx context.Context, s *Suite, o options) (err error) {
 	if err := s.open(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.close(err)) }()
 	fmt.Fprintf(s.Out, "seed %d, %s\n", s.Seed, time.Now().Format("2 January 2006"))
 	for _, p := range parts {
 		if !slices.Contains(wanted, p.name) {

@@ -56,8 +56,13 @@ func (s *Suite) open() (err error) {
 	return err
 }
 
-// close leaves nothing on the disk.
-func (s *Suite) close() error { return errors.Join(s.probe.Close(), os.RemoveAll(s.Folder)) }
+// close leaves nothing on the disk, unless it went wrong: then the nodes' logs say more.
+func (s *Suite) close(went error) error {
+	if went != nil {
+		return s.probe.Close()
+	}
+	return errors.Join(s.probe.Close(), os.RemoveAll(s.Folder))
+}
 
 // cairn starts a cluster of three that splits nothing by itself unless it is told to.
 func (s *Suite) cairn(ctx context.Context, name string, extra ...string) (*peer.Cluster, error) {

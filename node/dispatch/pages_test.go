@@ -169,3 +169,26 @@ func TestAPageWithinOneRange(t *testing.T) {
 		t.Errorf("one key: %v, then %q, %v", resp, next, err)
 	}
 }
+
+// What a lookup of a descriptor was told on its way stays as it was told: the cache has it by then.
+func TestDescriptorOfWhatWasCut(t *testing.T) {
+	w := newWorld(t, 2)
+	shard(t, w)
+	d := w.nodes[2]
+	whole, err := d.Descriptor(w.ctx(), sharded, []byte("b"))
+	must(t, err)
+	d.Learn(whole)
+	cut(t, w, "m", 101)
+	right, err := d.Descriptor(w.ctx(), sharded, []byte("z"))
+	must(t, err)
+	left := d.routes.find(sharded, []byte("b"))
+	if right.RangeId != 101 || left == nil || left.RangeId != 100 || string(left.End) != "m" {
+		t.Errorf("the left part is known as %v, the right one as %v", left, right)
+	}
+	cut(t, w, "c", 102)
+	for _, key := range []string{"b", "d", "z"} {
+		if _, err := d.Range(w.ctx(), sharded, &pb.RangeRequest{Key: []byte(key)}); err != nil {
+			t.Errorf("reading %q: %v", key, err)
+		}
+	}
+}
