@@ -113,7 +113,8 @@ func (s *Suite) block(ctx context.Context, c *peer.Cluster, op string, n, round 
 	return b, c.Check()
 }
 
-// throughputTable writes what the blocks say, and each keyspace's ratio to the one of 10 ranges, or of the fewest.
+// throughputTable writes what the blocks say, and each keyspace's ratio to the one of 10 ranges, or of the fewest, over the rounds in
+// which the disk was steady, or over all if it never was: the column rounds says so.
 func (s *Suite) throughputTable(op string, blocks map[int][]rangesBlock) error {
 	against := slices.Min(s.Ranges)
 	if _, ok := blocks[10]; ok {
@@ -125,6 +126,10 @@ func (s *Suite) throughputTable(op string, blocks map[int][]rangesBlock) error {
 	for _, n := range s.Ranges {
 		var rate, cpu, p50, p99, rates, cpus, p99s []float64
 		quiet, failed := 0, 0
+		allNoisy := true
+		for i, b := range blocks[n] {
+			allNoisy = allNoisy && (b.noisy || blocks[against][i].noisy)
+		}
 		for i, b := range blocks[n] {
 			ref := blocks[against][i]
 			failed += b.report.Errors
@@ -133,7 +138,7 @@ func (s *Suite) throughputTable(op string, blocks map[int][]rangesBlock) error {
 			}
 			rate, cpu = append(rate, b.report.Rate()), append(cpu, b.micros())
 			p50, p99 = append(p50, ms(b.report.P50)), append(p99, ms(b.report.P99))
-			if b.noisy || ref.noisy {
+			if (b.noisy || ref.noisy) && !allNoisy {
 				continue
 			}
 			rates, cpus = append(rates, b.report.Rate()/ref.report.Rate()), append(cpus, b.micros()/ref.micros())
