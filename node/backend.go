@@ -67,6 +67,14 @@ func (n *Node) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnReque
 	return m.dispatch.ReadTxn(ctx, ks, req)
 }
 
+// Where implements serve.Backend.
+func (n *Node) Where(ks base.KeyspaceID, key []byte) (w serve.Where) {
+	if m := n.current(); m != nil {
+		w.Range, w.Leader = m.dispatch.Where(ks, key)
+	}
+	return w
+}
+
 // Identity implements serve.Backend.
 func (n *Node) Identity() serve.Identity {
 	id := n.storeIdentity()
@@ -122,11 +130,13 @@ func (n *Node) StoreMetrics() *clusterpb.StoreMetrics {
 	for _, p := range m.transport.Peers() {
 		frames += p.Sent
 	}
+	bySize, byLoad := m.reconciler.Splits()
 	return &clusterpb.StoreMetrics{
 		Syncs: e.Syncs, BytesWritten: e.BytesWritten, DiskBytes: e.DiskBytes, MemtableBytes: e.MemtableBytes,
 		BlockCacheBytes: e.BlockCacheBytes, Compactions: e.Compactions, Passes: m.store.Passes(),
 		Leaders: uint64(leaders), LeadersResting: uint64(resting), FramesSent: frames, LeasesLost: m.store.SupportsLost(),
 		SnapshotsSent: sn.Sent, SnapshotsFailed: sn.SendFailed, SnapshotsInstalled: sn.Installed, SnapshotsResumed: sn.Resumed,
+		SplitsSize: bySize, SplitsLoad: byLoad, SplitsHand: m.keyspaces.Splits(),
 	}
 }
 
@@ -148,6 +158,7 @@ func (n *Node) LocalReplicas(ctx context.Context) ([]*clusterpb.ReplicaStatus, e
 		r := &clusterpb.ReplicaStatus{
 			Descriptor_: st.Descriptor, ReplicaId: uint64(st.Replica), Term: st.Term, Leader: st.Role == raftgroup.Leader,
 			LeaderReplica: uint64(st.Leader), Applied: st.Applied, Commit: st.Commit, FirstIndex: st.First, LastIndex: st.Last,
+			Rate: m.store.Rate(id),
 		}
 		if v := m.store.View(id); v != nil {
 			r.Revision = int64(v.Counters.Revision)

@@ -42,6 +42,8 @@ type Config struct {
 	Loops int
 	// SplitBytes is how large a range of a sharded keyspace may be before it is cut in two; 0: base's.
 	SplitBytes int64
+	// SplitQPS is how many requests a second a range of a sharded keyspace may be served before it is cut in two; 0: any number.
+	SplitQPS float64
 	// ListenKeyspace are further addresses to listen on, by the keyspace that clients mean there who name none.
 	ListenKeyspace map[string]string
 	// UnsafeTesting lets whoever reaches the node make its disk and its clock unwell: for tests, with data that is theirs.
@@ -90,6 +92,9 @@ func (c *Config) Validate() error {
 	}
 	if c.SplitBytes < 0 {
 		errs = append(errs, fmt.Errorf("--split-bytes %d: give how large a range may be", c.SplitBytes))
+	}
+	if !(c.SplitQPS >= 0) {
+		errs = append(errs, fmt.Errorf("--split-qps %v: give how many requests a second a range may be served, or 0 for any number", c.SplitQPS))
 	}
 	if c.BootstrapExpect < 0 {
 		errs = append(errs, fmt.Errorf("--bootstrap-expect %d: give the number of nodes that make the cluster", c.BootstrapExpect))

@@ -212,7 +212,7 @@ func (n *Node) run(out *join.Outcome) error {
 	}
 	m.reconciler = reconcile.New(reconcile.Config{
 		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Learn: n.book.learn, Logger: n.cfg.Logger,
-		Gone: m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, Merges: m.keyspaces,
+		Gone: m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
 	})
 	n.book.tell(m.reconciler.WakeAll)
 	n.mu.Lock()

@@ -10,6 +10,19 @@ import (
 // loop still has of it. What Raft kept of it goes with an Append, as that of every replica that ends does; a node that stops in
 // between finds a replica below its tombstone, and does it when it starts.
 
+// DeadForEver is a tombstone below which all replica ids lie: that of a range that was taken over, or whose keyspace was dropped.
+const DeadForEver = base.ReplicaID(1) << 62
+
+// tellEnded tells a sender whose range is no more. It may be one that waits for its first snapshot, and knows nobody else to ask.
+func (l *Loop) tellEnded(m *Message, tombstone base.ReplicaID) {
+	if tombstone != DeadForEver {
+		return
+	}
+	l.eff.Messages = append(l.eff.Messages, Message{
+		Range: m.Range, FromNode: l.cfg.Node, ToNode: m.FromNode, FromReplica: m.ToReplica, ToReplica: m.FromReplica, TooOld: tombstone,
+	})
+}
+
 // absorbed ends the replica of a range that was taken over, by the descriptor that it had.
 func (l *Loop) absorbed(id base.RangeID, d *metapb.RangeDescriptor, tombstone base.ReplicaID) {
 	const why = "taken over by its left neighbour"

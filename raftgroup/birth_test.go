@@ -50,6 +50,29 @@ func TestRuleACutOffRangeHasALeaderAtOnce(t *testing.T) {
 	}
 }
 
+// Two of three nodes never apply the split: a snapshot of the range that was cut brought them over it. Asked again and again, they
+// vote nevertheless, and the leader brings them up. Broken, the range has no leader for ever.
+func TestRuleARangeThatOthersMissedIsLed(t *testing.T) {
+	w := newWorld(7)
+	for id := range base.NodeID(3) {
+		w.start(w.addNode(id + 1))
+	}
+	w.bear(w.nodes[1], true)
+	w.run(2 * time.Second)
+	if l := w.leader(bornRange); l != nil {
+		t.Fatalf("n%d leads: a split that comes a little late is waited for", l.id)
+	}
+	w.run(20 * time.Second)
+	if l := w.leader(bornRange); l == nil || l.id != 1 {
+		t.Fatalf("no leader:\n%s", w.trace.String())
+	}
+	for id, n := range w.nodes {
+		if st, ok := n.loop.Status(bornRange); !ok || st.Leader != 1 {
+			t.Errorf("n%d: %+v", id, st)
+		}
+	}
+}
+
 // A question that waits for a split is forgotten after as long as its candidate waits, and there are never more of them than
 // there is room for.
 func TestRuleEarlyQuestionsAreBounded(t *testing.T) {

@@ -80,7 +80,9 @@ func (l *Loop) receive(m *Message) {
 		l.heard(m)
 	}
 	if m.TooOld != 0 {
-		if g != nil && g.replica == m.ToReplica && g.replica < m.TooOld {
+		// One that has state ends by its neighbour's log, which may still need it: absorb.go.
+		ended := m.TooOld == DeadForEver && m.FromNode != l.cfg.Node && g != nil && g.log.desc != nil
+		if g != nil && g.replica == m.ToReplica && g.replica < m.TooOld && !ended {
 			l.destroy(g, m.TooOld, "told by "+m.FromNode.String()+" that it was removed")
 		}
 		return
@@ -186,14 +188,15 @@ func deadBelow(d *metapb.RangeDescriptor, node base.NodeID) base.ReplicaID {
 	return base.ReplicaID(d.NextReplicaId)
 }
 
-// create makes an empty replica for a leader that speaks to it, unless the tombstone says that it is dead.
+// create makes an empty replica for a leader that speaks to it, or for a candidate that nobody else can elect, unless the tombstone
+// says that it is dead.
 func (l *Loop) create(m *Message) *group {
-	if !fromLeader(m.Raft) {
-		l.keepEarly(m)
+	ld := l.mustLoad(m.Range)
+	if !fromLeader(m.Raft) && ld.Tombstone != DeadForEver && !l.keepEarly(m) {
 		return nil
 	}
-	ld := l.mustLoad(m.Range)
 	if (m.ToReplica < ld.Tombstone || m.ToReplica < ld.ReplicaID) && !mutant.Is(mutant.TombstoneIgnored) {
+		l.tellEnded(m, ld.Tombstone)
 		return nil
 	}
 	return l.add(m.Range, m.ToReplica, &Loaded{Tombstone: ld.Tombstone})

@@ -91,6 +91,7 @@ const (
 	RequestKind_REQUEST_KIND_READ_TXN    RequestKind = 3  // body: etcdserverpb.TxnRequest without writes, linearizable
 	RequestKind_REQUEST_KIND_PLACE       RequestKind = 4  // body: cairn.meta.v1.RangeDescriptor of a new range: make this node's replica of it
 	RequestKind_REQUEST_KIND_DESCRIPTOR  RequestKind = 6  // no body; answered with the range's metapb.RangeDescriptor, linearizable
+	RequestKind_REQUEST_KIND_CHECKSUM    RequestKind = 9  // body: ChecksumRequest; answered with a ChecksumResponse
 	RequestKind_REQUEST_KIND_CONFIRM     RequestKind = 10 // body: uint64 generation, eight bytes; answered when the replica has applied that, and it is on disk
 	RequestKind_REQUEST_KIND_ALIGN       RequestKind = 11 // body: cairn.meta.v1.RangeDescriptor of another range: bring the replicas to where that one's are
 	RequestKind_REQUEST_KIND_PAGE        RequestKind = 12 // body: PageRequest, linearizable; answered with an etcdserverpb.RangeResponse
@@ -106,6 +107,7 @@ var (
 		3:  "REQUEST_KIND_READ_TXN",
 		4:  "REQUEST_KIND_PLACE",
 		6:  "REQUEST_KIND_DESCRIPTOR",
+		9:  "REQUEST_KIND_CHECKSUM",
 		10: "REQUEST_KIND_CONFIRM",
 		11: "REQUEST_KIND_ALIGN",
 		12: "REQUEST_KIND_PAGE",
@@ -118,6 +120,7 @@ var (
 		"REQUEST_KIND_READ_TXN":    3,
 		"REQUEST_KIND_PLACE":       4,
 		"REQUEST_KIND_DESCRIPTOR":  6,
+		"REQUEST_KIND_CHECKSUM":    9,
 		"REQUEST_KIND_CONFIRM":     10,
 		"REQUEST_KIND_ALIGN":       11,
 		"REQUEST_KIND_PAGE":        12,
@@ -935,6 +938,270 @@ func (x *ControlFrame) GetResponses() *ResponseFrame {
 	return nil
 }
 
+// ChecksumRequest asks a replica, once it has applied all that is committed, for a hash over the versions of its range's keys that
+// lie in (after, until] and that a reader at a revision may ask for. They are the same on every replica, and stay what they are.
+type ChecksumRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`     // versions above it do not count; 0: say only how the range is
+	Compacted     int64                  `protobuf:"varint,2,opt,name=compacted,proto3" json:"compacted,omitempty"`   // the mark: what it hides does not count, be it still there or not
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // of the descriptor that says which keys are the range's
+	After         *VersionPosition       `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`            // unset: from the first
+	Until         *VersionPosition       `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`            // unset: to the last
+	State         []byte                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`            // of the response that this one goes on from; empty: a new sum begins
+	Limit         uint64                 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`           // stop after about as many bytes; 0: after as many as the replica hashes at once
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumRequest) Reset() {
+	*x = ChecksumRequest{}
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumRequest) ProtoMessage() {}
+
+func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumRequest.ProtoReflect.Descriptor instead.
+func (*ChecksumRequest) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ChecksumRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ChecksumRequest) GetCompacted() int64 {
+	if x != nil {
+		return x.Compacted
+	}
+	return 0
+}
+
+func (x *ChecksumRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ChecksumRequest) GetAfter() *VersionPosition {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetUntil() *VersionPosition {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ChecksumResponse struct {
+	state       protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_ *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // how the range is here, linearizably
+	Revision    int64                   `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Compacted   int64                   `protobuf:"varint,3,opt,name=compacted,proto3" json:"compacted,omitempty"`
+	// Whether it was hashed: not if the range has another generation here, or is compacted above the request's mark.
+	Hashed        bool             `protobuf:"varint,4,opt,name=hashed,proto3" json:"hashed,omitempty"`
+	End           bool             `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`        // all that was asked for is in the sum
+	Reached       *VersionPosition `protobuf:"bytes,6,opt,name=reached,proto3" json:"reached,omitempty"` // unless it is the end: where to go on
+	State         []byte           `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	Sum           uint64           `protobuf:"fixed64,8,opt,name=sum,proto3" json:"sum,omitempty"`
+	Versions      uint64           `protobuf:"varint,9,opt,name=versions,proto3" json:"versions,omitempty"` // that were hashed for this response
+	Bytes         uint64           `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumResponse) Reset() {
+	*x = ChecksumResponse{}
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumResponse) ProtoMessage() {}
+
+func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumResponse.ProtoReflect.Descriptor instead.
+func (*ChecksumResponse) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ChecksumResponse) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *ChecksumResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ChecksumResponse) GetCompacted() int64 {
+	if x != nil {
+		return x.Compacted
+	}
+	return 0
+}
+
+func (x *ChecksumResponse) GetHashed() bool {
+	if x != nil {
+		return x.Hashed
+	}
+	return false
+}
+
+func (x *ChecksumResponse) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+func (x *ChecksumResponse) GetReached() *VersionPosition {
+	if x != nil {
+		return x.Reached
+	}
+	return nil
+}
+
+func (x *ChecksumResponse) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *ChecksumResponse) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *ChecksumResponse) GetVersions() uint64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *ChecksumResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// VersionPosition is the place of a key's version: keys in order, each with its newest version first.
+type VersionPosition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionPosition) Reset() {
+	*x = VersionPosition{}
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionPosition) ProtoMessage() {}
+
+func (x *VersionPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionPosition.ProtoReflect.Descriptor instead.
+func (*VersionPosition) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *VersionPosition) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *VersionPosition) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type Error struct {
 	state            protoimpl.MessageState    `protogen:"open.v1"`
 	Code             ErrorCode                 `protobuf:"varint,1,opt,name=code,proto3,enum=cairn.range.v1.ErrorCode" json:"code,omitempty"`
@@ -944,13 +1211,14 @@ type Error struct {
 	Descriptors      []*metapb.RangeDescriptor `protobuf:"bytes,5,rep,name=descriptors,proto3" json:"descriptors,omitempty"`
 	RetryAfterMicros uint64                    `protobuf:"varint,6,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"`
 	GrpcCode         uint32                    `protobuf:"varint,7,opt,name=grpc_code,json=grpcCode,proto3" json:"grpc_code,omitempty"`
+	Absent           bool                      `protobuf:"varint,8,opt,name=absent,proto3" json:"absent,omitempty"` // RANGE_MOVED: the refuser has no replica of the range; what it says of it is hearsay
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -962,7 +1230,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -975,7 +1243,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -1027,6 +1295,13 @@ func (x *Error) GetGrpcCode() uint32 {
 	return 0
 }
 
+func (x *Error) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
 // SnapshotMessage is what travels on a bulk stream while a snapshot is sent.
 type SnapshotMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1044,7 +1319,7 @@ type SnapshotMessage struct {
 
 func (x *SnapshotMessage) Reset() {
 	*x = SnapshotMessage{}
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1056,7 +1331,7 @@ func (x *SnapshotMessage) String() string {
 func (*SnapshotMessage) ProtoMessage() {}
 
 func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1069,7 +1344,7 @@ func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMessage.ProtoReflect.Descriptor instead.
 func (*SnapshotMessage) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *SnapshotMessage) GetBody() isSnapshotMessage_Body {
@@ -1174,7 +1449,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1186,7 +1461,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1199,7 +1474,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *SnapshotOffer) GetToken() []byte {
@@ -1261,7 +1536,7 @@ type SnapshotFile struct {
 
 func (x *SnapshotFile) Reset() {
 	*x = SnapshotFile{}
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1273,7 +1548,7 @@ func (x *SnapshotFile) String() string {
 func (*SnapshotFile) ProtoMessage() {}
 
 func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1286,7 +1561,7 @@ func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
 func (*SnapshotFile) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SnapshotFile) GetSize() uint64 {
@@ -1315,7 +1590,7 @@ type SnapshotResume struct {
 
 func (x *SnapshotResume) Reset() {
 	*x = SnapshotResume{}
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1327,7 +1602,7 @@ func (x *SnapshotResume) String() string {
 func (*SnapshotResume) ProtoMessage() {}
 
 func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1340,7 +1615,7 @@ func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResume.ProtoReflect.Descriptor instead.
 func (*SnapshotResume) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotResume) GetRefused() string {
@@ -1383,7 +1658,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1395,7 +1670,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1408,7 +1683,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotChunk) GetFile() uint64 {
@@ -1448,7 +1723,7 @@ type SnapshotAck struct {
 
 func (x *SnapshotAck) Reset() {
 	*x = SnapshotAck{}
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1460,7 +1735,7 @@ func (x *SnapshotAck) String() string {
 func (*SnapshotAck) ProtoMessage() {}
 
 func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1473,7 +1748,7 @@ func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAck.ProtoReflect.Descriptor instead.
 func (*SnapshotAck) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotAck) GetCredits() uint64 {
@@ -1492,7 +1767,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_api_rangepb_range_proto_msgTypes[19]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1504,7 +1779,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[19]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1517,7 +1792,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -1582,7 +1857,34 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\v2\x15.cairn.range.v1.ErrorR\x05error\"\x85\x01\n" +
 	"\fControlFrame\x128\n" +
 	"\brequests\x18\x01 \x01(\v2\x1c.cairn.range.v1.RequestFrameR\brequests\x12;\n" +
-	"\tresponses\x18\x02 \x01(\v2\x1d.cairn.range.v1.ResponseFrameR\tresponses\"\xa5\x02\n" +
+	"\tresponses\x18\x02 \x01(\v2\x1d.cairn.range.v1.ResponseFrameR\tresponses\"\x85\x02\n" +
+	"\x0fChecksumRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1c\n" +
+	"\tcompacted\x18\x02 \x01(\x03R\tcompacted\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x125\n" +
+	"\x05after\x18\x04 \x01(\v2\x1f.cairn.range.v1.VersionPositionR\x05after\x125\n" +
+	"\x05until\x18\x05 \x01(\v2\x1f.cairn.range.v1.VersionPositionR\x05until\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\fR\x05state\x12\x14\n" +
+	"\x05limit\x18\a \x01(\x04R\x05limit\"\xcb\x02\n" +
+	"\x10ChecksumResponse\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1c\n" +
+	"\tcompacted\x18\x03 \x01(\x03R\tcompacted\x12\x16\n" +
+	"\x06hashed\x18\x04 \x01(\bR\x06hashed\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\bR\x03end\x129\n" +
+	"\areached\x18\x06 \x01(\v2\x1f.cairn.range.v1.VersionPositionR\areached\x12\x14\n" +
+	"\x05state\x18\a \x01(\fR\x05state\x12\x10\n" +
+	"\x03sum\x18\b \x01(\x06R\x03sum\x12\x1a\n" +
+	"\bversions\x18\t \x01(\x04R\bversions\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x04R\x05bytes\"?\n" +
+	"\x0fVersionPosition\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xbd\x02\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.cairn.range.v1.ErrorCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
@@ -1591,7 +1893,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x0eleader_replica\x18\x04 \x01(\x04R\rleaderReplica\x12@\n" +
 	"\vdescriptors\x18\x05 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\vdescriptors\x12,\n" +
 	"\x12retry_after_micros\x18\x06 \x01(\x04R\x10retryAfterMicros\x12\x1b\n" +
-	"\tgrpc_code\x18\a \x01(\rR\bgrpcCode\"\xa6\x02\n" +
+	"\tgrpc_code\x18\a \x01(\rR\bgrpcCode\x12\x16\n" +
+	"\x06absent\x18\b \x01(\bR\x06absent\"\xa6\x02\n" +
 	"\x0fSnapshotMessage\x125\n" +
 	"\x05offer\x18\x01 \x01(\v2\x1d.cairn.range.v1.SnapshotOfferH\x00R\x05offer\x128\n" +
 	"\x06resume\x18\x02 \x01(\v2\x1e.cairn.range.v1.SnapshotResumeH\x00R\x06resume\x125\n" +
@@ -1631,14 +1934,15 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\x8b\x02\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xa6\x02\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
 	"\x11REQUEST_KIND_READ\x10\x02\x12\x19\n" +
 	"\x15REQUEST_KIND_READ_TXN\x10\x03\x12\x16\n" +
 	"\x12REQUEST_KIND_PLACE\x10\x04\x12\x1b\n" +
-	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x18\n" +
+	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x19\n" +
+	"\x15REQUEST_KIND_CHECKSUM\x10\t\x12\x18\n" +
 	"\x14REQUEST_KIND_CONFIRM\x10\n" +
 	"\x12\x16\n" +
 	"\x12REQUEST_KIND_ALIGN\x10\v\x12\x15\n" +
@@ -1666,7 +1970,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -1683,15 +1987,18 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*ResponseFrame)(nil),          // 12: cairn.range.v1.ResponseFrame
 	(*Response)(nil),               // 13: cairn.range.v1.Response
 	(*ControlFrame)(nil),           // 14: cairn.range.v1.ControlFrame
-	(*Error)(nil),                  // 15: cairn.range.v1.Error
-	(*SnapshotMessage)(nil),        // 16: cairn.range.v1.SnapshotMessage
-	(*SnapshotOffer)(nil),          // 17: cairn.range.v1.SnapshotOffer
-	(*SnapshotFile)(nil),           // 18: cairn.range.v1.SnapshotFile
-	(*SnapshotResume)(nil),         // 19: cairn.range.v1.SnapshotResume
-	(*SnapshotChunk)(nil),          // 20: cairn.range.v1.SnapshotChunk
-	(*SnapshotAck)(nil),            // 21: cairn.range.v1.SnapshotAck
-	(*SnapshotDone)(nil),           // 22: cairn.range.v1.SnapshotDone
-	(*metapb.RangeDescriptor)(nil), // 23: cairn.meta.v1.RangeDescriptor
+	(*ChecksumRequest)(nil),        // 15: cairn.range.v1.ChecksumRequest
+	(*ChecksumResponse)(nil),       // 16: cairn.range.v1.ChecksumResponse
+	(*VersionPosition)(nil),        // 17: cairn.range.v1.VersionPosition
+	(*Error)(nil),                  // 18: cairn.range.v1.Error
+	(*SnapshotMessage)(nil),        // 19: cairn.range.v1.SnapshotMessage
+	(*SnapshotOffer)(nil),          // 20: cairn.range.v1.SnapshotOffer
+	(*SnapshotFile)(nil),           // 21: cairn.range.v1.SnapshotFile
+	(*SnapshotResume)(nil),         // 22: cairn.range.v1.SnapshotResume
+	(*SnapshotChunk)(nil),          // 23: cairn.range.v1.SnapshotChunk
+	(*SnapshotAck)(nil),            // 24: cairn.range.v1.SnapshotAck
+	(*SnapshotDone)(nil),           // 25: cairn.range.v1.SnapshotDone
+	(*metapb.RangeDescriptor)(nil), // 26: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
@@ -1702,23 +2009,27 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
 	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
 	13, // 7: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
-	15, // 8: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
+	18, // 8: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
 	9,  // 9: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
 	12, // 10: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
-	2,  // 11: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	23, // 12: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
-	17, // 13: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
-	19, // 14: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
-	20, // 15: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
-	21, // 16: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
-	22, // 17: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
-	18, // 18: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	23, // 19: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 11: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
+	17, // 12: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
+	26, // 13: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	17, // 14: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
+	2,  // 15: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
+	26, // 16: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	20, // 17: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
+	22, // 18: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
+	23, // 19: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
+	24, // 20: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
+	25, // 21: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
+	21, // 22: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
+	26, // 23: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }
@@ -1726,7 +2037,7 @@ func file_api_rangepb_range_proto_init() {
 	if File_api_rangepb_range_proto != nil {
 		return
 	}
-	file_api_rangepb_range_proto_msgTypes[13].OneofWrappers = []any{
+	file_api_rangepb_range_proto_msgTypes[16].OneofWrappers = []any{
 		(*SnapshotMessage_Offer)(nil),
 		(*SnapshotMessage_Resume)(nil),
 		(*SnapshotMessage_Chunk)(nil),
@@ -1739,7 +2050,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   20,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -84,7 +84,8 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestHelpHasExamples(t *testing.T) {
-	for _, args := range []string{"--help", "start --help", "init --help", "status --help", "demo --help", "version --help"} {
+	for _, args := range []string{"--help", "start --help", "init --help", "status --help", "demo --help", "version --help", "keyspace create --help", "keyspace ls --help",
+		"keyspace drop --help", "range ls --help", "range show --help", "range split --help", "debug check --help"} {
 		out, errs, code := cairn(t, nil, strings.Fields(args)...)
 		if code != exitOK || errs != "" || !strings.Contains(out, "Examples:") || strings.Contains(out, "pprof") {
 			t.Errorf("%s: exit %d, err %q, out %q", args, code, errs, out)
@@ -137,7 +138,15 @@ func (f *fakeNode) Init(context.Context, *clusterpb.InitRequest) (*clusterpb.Ini
 	return &clusterpb.InitResponse{ClusterId: 0xc1, NodeId: 1}, f.err
 }
 
-func serveFake(t *testing.T, f *fakeNode, h *health.Server) (address string) {
+func serveFake(t *testing.T, f clusterpb.ClusterServer, h *health.Server) (address string) {
+	t.Helper()
+	if h == nil {
+		return serve(t, f)
+	}
+	return serve(t, f, func(s *grpc.Server) { healthpb.RegisterHealthServer(s, h) })
+}
+
+func serve(t *testing.T, f clusterpb.ClusterServer, more ...func(*grpc.Server)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -145,8 +154,8 @@ func serveFake(t *testing.T, f *fakeNode, h *health.Server) (address string) {
 	}
 	s := grpc.NewServer()
 	clusterpb.RegisterClusterServer(s, f)
-	if h != nil {
-		healthpb.RegisterHealthServer(s, h)
+	for _, register := range more {
+		register(s)
 	}
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(l) }()
@@ -181,7 +190,7 @@ func sampleStatus() *clusterpb.StatusResponse {
 		Ranges: []*clusterpb.RangeEntry{
 			{
 				Descriptor_: &metapb.RangeDescriptor{RangeId: 4, KeyspaceId: 4, Generation: 7}, Keyspace: "default",
-				LeaderNode: 1, LeaderReplica: 1, Term: 9, Lease: &clusterpb.Lease{LeftMicros: 243_100, Supporters: []uint64{2}, Resting: true},
+				LeaderNode: 1, LeaderReplica: 1, Term: 9, Lease: &clusterpb.Lease{LeftMicros: 243_100, Supporters: []uint64{2}, Resting: true}, Rate: 1234.56,
 				Replicas: []*clusterpb.ReplicaEntry{
 					{Node: 1, Replica: 1, Role: voter, Match: 120, Applied: 119, Reachable: true},
 					{Node: 2, Replica: 2, Role: learner, Match: 118, Applied: 100, Reachable: true},

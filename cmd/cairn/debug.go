@@ -13,8 +13,8 @@ import (
 
 // newDebug holds the verbs for those who look inside a node.
 func newDebug(e env) *cobra.Command {
-	c := &cobra.Command{Use: "debug", Short: "Look inside a node"}
-	c.AddCommand(newDebugMetrics(e), newDebugSupport(e))
+	c := &cobra.Command{Use: "debug", Short: "Look inside a node, and check the cluster"}
+	c.AddCommand(newDebugMetrics(e), newDebugSupport(e), newDebugCheck(e))
 	return c
 }
 
@@ -77,5 +77,6 @@ func storeCounters(m *clusterpb.StoreMetrics) []counter {
 		{"leaders", m.GetLeaders()}, {"leaders_resting", m.GetLeadersResting()}, {"frames_sent", m.GetFramesSent()},
 		{"leases_lost", m.GetLeasesLost()},
 		{"snapshots_installed", m.GetSnapshotsInstalled()}, {"snapshots_resumed", m.GetSnapshotsResumed()},
+		{"splits_size", m.GetSplitsSize()}, {"splits_load", m.GetSplitsLoad()}, {"splits_hand", m.GetSplitsHand()},
 	}
 }

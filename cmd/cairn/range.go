@@ -25,7 +25,9 @@ func newRangeLs(e env) *cobra.Command {
 		Use: "ls", Aliases: []string{"list"},
 		Short: "List the ranges of a keyspace, or of all",
 		Long: `List the ranges of a keyspace, or of all, as the index knows them. The index follows the ranges within moments; what leads
-them and how far their replicas are is shown by cairn status --ranges. The range "root", which indexes the index, is not listed.`,
+them and how far their replicas are is shown by cairn status --ranges. The range "root", which indexes the index, is not listed.
+STATE is "frozen for" another for the moment in which that one may take a range over, and "absorbing" another until that one's
+replicas are gone.`,
 		Example: `  cairn range ls
   cairn range ls --keyspace shards -o json | jq length`,
 		Args: cobra.NoArgs,
@@ -72,7 +74,7 @@ func newRangeSplit(e env) *cobra.Command {
 		Use:   "split",
 		Short: "Cut a range in two at a key",
 		Long: `Cut the range of a sharded keyspace that holds a key in two. The key becomes the first of the right part. Requests go
-on meanwhile. Ranges are cut by themselves as they grow: by hand it is done before a load that is known to come.`,
+on meanwhile. Ranges are cut by themselves as they grow or get hot: by hand it is done before a load that is known to come.`,
 		Example: `  cairn range split --keyspace shards --key m
   cairn range split --keyspace shards --key m --dry-run`,
 		Args: cobra.NoArgs,
@@ -130,7 +132,20 @@ type indexedView struct {
 	Start      string         `json:"start"` // bytes that cannot be printed are escaped as in Go: \x00
 	End        string         `json:"end"`   // empty: to the keyspace's end
 	Generation uint64         `json:"generation"`
+	FrozenFor  uint64         `json:"frozen_for,omitempty"` // the range that may take this one over at any moment: it takes no requests
+	Absorbing  uint64         `json:"absorbing,omitempty"`  // the range that this one has taken over, whose replicas are not gone yet
 	Replicas   []replicaPlace `json:"replicas"`
+}
+
+// state says which step of a merge the range is in.
+func (v *indexedView) state() string {
+	switch {
+	case v.FrozenFor != 0:
+		return fmt.Sprintf("frozen for r%d", v.FrozenFor)
+	case v.Absorbing != 0:
+		return fmt.Sprintf("absorbing r%d", v.Absorbing)
+	}
+	return "-"
 }
 
 type replicaPlace struct {
@@ -141,11 +156,11 @@ type replicaPlace struct {
 
 func (p printer) ranges(rs []*clusterpb.IndexedRange) error {
 	views := []indexedView{}
-	rows := [][]string{{"RANGE", "KEYSPACE", "START", "END", "GENERATION", "REPLICAS"}}
+	rows := [][]string{{"RANGE", "KEYSPACE", "START", "END", "GENERATION", "STATE", "REPLICAS"}}
 	for _, r := range rs {
 		d := r.Descriptor_
 		v := indexedView{ID: d.GetRangeId(), Keyspace: r.Keyspace, Start: keyString(d.GetStart()), End: keyString(d.GetEnd()),
-			Generation: d.GetGeneration(), Replicas: []replicaPlace{}}
+			Generation: d.GetGeneration(), FrozenFor: d.GetFrozen().GetIntoRangeId(), Absorbing: d.GetAbsorbing(), Replicas: []replicaPlace{}}
 		name := fmt.Sprintf("r%d", v.ID)
 		if base.RangeID(v.ID) == ^base.RangeID(0) {
 			v.ID, name = 0, "(new)"
@@ -161,7 +176,7 @@ func (p printer) ranges(rs []*clusterpb.IndexedRange) error {
 			places = append(places, place)
 		}
 		views = append(views, v)
-		rows = append(rows, []string{name, v.Keyspace, orDash(v.Start), orDash(v.End), fmt.Sprint(v.Generation), strings.Join(places, " ")})
+		rows = append(rows, []string{name, v.Keyspace, orDash(v.Start), orDash(v.End), fmt.Sprint(v.Generation), v.state(), strings.Join(places, " ")})
 	}
 	return p.rows(views, rows)
 }

@@ -34,6 +34,7 @@ type startFlags struct {
 	unsafeTesting            bool
 	listenKeyspace           map[string]string
 	splitBytes               int64
+	splitQPS                 float64
 	supportInterval          time.Duration
 	supportDuration          time.Duration
 	logLevel, logFormat      string
@@ -80,6 +81,7 @@ and make one by themselves. A node that is part of a cluster needs --join no mor
 	fs.BoolVar(&f.replaceLost, "replace-lost", false, "the store that was at this address is lost for good: join as a new node and retire the old one")
 	fs.StringToStringVar(&f.listenKeyspace, "listen-keyspace", nil, "also listen for clients that mean the keyspace `NAME=HOST:PORT,…`, and name none")
 	fs.Int64Var(&f.splitBytes, "split-bytes", base.SplitBytes, "how many `BYTES` a range of a sharded keyspace may hold before it is cut in two")
+	fs.Float64Var(&f.splitQPS, "split-qps", base.SplitQPS, "how many requests a second, `N`, a range of a sharded keyspace may be served before it is cut in two; 0: any number")
 	fs.BoolVar(&f.unsafeTesting, "unsafe-testing", false, "let whoever reaches this node make its disk and its clock fail: for tests")
 	fs.DurationVar(&f.supportInterval, "support-interval", base.SupportInterval, "how often this node asks others for the support that its leases rest on")
 	fs.DurationVar(&f.supportDuration, "support-duration", base.SupportDuration, "how long they promise it for: about as long a failover takes; at least twice the interval, at most "+base.SupportMaxDuration.String())
@@ -99,7 +101,7 @@ func (f *startFlags) config(e env) (node.Config, error) {
 	problems = append(problems, flatten(err)...)
 	cfg := node.Config{
 		StoreDir: f.store, Listen: f.listen, Advertise: f.advertise, Join: f.join, BootstrapExpect: f.expect,
-		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Version: version, Logger: logger,
+		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Version: version, Logger: logger,
 	}
 	cfg.EnsureDefaults()
 	problems = append(problems, flatten(cfg.Validate())...)

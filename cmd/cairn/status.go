@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -80,6 +81,7 @@ type rangeView struct {
 	Generation uint64        `json:"generation"`
 	Leader     leaderView    `json:"leader"`
 	Lease      leaseView     `json:"lease"`
+	Rate       float64       `json:"rate"` // requests per second that the leader serves; 0 if it does not answer
 	Replicas   []replicaView `json:"replicas"`
 }
 
@@ -116,7 +118,8 @@ func toView(s *clusterpb.StatusResponse) *view {
 		rv := rangeView{ID: d.GetRangeId(), Keyspace: r.Keyspace, Start: keyString(d.GetStart()), End: keyString(d.GetEnd()),
 			Generation: d.GetGeneration(), Replicas: []replicaView{},
 			Leader: leaderView{Node: r.LeaderNode, Address: address[r.LeaderNode], Term: r.Term},
-			Lease:  leaseView{LeftMicros: r.Lease.GetLeftMicros(), Supporters: append([]uint64{}, r.Lease.GetSupporters()...), Resting: r.Lease.GetResting()}}
+			Lease:  leaseView{LeftMicros: r.Lease.GetLeftMicros(), Supporters: append([]uint64{}, r.Lease.GetSupporters()...), Resting: r.Lease.GetResting()},
+			Rate:   math.Round(r.Rate*10) / 10}
 		for _, p := range r.Replicas {
 			rv.Replicas = append(rv.Replicas, replicaView{Node: p.Node, Replica: p.Replica,
 				Role: enumString("REPLICA_ROLE_", p.Role.String()), Match: p.Match, Applied: p.Applied})
@@ -167,14 +170,14 @@ func printTable(w io.Writer, v *view, ranges bool) error {
 		fmt.Fprintf(tw, "n%d\t%s\t%s\t%s\t%s\n", n.ID, n.Address, orDash(n.Locality), n.State, orDash(n.Version))
 	}
 	if ranges {
-		fmt.Fprintln(tw, "\nRANGE\tKEYSPACE\tSTART\tEND\tGENERATION\tLEADER\tTERM\tLEASE\tREPLICAS")
+		fmt.Fprintln(tw, "\nRANGE\tKEYSPACE\tSTART\tEND\tGENERATION\tLEADER\tTERM\tLEASE\tRATE\tREPLICAS")
 		for _, r := range v.Ranges {
 			leader := "none"
 			if r.Leader.Node != 0 {
 				leader = fmt.Sprintf("n%d", r.Leader.Node)
 			}
-			fmt.Fprintf(tw, "r%d\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\n", r.ID, r.Keyspace, orDash(r.Start), orDash(r.End),
-				r.Generation, leader, r.Leader.Term, leaseString(r.Lease), orDash(replicasString(r.Replicas)))
+			fmt.Fprintf(tw, "r%d\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n", r.ID, r.Keyspace, orDash(r.Start), orDash(r.End),
+				r.Generation, leader, r.Leader.Term, leaseString(r.Lease), rateString(r), orDash(replicasString(r.Replicas)))
 		}
 	}
 	return tw.Flush()
@@ -196,6 +199,14 @@ func leaseString(l leaseView) string {
 		s += " resting"
 	}
 	return s
+}
+
+// rateString is the leader's requests per second.
+func rateString(r rangeView) string {
+	if r.Leader.Node == 0 {
+		return "-"
+	}
+	return strconv.FormatFloat(r.Rate, 'f', 0, 64)
 }
 
 // replicasString is node:applied for each replica, with the role of those that are not voters.

@@ -115,6 +115,37 @@ const (
 	// SizeInterval is how often a node looks at the sizes of the ranges that were written to.
 	SizeInterval = 5 * time.Second
 
+	// SplitQPS is the rate of requests above which a range is cut in two: a quarter of the puts of one range that two cores were
+	// measured at (docs/performance.md). A range with less gains nothing by a second log.
+	SplitQPS = 2500
+
+	// LoadHalfLife is after how long a request counts half in its range's rate: a second of thrice a rate moves it by a quarter.
+	LoadHalfLife = 5 * time.Second
+	// LoadInterval is how often a node looks at the rates of the ranges that are in use.
+	LoadInterval = time.Second
+	// LoadIdle is the rate, in requests per second, below which a range is not in use and no longer measured: a single request is
+	// forgotten after four half-lives, which is when its replica goes cold.
+	LoadIdle = 0.01
+	// LoadSettle is how long a range is measured before it can be found hot, from its last split or change of leader on, and
+	// LoadWindow how long it must then be hot without a pause: a peak of seconds cuts nothing, and halves are not cut again
+	// before they were seen to be hot themselves.
+	LoadSettle = 5 * time.Second
+	LoadWindow = 5 * time.Second
+	// LoadTouchesPerSecond bounds the requests of a hot range whose keys are looked at: some microseconds of work each second.
+	LoadTouchesPerSecond = 100
+	// LoadTouches is how many of them a decision needs at least; half of them must have come after the key that is chosen. Then a
+	// share of a half is known within 0.07 (one standard deviation of 50).
+	LoadTouches = 100
+	// LoadCandidates is how many keys are tried as the place of a cut: the best of 32 random ones lies within 3 % of the middle.
+	LoadCandidates = 32
+	// LoadKeyBytes bounds what is kept of a key: a cut may lie between two keys. With LoadCandidates it is 16 KiB for a range.
+	LoadKeyBytes = 512
+	// LoadShare is how much of a range's load its busier half may keep: a cut that takes less than a quarter away is not worth a
+	// range.
+	LoadShare = 0.75
+	// LoadAcrossWeight is what a read counts in each half that it touches both of: such a read looks at each range twice.
+	LoadAcrossWeight = 2
+
 	// EarlyVotes bounds the candidates' questions that one loop keeps of ranges that it does not have yet: one for each range that
 	// was cut off another within the last second.
 	EarlyVotes = 1024
@@ -229,6 +260,29 @@ const (
 	StatusTimeout = 2 * time.Second
 	StatusFanout  = 32
 
+	// ChecksumPageBytes is how much one request to hash a replica's data reads: a fraction of a second's work, and so far below
+	// RequestTimeout. ChecksumBytesPerSecond bounds what a node reads for it, all together: half of what it may send of snapshots, for
+	// it is never urgent; ChecksumsAtOnce how many it reads at once.
+	ChecksumPageBytes      = 4 << 20
+	ChecksumBytesPerSecond = 32 << 20
+	ChecksumsAtOnce        = 2
+
+	// CheckRanges is how many ranges a check compares at once: each of their nodes is asked for as many pages.
+	CheckRanges = 4
+	// CheckAsks bounds the questions that a check has under way while it looks at the ranges' descriptors.
+	CheckAsks = 16
+	// CheckIndexPage bounds the entries of the index that are read at once, some hundred bytes each.
+	CheckIndexPage = 1000
+	// CheckLooks is how often a difference is looked at before it is called wrong, and CheckLookPause the time between: the index
+	// follows a range within moments, and within seconds if the range's leader fails meanwhile.
+	CheckLooks     = 6
+	CheckLookPause = time.Second
+	// CheckProbeTimeout bounds one question of how a range is: more than an election.
+	CheckProbeTimeout = 3 * time.Second
+	// CheckTries bounds how often a question of a check is asked again, and how often a range is begun again that was compacted,
+	// split or moved while it was compared.
+	CheckTries = 8
+
 	// MaxReplicas bounds the replicas of one range: five voters, and room for learners that come in.
 	MaxReplicas = 9
 	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: a fraction of
@@ -241,4 +295,16 @@ const (
 	// RetryTries bounds how often one request is tried, if its deadline never ends it: a wait may be cut short by any
 	// news of a leader, so that this must leave room for many.
 	RetryTries = 1000
+
+	// ClientNodes bounds the nodes that a client remembers, and has connections to, at once: above every cluster that is.
+	ClientNodes = 10_000
+	// ClientFallbacks bounds the nodes, beside a range's own and the endpoints, that a request of a client is sent to when none of
+	// those can be reached: each costs a connection.
+	ClientFallbacks = 8
+	// ClientReadTry is how long the client's first try of a read waits for an answer, before it asks elsewhere: several times
+	// a failover. Each further try waits twice as long, ClientReadDoublings times, so that a long read comes to its end.
+	ClientReadTry       = time.Second
+	ClientReadDoublings = 12
+	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
+	ClientMaxAnswerBytes = 256 << 20
 )

@@ -145,7 +145,7 @@ func (w *world) lacking() string {
 			if n.process == nil {
 				return fmt.Sprintf("%s is down", n.id)
 			}
-			if _, err := n.process.eng.Get(keys.RaftReplicaID(r.id)); err == nil {
+			if _, err := n.process.eng.Get(keys.RangeDescriptor(r.id)); err == nil { // one that never had a state is nobody's harm
 				return fmt.Sprintf("%s keeps a replica of %s, which was merged", n.id, r.id)
 			}
 		}

@@ -358,7 +358,12 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 		return
 	}
 	var moved *base.RangeMoved
-	if errors.As(err, &moved) && d != nil {
+	var busy *base.Throttled
+	elsewhere, frozen := errors.As(err, &moved), errors.As(err, &busy)
+	if c.write && (elsewhere || frozen) {
+		g.p.n.w.rules.refused[xxhash.Sum64(c.data)] = true
+	}
+	if elsewhere && d != nil {
 		g.cache.Moved(d, moved.Descriptors)
 	}
 	if g.cache.Find(c.ks, c.key) == nil {

@@ -36,8 +36,8 @@ type rules struct {
 	placed  map[keyspaceData]int64  // where each command was last applied
 	offset  map[base.RangeID]int64  // from a range's indexes to places in its keyspace: one that was cut off goes on behind the split
 	tiling  *tiling
-	frozen  map[base.RangeID]bool
-	ends    []rangeIndex // of logs that were cut in this pass
+	refused map[uint64]bool // the puts that a range refused where it applied them, for their keys were not its own, or it was frozen
+	ends    []rangeIndex    // of logs that were cut in this pass
 	holders map[base.RangeID]base.NodeID
 	without map[nodeRange]without
 }
@@ -93,7 +93,7 @@ func newRules(w *world) *rules {
 		w: w, leaders: make(map[rangeTerm]base.NodeID), entries: make(map[rangeIndex]entrySum), sums: make(map[rangeIndex]uint64),
 		owners: make(map[rangeReplica]base.NodeID), buried: make(map[nodeRange]base.ReplicaID), moved: make(map[base.RangeID]movedAt),
 		left: make(map[nodeRange]uint64), newest: make(map[base.RangeID]uint64), puts: make(map[rangeData]uint64), placed: make(map[keyspaceData]int64), offset: make(map[base.RangeID]int64),
-		frozen: make(map[base.RangeID]bool), holders: make(map[base.RangeID]base.NodeID), without: make(map[nodeRange]without),
+		refused: make(map[uint64]bool), holders: make(map[base.RangeID]base.NodeID), without: make(map[nodeRange]without),
 	}
 }
 
@@ -324,13 +324,10 @@ func (r *rules) once(id base.RangeID, e *raftpb.Entry) {
 		right := base.RangeID(m.Right.Descriptor_.RangeId)
 		r.offset[id] = max(r.offset[id], r.offset[right]+int64(r.newest[right])-int64(e.GetIndex()))
 	}
-	if cmd.GetFreeze() != nil || cmd.GetThaw() != nil {
-		r.frozen[id] = cmd.GetFreeze() != nil
-	}
-	if cmd.GetPut() == nil || r.frozen[id] { // what a frozen range refuses may be asked for again
+	if cmd.GetPut() == nil {
 		return
 	}
-	if first, ok := r.puts[at]; ok {
+	if first, ok := r.puts[at]; ok && !r.refused[at.sum] {
 		r.w.violate("carried out once", "the put that %s applied at %d is in its log again at %d", id, first, e.GetIndex())
 	}
 	r.puts[at] = e.GetIndex()

@@ -62,15 +62,22 @@ func drawLog(t *rapid.T, d *metapb.RangeDescriptor) (log []*raftpb.Entry) {
 		id := raftgroup.ProposalID{Node: base.NodeID(rapid.IntRange(1, 2).Draw(t, "node")), Seq: uint64(i)}
 		var cmd *kvpb.Command
 		var change *raftpb.ConfChangeV2
-		switch rapid.IntRange(0, 5).Draw(t, "command") {
+		switch rapid.IntRange(0, 6).Draw(t, "command") {
 		case 0, 1:
 			cmd = put(t, key.Draw(t, "key"), fmt.Sprint(i))
 		case 2:
 			cmd = del(t, key.Draw(t, "key"))
 		case 3:
 			cmd = compactTo(t, rapid.Int64Range(998, 1015).Draw(t, "revision"))
+		case 6:
+			cmd, d = drawMergeStep(t, d)
 		case 4, 5:
-			to := rapid.SampledFrom(desctest.Steps(d, 5)).Draw(t, "step")
+			steps := desctest.Steps(d, 5)
+			if len(steps) == 0 { // frozen, or absorbing
+				cmd, d = drawMergeStep(t, d)
+				break
+			}
+			to := rapid.SampledFrom(steps).Draw(t, "step")
 			var err error
 			cmd, change, err = apply.Change(d, to)
 			must(t, err)
@@ -249,7 +256,9 @@ func FuzzEntry(f *testing.F) {
 	d := desctest.First(4, base.KeyspaceDefault)
 	id := raftgroup.ProposalID{Node: 1, Seq: 1}
 	t := &testing.T{}
-	for _, cmd := range []*kvpb.Command{put(t, "a", "1"), del(t, "a"), compactTo(t, 1), publish(d, []byte("x")), {}} {
+	for _, cmd := range []*kvpb.Command{
+		put(t, "a", "1"), del(t, "a"), compactTo(t, 1), publish(d, []byte("x")), freeze(d, d), merge(1, &kvpb.FrozenRange{Descriptor_: d}), giveUp(1), thaw(d, d), absorbed(1), unpublish([]byte("x"), 1), {},
+	} {
 		raw, err := proto.Marshal(cmd)
 		if err != nil {
 			f.Fatal(err)

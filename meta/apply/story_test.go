@@ -58,8 +58,9 @@ func TestStories(t *testing.T) {
 }
 
 type story struct {
-	r   *replica
-	seq uint64
+	r      *replica
+	seq    uint64
+	frozen *kvpb.FrozenRange // as the last Freeze answered
 }
 
 func descriptor(t *testing.T, s string) *metapb.RangeDescriptor {
@@ -111,8 +112,11 @@ func (s *story) print(b *strings.Builder) {
 		case *kvpb.PublishDescriptorResponse:
 			fmt.Fprintf(b, "stored %v, now %s\n", r.Stored, desc.Format(r.Current))
 		default:
-			fmt.Fprintf(b, "%T\n", r)
+			s.printMerge(b, r)
 		}
+	}
+	for _, m := range s.r.out.Merges {
+		fmt.Fprintf(b, "takes over %s\n", base.RangeID(m.Descriptor_.RangeId))
 	}
 	a := s.r.out.Applied
 	for _, c := range a.Changes {
@@ -129,7 +133,7 @@ func (s *story) print(b *strings.Builder) {
 // parse reads one entry: [n<node>] put <key> <value> | del <key> | compact <revision> | change <descriptor> (from the one
 // before it in the input) | stale <descriptor> (with generation 1) | lying <descriptor> (the conf change says something
 // else) | bare <descriptor> (without a conf change) | split <key> <right range id> | split-stale … (generation 1) | publish <descriptor> | publish-at <key> <descriptor> |
-// empty | garbage | nobody | unknown | v1 | confused (a conf change with a put) | gap.
+// empty | garbage | nobody | unknown | v1 | confused (a conf change with a put) | gap. The steps of a merge are in merge_test.go.
 func (s *story) parse(t *testing.T, index uint64, line string, at *metapb.RangeDescriptor) (*raftpb.Entry, *metapb.RangeDescriptor) {
 	s.seq++
 	id := raftgroup.ProposalID{Node: 1, Seq: s.seq}
@@ -195,8 +199,8 @@ func (s *story) parse(t *testing.T, index uint64, line string, at *metapb.RangeD
 	case "gap":
 		return rawEntry(index+1, raftpb.EntryNormal, nil), at
 	}
-	t.Fatalf("there is no entry %q", line)
-	return nil, nil
+	cmd, next := s.parseMerge(t, verb, arg, at)
+	return entry(t, index, id, cmd, nil), next
 }
 
 func publish(d *metapb.RangeDescriptor, key []byte) *kvpb.Command {

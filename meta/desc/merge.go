@@ -113,8 +113,10 @@ func Fate(right, now *metapb.RangeDescriptor) Verdict {
 	switch {
 	case f == nil || !Contains(now, ks, f.IntoStart) || now.RangeId == right.RangeId:
 		return Unknown
-	case Contains(now, ks, right.Start):
+	case Contains(now, ks, right.Start) && now.Generation > right.Generation:
 		return Merged
+	case Contains(now, ks, right.Start):
+		return Unknown // from before it was cut off
 	case now.RangeId == f.IntoRangeId && now.Generation < f.IntoGeneration:
 		return Unknown // older than the freeze
 	case now.RangeId == f.IntoRangeId && now.Generation == f.IntoGeneration:

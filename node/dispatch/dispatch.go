@@ -45,6 +45,8 @@ type Dispatcher struct {
 	cfg    Config
 	routes *routes
 
+	checks *checksums
+
 	nextID atomic.Uint64
 
 	mu       sync.Mutex
@@ -73,7 +75,7 @@ func New(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{
 		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
-		changed: make(chan struct{}), ctx: ctx, cancel: cancel,
+		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(),
 	}
 	// An answer to a request of an earlier process of this node, late, must not be taken for one of this process.
 	d.nextID.Store(uint64(cfg.Store.Incarnation()) << 40)

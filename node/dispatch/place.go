@@ -75,7 +75,7 @@ func (d *Dispatcher) Descriptor(ctx context.Context, ks base.KeyspaceID, key []b
 	var out *metapb.RangeDescriptor
 	err := d.retry(ctx, ks, key, func(asked *metapb.RangeDescriptor, node base.NodeID) error {
 		id := base.RangeID(asked.RangeId)
-		out = &metapb.RangeDescriptor{} // what an earlier try found is the cache's by now, or the replica's own
+		out = &metapb.RangeDescriptor{} // a new one for each try: the cache, or a replica, has the last one
 		if node == d.cfg.Node {
 			found, err := d.descriptorHere(ctx, id, d.deadline(ctx))
 			if err != nil {

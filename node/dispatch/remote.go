@@ -165,7 +165,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		}
 		var moved *base.RangeMoved
 		if errors.As(err, &moved) {
-			err = &base.RangeMoved{Range: moved.Range, Descriptors: d.routes.beside(moved.Descriptors)}
+			err = &base.RangeMoved{Range: moved.Range, Descriptors: d.routes.beside(moved.Descriptors), Absent: moved.Absent}
 		}
 		if err != nil {
 			resp.Body, resp.Error = nil, encodeError(err)
@@ -181,7 +181,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		return
 	}
 	if !d.cfg.Store.Has(id) {
-		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id)})
+		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true})
 		return
 	}
 	switch q.Kind {
@@ -204,6 +204,8 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.serveRead(id, until, q, &rangepb.PageRequest{}, done)
 	case rangepb.RequestKind_REQUEST_KIND_DESCRIPTOR:
 		d.goServe(done, func() (proto.Message, error) { return d.descriptorHere(d.ctx, id, until) })
+	case rangepb.RequestKind_REQUEST_KIND_CHECKSUM:
+		d.goServe(done, func() (proto.Message, error) { return d.checksumRaw(id, until, q.Body) })
 	default:
 		done(nil, status.Error(codes.Unimplemented, "a kind of request that this version does not know"))
 	}

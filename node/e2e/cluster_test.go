@@ -156,14 +156,14 @@ type cluster struct {
 	procs []*proc
 }
 
-// startCluster starts n nodes that find each other and waits until every range has its replicas.
-func startCluster(t *testing.T, n int) *cluster {
+// startCluster starts n nodes that find each other, with further flags, and waits until every range has its replicas.
+func startCluster(t *testing.T, n int, flags ...string) *cluster {
 	t.Helper()
 	addrs := freeAddrs(t, n)
 	c := &cluster{t: t}
 	for i, a := range addrs {
-		c.procs = append(c.procs, newProc(t, fmt.Sprintf("node%d", i+1), a,
-			"--join", strings.Join(addrs, ","), "--bootstrap-expect", fmt.Sprint(n), "--locality", fmt.Sprintf("zone=z%d", i+1)))
+		args := []string{"--join", strings.Join(addrs, ","), "--bootstrap-expect", fmt.Sprint(n), "--locality", fmt.Sprintf("zone=z%d", i+1)}
+		c.procs = append(c.procs, newProc(t, fmt.Sprintf("node%d", i+1), a, append(args, flags...)...))
 	}
 	for _, p := range c.procs {
 		p.start()
@@ -203,9 +203,10 @@ type status struct {
 		Version  string `json:"version"`
 	} `json:"nodes"`
 	Ranges []struct {
-		ID         uint64 `json:"id"`
-		Keyspace   string `json:"keyspace"`
-		Generation uint64 `json:"generation"`
+		ID         uint64  `json:"id"`
+		Keyspace   string  `json:"keyspace"`
+		Generation uint64  `json:"generation"`
+		Rate       float64 `json:"rate"`
 		Leader     struct {
 			Node    uint64 `json:"node"`
 			Address string `json:"address"`

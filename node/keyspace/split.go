@@ -52,9 +52,15 @@ func (m *Manager) Split(ctx context.Context, name string, key []byte, dryRun boo
 		if errors.As(err, &stale) && try < splitTries {
 			continue // it was split at another key, or its replicas changed
 		}
+		if err == nil {
+			m.splits.Add(1)
+		}
 		return left, right, err
 	}
 }
+
+// Splits is how many ranges were cut by Split since the node was started.
+func (m *Manager) Splits() uint64 { return m.splits.Load() }
 
 // SplitNow cuts the range d, of just that generation, at key.
 func (m *Manager) SplitNow(ctx context.Context, d *metapb.RangeDescriptor, key []byte) error {

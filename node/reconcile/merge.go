@@ -121,10 +121,14 @@ func (r *Reconciler) calm(written map[base.RangeID]struct{}) (due []base.RangeID
 		if _, now := written[id]; now {
 			continue
 		}
-		if r.looks[id]++; r.looks[id] >= base.MergeCalm {
-			delete(r.looks, id)
-			due = append(due, id)
+		if r.looks[id]++; r.looks[id] < base.MergeCalm {
+			continue
 		}
+		if r.cfg.Store.Rate(id) >= base.MergeQuiet {
+			continue // it is read: looked at again until it is not
+		}
+		delete(r.looks, id)
+		due = append(due, id)
 	}
 	return due
 }
@@ -151,6 +155,7 @@ func (r *Reconciler) merge(id base.RangeID) {
 		cancel()
 		if err != nil {
 			r.cfg.Logger.Info("two small ranges were not merged", "left", desc.Format(left), "right", desc.Format(right), "error", err)
+			r.looks[id] = 0 // it is tried again
 			return
 		}
 		r.cfg.Logger.Info("ranges merged: they were small and at rest", "left", left.RangeId, "right", right.RangeId, "merged", desc.Format(whole))
@@ -180,7 +185,8 @@ func (r *Reconciler) mayMerge(left, right *metapb.RangeDescriptor) bool {
 		return false
 	}
 	for _, d := range []*metapb.RangeDescriptor{left, right} {
-		if _, busy := r.looks[base.RangeID(d.RangeId)]; busy {
+		id := base.RangeID(d.RangeId)
+		if _, busy := r.looks[id]; busy || r.cfg.Store.Rate(id) >= base.MergeQuiet {
 			return false
 		}
 	}

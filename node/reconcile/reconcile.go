@@ -15,6 +15,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -50,7 +51,9 @@ type Config struct {
 	// Split cuts a range, of just that generation, at a key. SplitBytes is how large a range may be before it is cut; 0: base's.
 	Split      func(context.Context, *metapb.RangeDescriptor, []byte) error
 	SplitBytes int64
-	Merges     Merges
+	// SplitQPS is the requests per second above which a range is cut; 0: none is for that.
+	SplitQPS float64
+	Merges   Merges
 }
 
 // Reconciler is the loop. Wake and NodesChanged may be called from any goroutine and do not block.
@@ -66,6 +69,8 @@ type Reconciler struct {
 	alone     map[base.RangeID]time.Time // since when a local replica hears of no leader
 	frozen    map[base.RangeID]frozenSince
 	looks     map[base.RangeID]int // at sizes, since a range was last written to: watchSizes'
+
+	splits struct{ size, load atomic.Uint64 } // that it had done, by their reason
 
 	mu      sync.Mutex
 	due     map[base.RangeID]struct{} // to be looked at
@@ -92,6 +97,7 @@ func (r *Reconciler) Start() {
 	r.wg.Go(r.run)
 	r.wg.Go(r.watchNodes)
 	r.wg.Go(r.watchSizes)
+	r.wg.Go(r.watchLoads)
 }
 
 // Stop ends it; a step under way is finished by whoever leads next.

@@ -3,8 +3,10 @@ package reconcile
 import (
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -61,16 +63,40 @@ func (r *Reconciler) size(id base.RangeID) error {
 	if err != nil || key == nil {
 		return err // a single key, however large it is, is not split
 	}
+	done, err := r.cut(view.Descriptor, key)
+	if err != nil {
+		return err
+	}
+	if done {
+		r.splits.size.Add(1)
+		r.cfg.Logger.Info("range split: it had grown", "range", id, "bytes", bytes, "at", printable(key))
+	}
+	r.Written(id)
+	return nil
+}
+
+// cut has a range split at a key, and says whether it was: not if somebody else took a step with it, after which it is another.
+func (r *Reconciler) cut(d *metapb.RangeDescriptor, key []byte) (done bool, err error) {
 	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
 	defer cancel()
-	err = r.cfg.Split(ctx, view.Descriptor, key)
+	err = r.cfg.Split(ctx, d, key)
 	var stale *base.StaleGeneration
 	if errors.As(err, &stale) {
-		err = nil // somebody else took a step
+		return false, nil
 	}
-	if err == nil {
-		r.cfg.Logger.Info("range split: it had grown", "range", id, "bytes", bytes, "at", key)
-		r.Written(id)
-	}
-	return err
+	return err == nil, err
 }
+
+// Splits is how many ranges this node had split because of their size, and because of their load, since it was started.
+func (r *Reconciler) Splits() (size, load uint64) { return r.splits.size.Load(), r.splits.load.Load() }
+
+// printable is a key as the logs show it.
+func printable(key []byte) string {
+	if len(key) > loggedKey {
+		return strconv.Quote(string(key[:loggedKey])) + "…"
+	}
+	return strconv.Quote(string(key))
+}
+
+// loggedKey is how much of a key a log line holds.
+const loggedKey = 64

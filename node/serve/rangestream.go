@@ -23,6 +23,7 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out grpc.ServerStreamingSe
 	if err := eval.CheckRange(req); err != nil {
 		return err
 	}
+	defer s.cfg.tellRoute(out.Context(), req)
 	if req.CountOnly || !keyOrder(req) {
 		resp, err := s.Range(out.Context(), req)
 		if err != nil {

@@ -137,7 +137,7 @@ func mergeRange(replicas []replicaSaid) *clusterpb.RangeEntry {
 	e.Term = cmp.Or(leaderTerm, highest)
 	e.Keyspace = base.KeyspaceID(e.Descriptor_.GetKeyspaceId()).String()
 	e.LeaderNode = nodeOf(e.Descriptor_, e.LeaderReplica)
-	e.Lease = leader.GetLease()
+	e.Lease, e.Rate = leader.GetLease(), leader.GetRate()
 	match := matches(leader)
 	for _, d := range e.Descriptor_.GetReplicas() {
 		entry := &clusterpb.ReplicaEntry{Node: d.NodeId, Replica: d.ReplicaId, Role: d.Role, Match: match[d.ReplicaId]}

@@ -36,17 +36,17 @@ func threeAnswers() []answer {
 			status: &clusterpb.NodeStatusResponse{Replicas: []*clusterpb.ReplicaStatus{r}}}
 	}
 	return []answer{
-		says(1, &clusterpb.ReplicaStatus{Term: 5, Leader: true, LeaderReplica: 11, Applied: 98, LastIndex: 100,
+		says(1, &clusterpb.ReplicaStatus{Term: 5, Leader: true, LeaderReplica: 11, Applied: 98, LastIndex: 100, Rate: 250,
 			Progress: []*clusterpb.Progress{{ReplicaId: 12, Match: 99}, {ReplicaId: 13, Match: 40}}}),
 		says(2, &clusterpb.ReplicaStatus{Term: 5, LeaderReplica: 11, Applied: 97}),
-		says(3, &clusterpb.ReplicaStatus{Term: 4, Leader: true, LeaderReplica: 13, Applied: 40, Descriptor_: descriptor(1, 13)}),
+		says(3, &clusterpb.ReplicaStatus{Term: 4, Leader: true, LeaderReplica: 13, Applied: 40, Rate: 700, Descriptor_: descriptor(1, 13)}),
 	}
 }
 
 func TestMergeTakesTheNewest(t *testing.T) {
 	got := merge(0xc1, threeAnswers()).Ranges
 	voter := metapb.ReplicaRole_REPLICA_ROLE_VOTER
-	want := &clusterpb.RangeEntry{Descriptor_: descriptor(2, 11, 12, 13), Keyspace: "default", LeaderNode: 1, LeaderReplica: 11, Term: 5,
+	want := &clusterpb.RangeEntry{Descriptor_: descriptor(2, 11, 12, 13), Keyspace: "default", LeaderNode: 1, LeaderReplica: 11, Term: 5, Rate: 250,
 		Replicas: []*clusterpb.ReplicaEntry{
 			{Node: 1, Replica: 11, Role: voter, Match: 100, Applied: 98, Reachable: true},
 			{Node: 2, Replica: 12, Role: voter, Match: 99, Applied: 97, Reachable: true},

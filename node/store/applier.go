@@ -120,11 +120,6 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 		case r == nil:
 			continue
 		}
-		if r.sm == nil {
-			if err := a.s.warm(queue[i].Range, r); err != nil {
-				return err
-			}
-		}
 		if err := r.sm.Apply(data, queue[i].Entries, a.s.node, &a.results[i]); err != nil {
 			return err
 		}
@@ -138,8 +133,11 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	}
 	for i := range queue {
 		if r := a.s.replica(queue[i].Range); r != nil {
-			if r.publish() {
+			if r.publish() || len(a.results[i].Merges) > 0 { // what was taken over may be compacted less than its mark says
 				a.s.compactor.signal()
+			}
+			if n := len(a.results[i].Outcomes); n > 0 {
+				a.s.carriedOut(queue[i].Range, r, queue[i].Entries, n)
 			}
 			a.s.cfg.OnApplied(queue[i].Range)
 		}
@@ -161,12 +159,20 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	return nil
 }
 
-// replica is that of an Apply; nil if there is nothing to apply to any more, for its range was taken over.
+// replica is that of an Apply, with its state machine; nil if there is nothing to apply to any more, for its range was taken over.
 func (a *applier) replica(ap *raftgroup.Apply, result *apply.Result) (*replica, error) {
-	if r := a.s.replica(ap.Range); r != nil {
-		return r, nil
+	r := a.s.replica(ap.Range)
+	if r == nil {
+		r = a.s.born(ap.Range)
 	}
-	if r := a.s.born(ap.Range); r != nil {
+	if r != nil && r.sm == nil {
+		if err := a.s.warm(ap.Range, r); err != nil {
+			if r = a.s.born(ap.Range); r != nil {
+				return nil, err
+			} // else another loop's applier took its range over, under the reading
+		}
+	}
+	if r != nil {
 		return r, nil
 	}
 	if !a.s.isAbsorbed(ap.Range) {

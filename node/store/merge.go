@@ -23,8 +23,7 @@ import (
 // that applies the merge here: its tombstone is in it. Everybody knows that the range's keys are here, all of them, because this
 // node has said so (Confirm) before the merge was proposed, and on disk.
 
-// deadForEver is a tombstone below which all replica ids lie.
-const deadForEver = base.ReplicaID(1) << 62
+const deadForEver = raftgroup.DeadForEver
 
 var errUnconfirmed = errors.New("a merge takes over a range of which this node does not have all")
 

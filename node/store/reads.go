@@ -41,6 +41,9 @@ func (s *Store) Read(id base.RangeID, req, out proto.Message) error {
 		}
 		now := s.viewOf(id, r)
 		if now != nil && now.Counters.Compacted == view.Counters.Compacted && desc.SameSpan(now.Descriptor, view.Descriptor) {
+			if err == nil {
+				s.served(id, r, req, out)
+			}
 			return err
 		}
 	}

@@ -21,6 +21,7 @@ type replica struct {
 	gate atomic.Pointer[raftgroup.Gate] // of a leader that may read under a lease
 	// committed is what a leader with a gate knows to be committed: what any follower can have applied.
 	committed atomic.Uint64
+	load      atomic.Pointer[tally] // what is served of it; nil while it is not in use
 }
 
 // publish shows the state machine's state to readers, and says whether a compaction moved its mark.
@@ -127,6 +128,7 @@ func (s *Store) cool(id base.RangeID) {
 	}
 	v := r.view.Swap(nil)
 	r.sm = nil
+	r.load.Store(nil)
 	s.cooled.Add(1)
 	s.mu.Lock()
 	if st, ok := s.statuses[id]; ok {

@@ -116,6 +116,7 @@ type Store struct {
 	snapshots *snapshots
 	compactor *compactor
 	supports  *supports
+	loads     tallies
 	transport transport.Transport
 
 	cooled atomic.Int64  // replicas that went cold since memory was last given back
@@ -149,7 +150,7 @@ func New(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, eng: cfg.Engine, node: cfg.Node, clock: &steady{read: cfg.Clock}, cache: cache, waiters: newWaiters(),
 		replicas: make(map[base.RangeID]*replica), absorbed: make(map[base.RangeID]struct{}), statuses: make(map[base.RangeID]raftgroup.StateChange),
-		expiry: make(chan struct{}),
+		expiry: make(chan struct{}), loads: tallies{of: make(map[base.RangeID]*tally)},
 	}
 	s.nextID.Store(uint64(cfg.Incarnation) << 40)
 	s.snapshots, s.compactor = newSnapshots(s), newCompactor(s)

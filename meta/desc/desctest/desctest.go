@@ -14,7 +14,7 @@ import (
 	"github.com/cairndb/cairn/meta/desc"
 )
 
-var line = regexp.MustCompile(`^r(\d+) (\w+) \[(.*), (.*)\) gen (\d+):((?: \d+@n\d+(?:\(\w+\))?)*) next (\d+)(?: frozen for r(\d+) gen (\d+) at (.*))?(?: absorbing r(\d+))?$`)
+var line = regexp.MustCompile(`^r(\d+) (\w+) \[(.*), (.*)\) gen (\d+):((?: \d+@n\d+(?:\(\w+\))?)*) next (\d+)(?: frozen for r(\d+) gen (\d+) at (.*?))?(?: absorbing r(\d+))?$`)
 
 // Parse reads what desc.Format prints.
 func Parse(s string) (*metapb.RangeDescriptor, error) {
