@@ -85,6 +85,14 @@ bench-failover: ## how long no write succeeds after something befalls the leader
 bench-idle: ## what idle ranges cost: CPU, frames, memory, restart, failover of many (10 minutes)
 	cd bench/idle && go run .
 
+.PHONY: bench-ranges
+bench-ranges: ## what many ranges cost: puts, gets, splits, snapshots, scans (15 minutes; RANGES_FLAGS=-quick: 2)
+	cd bench/ranges && go run . $(RANGES_FLAGS)
+
+.PHONY: bench-big
+bench-big: ## ten million keys: filled, split by itself, scanned, emptied, merged by itself (10 minutes)
+	cd bench/ranges && go run . -parts big $(RANGES_FLAGS)
+
 .PHONY: etcdctl
 etcdctl: ## build the unmodified etcdctl into bin/
 	cd tools/etcdctl && go build -trimpath -o ../../bin/etcdctl go.etcd.io/etcd/etcdctl/v3

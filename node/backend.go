@@ -49,6 +49,15 @@ func (n *Node) Range(ctx context.Context, ks base.KeyspaceID, req *pb.RangeReque
 	return m.dispatch.Range(ctx, ks, req)
 }
 
+// Page implements serve.Backend.
+func (n *Node) Page(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, []byte, error) {
+	m, err := n.notYet()
+	if err != nil {
+		return nil, nil, err
+	}
+	return m.dispatch.Page(ctx, ks, req)
+}
+
 // ReadTxn implements serve.Backend.
 func (n *Node) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error) {
 	m, err := n.notYet()

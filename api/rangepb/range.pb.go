@@ -96,6 +96,7 @@ const (
 	RequestKind_REQUEST_KIND_CHECKSUM    RequestKind = 9  // body: ChecksumRequest; answered with a ChecksumResponse
 	RequestKind_REQUEST_KIND_CONFIRM     RequestKind = 10 // body: uint64 generation, eight bytes; answered when the replica has applied that, and it is on disk
 	RequestKind_REQUEST_KIND_ALIGN       RequestKind = 11 // body: cairn.meta.v1.RangeDescriptor of another range: bring the replicas to where that one's are
+	RequestKind_REQUEST_KIND_PAGE        RequestKind = 12 // body: PageRequest, linearizable; answered with an etcdserverpb.RangeResponse
 	RequestKind_REQUEST_KIND_END         RequestKind = 5  // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
 )
 
@@ -113,6 +114,7 @@ var (
 		9:  "REQUEST_KIND_CHECKSUM",
 		10: "REQUEST_KIND_CONFIRM",
 		11: "REQUEST_KIND_ALIGN",
+		12: "REQUEST_KIND_PAGE",
 		5:  "REQUEST_KIND_END",
 	}
 	RequestKind_value = map[string]int32{
@@ -127,6 +129,7 @@ var (
 		"REQUEST_KIND_CHECKSUM":    9,
 		"REQUEST_KIND_CONFIRM":     10,
 		"REQUEST_KIND_ALIGN":       11,
+		"REQUEST_KIND_PAGE":        12,
 		"REQUEST_KIND_END":         5,
 	}
 )
@@ -959,6 +962,60 @@ func (x *Unlatch) GetCommand() []byte {
 	return nil
 }
 
+// PageRequest reads the beginning of a span and looks no further: the answer's count is of the keys up to where it stopped,
+// and more says that it stopped before the span's end. A RangeRequest's count is of the whole span, as etcd's is.
+type PageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Range         []byte                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`                           // etcdserverpb.RangeRequest in the order of the keys; its limit bounds what is returned
+	MostBytes     uint64                 `protobuf:"varint,2,opt,name=most_bytes,json=mostBytes,proto3" json:"most_bytes,omitempty"` // a page ends with the pair that reaches this size
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PageRequest) Reset() {
+	*x = PageRequest{}
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PageRequest) ProtoMessage() {}
+
+func (x *PageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PageRequest.ProtoReflect.Descriptor instead.
+func (*PageRequest) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PageRequest) GetRange() []byte {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *PageRequest) GetMostBytes() uint64 {
+	if x != nil {
+		return x.MostBytes
+	}
+	return 0
+}
+
 type ResponseFrame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Responses     []*Response            `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"`
@@ -968,7 +1025,7 @@ type ResponseFrame struct {
 
 func (x *ResponseFrame) Reset() {
 	*x = ResponseFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1037,7 @@ func (x *ResponseFrame) String() string {
 func (*ResponseFrame) ProtoMessage() {}
 
 func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1050,7 @@ func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseFrame.ProtoReflect.Descriptor instead.
 func (*ResponseFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ResponseFrame) GetResponses() []*Response {
@@ -1014,7 +1071,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1026,7 +1083,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1039,7 +1096,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Response) GetId() uint64 {
@@ -1074,7 +1131,7 @@ type ControlFrame struct {
 
 func (x *ControlFrame) Reset() {
 	*x = ControlFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1143,7 @@ func (x *ControlFrame) String() string {
 func (*ControlFrame) ProtoMessage() {}
 
 func (x *ControlFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1156,7 @@ func (x *ControlFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlFrame.ProtoReflect.Descriptor instead.
 func (*ControlFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ControlFrame) GetRequests() *RequestFrame {
@@ -1133,7 +1190,7 @@ type ChecksumRequest struct {
 
 func (x *ChecksumRequest) Reset() {
 	*x = ChecksumRequest{}
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1145,7 +1202,7 @@ func (x *ChecksumRequest) String() string {
 func (*ChecksumRequest) ProtoMessage() {}
 
 func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1158,7 +1215,7 @@ func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumRequest.ProtoReflect.Descriptor instead.
 func (*ChecksumRequest) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ChecksumRequest) GetRevision() int64 {
@@ -1229,7 +1286,7 @@ type ChecksumResponse struct {
 
 func (x *ChecksumResponse) Reset() {
 	*x = ChecksumResponse{}
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1298,7 @@ func (x *ChecksumResponse) String() string {
 func (*ChecksumResponse) ProtoMessage() {}
 
 func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1311,7 @@ func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumResponse.ProtoReflect.Descriptor instead.
 func (*ChecksumResponse) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ChecksumResponse) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1338,7 +1395,7 @@ type VersionPosition struct {
 
 func (x *VersionPosition) Reset() {
 	*x = VersionPosition{}
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1350,7 +1407,7 @@ func (x *VersionPosition) String() string {
 func (*VersionPosition) ProtoMessage() {}
 
 func (x *VersionPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1363,7 +1420,7 @@ func (x *VersionPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionPosition.ProtoReflect.Descriptor instead.
 func (*VersionPosition) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *VersionPosition) GetKey() []byte {
@@ -1396,7 +1453,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1408,7 +1465,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1421,7 +1478,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -1497,7 +1554,7 @@ type SnapshotMessage struct {
 
 func (x *SnapshotMessage) Reset() {
 	*x = SnapshotMessage{}
-	mi := &file_api_rangepb_range_proto_msgTypes[19]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +1566,7 @@ func (x *SnapshotMessage) String() string {
 func (*SnapshotMessage) ProtoMessage() {}
 
 func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[19]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +1579,7 @@ func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMessage.ProtoReflect.Descriptor instead.
 func (*SnapshotMessage) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotMessage) GetBody() isSnapshotMessage_Body {
@@ -1627,7 +1684,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[20]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +1696,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[20]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +1709,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotOffer) GetToken() []byte {
@@ -1714,7 +1771,7 @@ type SnapshotFile struct {
 
 func (x *SnapshotFile) Reset() {
 	*x = SnapshotFile{}
-	mi := &file_api_rangepb_range_proto_msgTypes[21]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1726,7 +1783,7 @@ func (x *SnapshotFile) String() string {
 func (*SnapshotFile) ProtoMessage() {}
 
 func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[21]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1739,7 +1796,7 @@ func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
 func (*SnapshotFile) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotFile) GetSize() uint64 {
@@ -1768,7 +1825,7 @@ type SnapshotResume struct {
 
 func (x *SnapshotResume) Reset() {
 	*x = SnapshotResume{}
-	mi := &file_api_rangepb_range_proto_msgTypes[22]
+	mi := &file_api_rangepb_range_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1780,7 +1837,7 @@ func (x *SnapshotResume) String() string {
 func (*SnapshotResume) ProtoMessage() {}
 
 func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[22]
+	mi := &file_api_rangepb_range_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1793,7 +1850,7 @@ func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResume.ProtoReflect.Descriptor instead.
 func (*SnapshotResume) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{22}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotResume) GetRefused() string {
@@ -1836,7 +1893,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_api_rangepb_range_proto_msgTypes[23]
+	mi := &file_api_rangepb_range_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1848,7 +1905,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[23]
+	mi := &file_api_rangepb_range_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1861,7 +1918,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{23}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotChunk) GetFile() uint64 {
@@ -1901,7 +1958,7 @@ type SnapshotAck struct {
 
 func (x *SnapshotAck) Reset() {
 	*x = SnapshotAck{}
-	mi := &file_api_rangepb_range_proto_msgTypes[24]
+	mi := &file_api_rangepb_range_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +1970,7 @@ func (x *SnapshotAck) String() string {
 func (*SnapshotAck) ProtoMessage() {}
 
 func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[24]
+	mi := &file_api_rangepb_range_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +1983,7 @@ func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAck.ProtoReflect.Descriptor instead.
 func (*SnapshotAck) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{24}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotAck) GetCredits() uint64 {
@@ -1945,7 +2002,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_api_rangepb_range_proto_msgTypes[25]
+	mi := &file_api_rangepb_range_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2014,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[25]
+	mi := &file_api_rangepb_range_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2027,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{25}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -2040,7 +2097,11 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\"L\n" +
 	"\aUnlatch\x12'\n" +
 	"\x02id\x18\x01 \x01(\v2\x17.cairn.range.v1.LatchIDR\x02id\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand\"G\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"B\n" +
+	"\vPageRequest\x12\x14\n" +
+	"\x05range\x18\x01 \x01(\fR\x05range\x12\x1d\n" +
+	"\n" +
+	"most_bytes\x18\x02 \x01(\x04R\tmostBytes\"G\n" +
 	"\rResponseFrame\x126\n" +
 	"\tresponses\x18\x01 \x03(\v2\x18.cairn.range.v1.ResponseR\tresponses\"[\n" +
 	"\bResponse\x12\x0e\n" +
@@ -2126,7 +2187,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xc1\x02\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xd8\x02\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
@@ -2139,7 +2200,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x15REQUEST_KIND_CHECKSUM\x10\t\x12\x18\n" +
 	"\x14REQUEST_KIND_CONFIRM\x10\n" +
 	"\x12\x16\n" +
-	"\x12REQUEST_KIND_ALIGN\x10\v\x12\x14\n" +
+	"\x12REQUEST_KIND_ALIGN\x10\v\x12\x15\n" +
+	"\x11REQUEST_KIND_PAGE\x10\f\x12\x14\n" +
 	"\x10REQUEST_KIND_END\x10\x05*\xcb\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -2163,7 +2225,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -2180,21 +2242,22 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*Latch)(nil),                  // 12: cairn.range.v1.Latch
 	(*LatchGrant)(nil),             // 13: cairn.range.v1.LatchGrant
 	(*Unlatch)(nil),                // 14: cairn.range.v1.Unlatch
-	(*ResponseFrame)(nil),          // 15: cairn.range.v1.ResponseFrame
-	(*Response)(nil),               // 16: cairn.range.v1.Response
-	(*ControlFrame)(nil),           // 17: cairn.range.v1.ControlFrame
-	(*ChecksumRequest)(nil),        // 18: cairn.range.v1.ChecksumRequest
-	(*ChecksumResponse)(nil),       // 19: cairn.range.v1.ChecksumResponse
-	(*VersionPosition)(nil),        // 20: cairn.range.v1.VersionPosition
-	(*Error)(nil),                  // 21: cairn.range.v1.Error
-	(*SnapshotMessage)(nil),        // 22: cairn.range.v1.SnapshotMessage
-	(*SnapshotOffer)(nil),          // 23: cairn.range.v1.SnapshotOffer
-	(*SnapshotFile)(nil),           // 24: cairn.range.v1.SnapshotFile
-	(*SnapshotResume)(nil),         // 25: cairn.range.v1.SnapshotResume
-	(*SnapshotChunk)(nil),          // 26: cairn.range.v1.SnapshotChunk
-	(*SnapshotAck)(nil),            // 27: cairn.range.v1.SnapshotAck
-	(*SnapshotDone)(nil),           // 28: cairn.range.v1.SnapshotDone
-	(*metapb.RangeDescriptor)(nil), // 29: cairn.meta.v1.RangeDescriptor
+	(*PageRequest)(nil),            // 15: cairn.range.v1.PageRequest
+	(*ResponseFrame)(nil),          // 16: cairn.range.v1.ResponseFrame
+	(*Response)(nil),               // 17: cairn.range.v1.Response
+	(*ControlFrame)(nil),           // 18: cairn.range.v1.ControlFrame
+	(*ChecksumRequest)(nil),        // 19: cairn.range.v1.ChecksumRequest
+	(*ChecksumResponse)(nil),       // 20: cairn.range.v1.ChecksumResponse
+	(*VersionPosition)(nil),        // 21: cairn.range.v1.VersionPosition
+	(*Error)(nil),                  // 22: cairn.range.v1.Error
+	(*SnapshotMessage)(nil),        // 23: cairn.range.v1.SnapshotMessage
+	(*SnapshotOffer)(nil),          // 24: cairn.range.v1.SnapshotOffer
+	(*SnapshotFile)(nil),           // 25: cairn.range.v1.SnapshotFile
+	(*SnapshotResume)(nil),         // 26: cairn.range.v1.SnapshotResume
+	(*SnapshotChunk)(nil),          // 27: cairn.range.v1.SnapshotChunk
+	(*SnapshotAck)(nil),            // 28: cairn.range.v1.SnapshotAck
+	(*SnapshotDone)(nil),           // 29: cairn.range.v1.SnapshotDone
+	(*metapb.RangeDescriptor)(nil), // 30: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
@@ -2205,25 +2268,25 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
 	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
 	11, // 7: cairn.range.v1.Latch.id:type_name -> cairn.range.v1.LatchID
-	29, // 8: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	30, // 8: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	11, // 9: cairn.range.v1.Unlatch.id:type_name -> cairn.range.v1.LatchID
-	16, // 10: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
-	21, // 11: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
+	17, // 10: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
+	22, // 11: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
 	9,  // 12: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
-	15, // 13: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
-	20, // 14: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
-	20, // 15: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
-	29, // 16: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	20, // 17: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
+	16, // 13: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
+	21, // 14: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
+	21, // 15: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
+	30, // 16: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	21, // 17: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
 	2,  // 18: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	29, // 19: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
-	23, // 20: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
-	25, // 21: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
-	26, // 22: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
-	27, // 23: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
-	28, // 24: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
-	24, // 25: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	29, // 26: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	30, // 19: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	24, // 20: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
+	26, // 21: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
+	27, // 22: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
+	28, // 23: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
+	29, // 24: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
+	25, // 25: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
+	30, // 26: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
 	27, // [27:27] is the sub-list for method output_type
 	27, // [27:27] is the sub-list for method input_type
 	27, // [27:27] is the sub-list for extension type_name
@@ -2236,7 +2299,7 @@ func file_api_rangepb_range_proto_init() {
 	if File_api_rangepb_range_proto != nil {
 		return
 	}
-	file_api_rangepb_range_proto_msgTypes[19].OneofWrappers = []any{
+	file_api_rangepb_range_proto_msgTypes[20].OneofWrappers = []any{
 		(*SnapshotMessage_Offer)(nil),
 		(*SnapshotMessage_Resume)(nil),
 		(*SnapshotMessage_Chunk)(nil),
@@ -2249,7 +2312,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   26,
+			NumMessages:   27,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

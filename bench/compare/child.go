@@ -21,6 +21,16 @@ type child struct {
 	cancel     context.CancelFunc
 }
 
+// Measure runs a process that measures to its end, and returns its report. begin and end are called as the time that it counts
+// begins and ends.
+func Measure(ctx context.Context, binary string, args []string, begin, end func() error) (closed.Report, error) {
+	c, err := startChild(ctx, binary, args)
+	if err != nil {
+		return closed.Report{}, err
+	}
+	return c.finish(begin, end)
+}
+
 // startChild starts one. It is killed when ctx ends.
 func startChild(ctx context.Context, binary string, args []string) (*child, error) {
 	ctx, cancel := context.WithCancel(ctx)

@@ -12,6 +12,9 @@ type Spread struct {
 	N      int     `json:"n"`
 }
 
+// SpreadOf is the spread of some figures; the zero value for none.
+func SpreadOf(figures []float64) Spread { return spreadOf(figures) }
+
 // spreadOf is the zero value for no figures.
 func spreadOf(figures []float64) Spread {
 	if len(figures) == 0 {

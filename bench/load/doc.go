@@ -34,7 +34,12 @@ type Config struct {
 	Conns      int      // connections, spread evenly over the endpoints; a multiple of their number
 	Keys       int      // the keys are 0 … Keys-1, drawn evenly
 	ValueBytes int      // of each value; the bytes are random, so that no server gains by compressing them
+	// Keyspace, if not empty, is named in the metadata of each call. A server that has no keyspaces does not look at it.
+	Keyspace string
 }
+
+// KeyspaceHeader is the metadata by which Cairn's clients name a keyspace.
+const KeyspaceHeader = "cairn-keyspace"
 
 // Validate returns every problem at once.
 func (c *Config) Validate() error {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/cairndb/cairn/bench/closed"
 )
@@ -36,6 +37,9 @@ func Run(ctx context.Context, c Config, emit func(closed.Event) error) error {
 		r.pool[i] = byte(random.Uint32())
 	}
 	defer r.close()
+	if c.Keyspace != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, KeyspaceHeader, c.Keyspace)
+	}
 	if err := r.dial(ctx); err != nil {
 		return err
 	}

@@ -10,10 +10,11 @@ import (
 	"strings"
 )
 
-// Cairn is the product's binary at Path, with its defaults.
+// Cairn is the product's binary at Path, with its defaults but for what Extra says.
 type Cairn struct {
 	Path    string
-	Profile bool // serve profiles
+	Profile bool     // serve profiles
+	Extra   []string // further flags
 }
 
 // Binary implements System.
@@ -28,7 +29,7 @@ func (c Cairn) Args(l Layout, i int) []string {
 	if c.Profile {
 		args = append(args, "--pprof", l.Peer[i]) // all else of a node is on one address
 	}
-	return args
+	return append(args, c.Extra...)
 }
 
 // ProfileURL implements System.

@@ -10,10 +10,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// Etcd is etcd's own server at Path, with its defaults.
+// Etcd is etcd's own server at Path, with its defaults but for what Extra says.
 type Etcd struct {
 	Path    string
-	Profile bool // serve profiles
+	Profile bool     // serve profiles
+	Extra   []string // further flags
 }
 
 // Binary implements System.
@@ -39,7 +40,7 @@ func (e Etcd) Args(l Layout, i int) []string {
 	if e.Profile {
 		args = append(args, "--enable-pprof")
 	}
-	return args
+	return append(args, e.Extra...)
 }
 
 // ProfileURL implements System.

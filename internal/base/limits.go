@@ -78,6 +78,10 @@ const (
 	// KeyspaceNames bounds the names that a node remembers.
 	KeyspaceNames = 10_000
 
+	// PageBytes bounds one page of a long read, in memory and between nodes: with one maximal pair above it, it is well below
+	// MaxFrameBytes and a client's 4 MiB. What a page costs beside its pairs is then below a hundredth.
+	PageBytes = 1 << 20
+
 	// SpreadTries bounds how often a read over several ranges is begun again because the latch of one of them did not last: its
 	// leader changed, or was slow.
 	SpreadTries = 20

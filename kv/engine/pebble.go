@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"syscall"
 
@@ -69,6 +70,10 @@ type Pebble struct {
 	cache *pebble.Cache
 	lock  *pebble.Lock
 	syncs atomic.Uint64
+
+	// excising keeps snapshots from being made while an ingestion excises: Pebble looks for those that its excision concerns when it
+	// begins, and panics about one that was made between that and its end.
+	excising sync.RWMutex
 }
 
 var _ Engine = (*Pebble)(nil)

@@ -81,6 +81,8 @@ func (p *Pebble) NewSnapshot() Snapshot {
 		return &pebbleSnapshot{p: p}
 	}
 	defer p.life.leave()
+	p.excising.RLock()
+	defer p.excising.RUnlock()
 	p.life.views.Add(1)
 	return &pebbleSnapshot{p: p, s: p.db.NewEventuallyFileOnlySnapshot([]pebble.KeyRange{{Start: []byte{0}, End: []byte{0xFF}}})}
 }

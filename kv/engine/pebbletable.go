@@ -49,6 +49,8 @@ func (p *Pebble) Ingest(paths []string, excise Span) error {
 	if err := p.db.LogData(nil, pebble.Sync); err != nil {
 		return wrap("store", err)
 	}
+	p.excising.Lock()
+	defer p.excising.Unlock()
 	_, err := p.db.IngestAndExcise(context.Background(), paths, nil, nil, pebble.KeyRange{Start: excise.Start, End: excise.End})
 	return wrap("ingested table", err)
 }

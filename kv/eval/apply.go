@@ -28,6 +28,9 @@ type Pass struct {
 // NewPass begins a pass over an indexed batch, which stays the caller's.
 func NewPass(b engine.Batch) *Pass { return &Pass{b: b, find: finder{r: b}} }
 
+// Batch is what the pass writes to.
+func (p *Pass) Batch() engine.Batch { return p.b }
+
 // Remember has the pass look into heads before the batch, and keep it up to date. If the batch is not committed
 // afterwards, heads must be dropped.
 func (p *Pass) Remember(heads *Heads) { p.heads = heads }

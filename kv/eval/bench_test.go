@@ -117,6 +117,21 @@ func BenchmarkRange1000(b *testing.B) {
 	}, 1000)
 }
 
+// BenchmarkPage reads a page of 1 MiB, from the first key on; its report is per page.
+func BenchmarkPage(b *testing.B) {
+	onEngines(b, func(b *testing.B, e engine.Engine, env *eval.Env) {
+		keys := 0
+		for b.Loop() {
+			resp, err := eval.Page(e, env, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}}, base.PageBytes)
+			if err != nil || !resp.More {
+				b.Fatal(resp, err)
+			}
+			keys += len(resp.Kvs)
+		}
+		b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(keys), "ns/key")
+	})
+}
+
 // BenchmarkCount counts every key of the store.
 func BenchmarkCount(b *testing.B) {
 	benchRange(b, func(int) *pb.RangeRequest {

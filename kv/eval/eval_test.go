@@ -283,3 +283,31 @@ func TestLongPass(t *testing.T) {
 	noError(t, p.Close())
 	noError(t, b.Close())
 }
+
+// Several ranges may share a pass: each sees its own writes, those of this pass too, and remembers its own keys.
+func TestPassOfSeveralRanges(t *testing.T) {
+	for _, kind := range engineKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			e := kind.open(t)
+			envs := []*eval.Env{newEnv(4), newEnv(5), newEnv(6)}
+			heads := []*eval.Heads{eval.NewHeads(2), eval.NewHeads(2), nil}
+			for round := range 3 {
+				b := e.NewIndexedBatch()
+				p := eval.NewPass(b)
+				for i := range 30 {
+					at := i % len(envs)
+					p.Remember(heads[at])
+					resp, err := p.Apply(envs[at], command(&pb.PutRequest{Key: fmt.Appendf(nil, "k%d", i%2), PrevKv: true}, 0))
+					noError(t, err)
+					want := int64(5*round + i/6) // of the key in this range before this put: each of six pairs in turn
+					if got := resp.(*pb.PutResponse).PrevKv.GetVersion(); got != want {
+						t.Fatalf("round %d, put %d follows version %d, not %d", round, i, got, want)
+					}
+				}
+				noError(t, p.Close())
+				noError(t, b.CommitNoSync())
+				noError(t, b.Close())
+			}
+		})
+	}
+}

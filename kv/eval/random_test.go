@@ -1,6 +1,7 @@
 package eval_test
 
 import (
+	"bytes"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -173,6 +174,36 @@ func (r *randomRun) read() {
 	got, err := eval.Range(r.e, r.env, req)
 	want, wantErr := r.m.read(req)
 	r.same(req, got, err, want, wantErr)
+	if wantErr == nil && eval.InKeyOrder(req) && !req.CountOnly {
+		r.pages(req)
+	}
+}
+
+// pages reads a span page by page: together they are the whole, and their counts are the count.
+func (r *randomRun) pages(req *pb.RangeRequest) {
+	whole := proto.CloneOf(req)
+	whole.Limit = 0
+	want, err := r.m.read(whole)
+	noError(r, err)
+	page, most := proto.CloneOf(req), rapid.IntRange(0, 400).Draw(r.T, "page bytes")
+	got := &pb.RangeResponse{Header: want.Header}
+	for {
+		resp, err := eval.Page(r.e, r.env, page, most)
+		noError(r, err)
+		got.Kvs, got.Count = append(got.Kvs, resp.Kvs...), got.Count+resp.Count
+		size := 0
+		for _, kv := range resp.Kvs[:max(0, len(resp.Kvs)-1)] {
+			size += eval.PairBytes(kv)
+		}
+		if req.Limit > 0 && len(resp.Kvs) > int(req.Limit) || size >= max(1, most) {
+			r.Fatalf("%d pairs are too many for a page of %d bytes and of %v", len(resp.Kvs), most, req)
+		}
+		if !resp.More {
+			break
+		}
+		page.Key = append(bytes.Clone(resp.Kvs[len(resp.Kvs)-1].Key), 0)
+	}
+	r.same(whole, got, nil, want, nil)
 }
 
 func (r *randomRun) same(req, got proto.Message, err error, want proto.Message, wantErr error) {

@@ -29,12 +29,35 @@ func Range(r engine.Reader, env *Env, req *pb.RangeRequest) (*pb.RangeResponse, 
 	return resp, err
 }
 
+// Page is Range of the beginning of a span, in the order of its keys, at a cost of what it returns: it ends with the pair by which
+// it reaches the request's limit or mostBytes, and Count is of the live keys up to there. More says that it ended before the span
+// did; the next page begins right behind the last key.
+func Page(r engine.Reader, env *Env, req *pb.RangeRequest, mostBytes int) (*pb.RangeResponse, error) {
+	if !env.holds(req.GetKey(), req.GetRangeEnd()) {
+		return nil, ErrOutOfSpan
+	}
+	v := newView(r, env)
+	v.pageBytes = max(1, mostBytes)
+	resp, err := v.readRange(req)
+	if cerr := v.find.close(); err == nil && cerr != nil {
+		return nil, cerr
+	}
+	return resp, err
+}
+
+// PairBytes is what a pair counts in a page: its key and value, and what comes with them in memory.
+func PairBytes(kv *mvccpb.KeyValue) int { return len(kv.Key) + len(kv.Value) + pairOverhead }
+
+// pairOverhead is what a pair takes beyond its key and value: revisions, version, lease, tags, and the structure.
+const pairOverhead = 112
+
 // view is a keyspace as an operation sees it.
 type view struct {
 	find      *finder
 	ks        base.KeyspaceID
 	current   base.Revision // the newest that is to be seen
 	compacted base.Revision
+	pageBytes int // not 0: what is read is a page
 }
 
 func newView(r engine.Reader, env *Env) view {
@@ -66,9 +89,12 @@ func (v *view) readRange(req *pb.RangeRequest) (*pb.RangeResponse, error) {
 	out.resp.Header = &out.header
 	out.header.Revision = int64(v.current)
 	var err error
-	if len(req.GetRangeEnd()) == 0 {
+	switch {
+	case len(req.GetRangeEnd()) == 0:
 		err = v.readPoint(req, rev, &out.resp)
-	} else {
+	case v.pageBytes > 0:
+		err = v.readPage(req, rev, &out.resp)
+	default:
 		err = v.readSpan(req, rev, &out.resp)
 	}
 	if err != nil {
@@ -115,6 +141,29 @@ func (v *view) readSpan(req *pb.RangeRequest, rev base.Revision, resp *pb.RangeR
 	resp.Kvs = found.kvs
 	Arrange(req, resp)
 	return nil
+}
+
+// readPage walks no further than the page goes.
+func (v *view) readPage(req *pb.RangeRequest, rev base.Revision, resp *pb.RangeResponse) error {
+	s, err := v.scan(req.GetKey(), req.GetRangeEnd(), rev)
+	if err != nil {
+		return err
+	}
+	var found kvList
+	size := 0
+	for err == nil && !resp.More && s.next() {
+		resp.Count++
+		had := len(found.kvs)
+		if err = found.add(s, req); err == nil && len(found.kvs) > had {
+			size += PairBytes(found.kvs[had])
+			resp.More = size >= v.pageBytes || int64(len(found.kvs)) == req.GetLimit()
+		}
+	}
+	if cerr := s.close(); err == nil {
+		err = cerr
+	}
+	resp.Kvs = found.kvs
+	return err
 }
 
 // Arrange orders and cuts what a request has gathered, and takes away what it is not to show.

@@ -77,25 +77,24 @@ func (r *Replica) AppliedIndex() uint64 { return r.applied.index }
 // AppliedTerm is its term.
 func (r *Replica) AppliedTerm() uint64 { return r.applied.term }
 
-// Apply writes the effects of entries, which follow the last ones without a gap, into an indexed batch. Responses are
-// made for the proposals of self only. After an error the batch must not be committed.
-func (r *Replica) Apply(b engine.Batch, entries []*raftpb.Entry, self base.NodeID, out *Result) error {
+// Apply writes the effects of entries, which follow the last ones without a gap, into a pass's indexed batch. Several ranges may
+// share a pass, and then share its look into the engine: that is most of what one command alone costs. Responses are made for the
+// proposals of self only. After an error the batch must not be committed.
+func (r *Replica) Apply(data *eval.Pass, entries []*raftpb.Entry, self base.NodeID, out *Result) error {
 	*out = Result{Applied: raftgroup.Applied{Range: r.id}, Outcomes: out.Outcomes[:0]}
 	before := *r
 	mine := desc.ReplicaOn(r.desc, self)
 	if r.heads == nil {
 		r.heads = eval.NewHeads(base.HeadsPerRange)
 	}
-	p := pass{Replica: r, batch: b, data: eval.NewPass(b), self: self, out: out}
-	p.data.Remember(r.heads)
+	p := pass{Replica: r, batch: data.Batch(), data: data, self: self, out: out}
+	data.Remember(r.heads)
 	err := p.entries(entries)
-	if cerr := p.data.Close(); err == nil {
-		err = cerr
-	}
+	data.Remember(nil) // they are this range's
 	if err != nil {
 		return err
 	}
-	if err := r.writeChanged(b, &before); err != nil {
+	if err := r.writeChanged(p.batch, &before); err != nil {
 		return err
 	}
 	out.Applied.Index = r.applied.index

@@ -281,7 +281,9 @@ func FuzzEntry(f *testing.F) {
 		r := bootstrap(t, eng, 1, d)
 		b := eng.NewIndexedBatch()
 		defer b.Close()
-		err := r.sm.Apply(b, []*raftpb.Entry{rawEntry(apply.InitialIndex+1, raftpb.EntryType(typ), data)}, 1, &r.out)
+		p := eval.NewPass(b)
+		defer p.Close()
+		err := r.sm.Apply(p, []*raftpb.Entry{rawEntry(apply.InitialIndex+1, raftpb.EntryType(typ), data)}, 1, &r.out)
 		if err == nil && (r.sm.AppliedIndex() != apply.InitialIndex+1 || desc.Validate(r.sm.Descriptor()) != nil) {
 			t.Fatalf("accepted: %d, %s", r.sm.AppliedIndex(), desc.Format(r.sm.Descriptor()))
 		}

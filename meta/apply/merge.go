@@ -59,6 +59,9 @@ func (p *pass) merge(c *kvpb.Merge) (done, error) {
 	if err != nil {
 		return refused(fmt.Errorf("%s takes nothing over: %w", p.id, err))
 	}
+	if err := p.data.Close(); err != nil { // what another loop has applied of the right range since it was opened is to be seen
+		return done{}, err
+	}
 	own := keys.RangeLocalSpan(base.RangeID(right.RangeId))
 	if err := p.batch.DeleteRange(own.Start, own.End); err != nil {
 		return done{}, err

@@ -13,6 +13,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -75,7 +76,9 @@ func (r *replica) apply(t fataler, crash bool, entries ...*raftpb.Entry) error {
 	t.Helper()
 	b := r.eng.NewIndexedBatch()
 	defer b.Close()
-	err := r.sm.Apply(b, entries, r.node, &r.out)
+	p := eval.NewPass(b)
+	err := r.sm.Apply(p, entries, r.node, &r.out)
+	must(t, p.Close())
 	if err == nil && !crash {
 		must(t, b.CommitNoSync())
 		return nil

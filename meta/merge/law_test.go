@@ -17,6 +17,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/desc/desctest"
@@ -125,7 +126,9 @@ func (l *law) commit(r *lawRange, cmd *kvpb.Command) (proto.Message, error) {
 	e := &raftpb.Entry{Index: new(index), Term: new(uint64(apply.InitialTerm)), Type: raftpb.EntryNormal.Enum(), Data: raftgroup.EncodeProposal(raftgroup.ProposalID{Node: 1, Seq: index}, raw)}
 	counters := r.sm.Counters()
 	l.logf("%s, %s: %s", r.id, desc.Format(before), command(cmd))
-	l.must(r.sm.Apply(b, []*raftpb.Entry{e}, 1, &l.out))
+	data := eval.NewPass(b)
+	l.must(r.sm.Apply(data, []*raftpb.Entry{e}, 1, &l.out))
+	l.must(data.Close())
 	now := r.sm.Descriptor()
 	if r.taken && (now != before || r.sm.Counters() != counters) {
 		l.fatalf("%s was taken over, and went on as %s", desc.Format(before), desc.Format(now))

@@ -68,6 +68,7 @@ type Read struct {
 	id    raftgroup.LatchID
 	tries int
 	phase phase
+	fix   bool // nothing is read: the revision is what is wanted
 
 	open     int      // asks that are not answered
 	failed   error    // the first failure of this try
@@ -106,6 +107,16 @@ func New(ks base.KeyspaceID, req *pb.RangeRequest, id raftgroup.LatchID) *Read {
 	return r
 }
 
+// Fix makes a read that ends with the revision that its answer would have, in the header of a response without keys: what is read at
+// it, in pages, is one snapshot.
+func Fix(ks base.KeyspaceID, req *pb.RangeRequest, id raftgroup.LatchID) *Read {
+	req = proto.CloneOf(req)
+	req.Revision = 0
+	r := New(ks, req, id)
+	r.fix = true
+	return r
+}
+
 // Result is how it ended; done is false as long as it has not.
 func (r *Read) Result() (resp *pb.RangeResponse, err error, done bool) {
 	return r.resp, r.err, r.phase == ended
@@ -129,6 +140,10 @@ func (r *Read) Next(find Find) []Ask {
 	case raising:
 		if r.failed != nil {
 			asks = r.again()
+			break
+		}
+		if r.fix {
+			r.phase, r.resp = ended, &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: r.revision}}
 			break
 		}
 		r.phase, r.grants, r.parts = reading, nil, newParts(r.req, r.revision)
@@ -220,11 +235,11 @@ func (r *Read) latchSpan(key, end []byte, find Find) (asks []Ask) {
 
 // reaches says whether what ends at one key covers what ends at another. No key, or a zero byte, is the end of the keyspace.
 func reaches(have, want []byte) bool {
-	return len(have) == 0 || !toTheEnd(want) && bytes.Compare(have, want) >= 0
+	return len(have) == 0 || !ToTheEnd(want) && bytes.Compare(have, want) >= 0
 }
 
-// toTheEnd says whether a request's end is the keyspace's.
-func toTheEnd(end []byte) bool { return len(end) == 1 && end[0] == 0 }
+// ToTheEnd says whether a request's end is the keyspace's.
+func ToTheEnd(end []byte) bool { return len(end) == 1 && end[0] == 0 }
 
 // latched looks whether what was granted covers the span. It asks for what lacks, or goes on to raise.
 func (r *Read) latched(find Find) []Ask {

@@ -207,8 +207,11 @@ func (d *Dispatcher) readAt(ctx context.Context, desc *metapb.RangeDescriptor, n
 		return d.cfg.Store.Read(id, req, out)
 	}
 	kind := rangepb.RequestKind_REQUEST_KIND_READ
-	if _, txn := req.(*pb.TxnRequest); txn {
+	switch req.(type) {
+	case *pb.TxnRequest:
 		kind = rangepb.RequestKind_REQUEST_KIND_READ_TXN
+	case *rangepb.PageRequest:
+		kind = rangepb.RequestKind_REQUEST_KIND_PAGE
 	}
 	body, err := proto.Marshal(req)
 	if err != nil {

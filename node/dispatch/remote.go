@@ -204,6 +204,8 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		done(placed, d.alignHere(id, q.Body))
 	case rangepb.RequestKind_REQUEST_KIND_CONFIRM:
 		d.confirmHere(id, q.Body, until, done)
+	case rangepb.RequestKind_REQUEST_KIND_PAGE:
+		d.serveRead(id, until, q, &rangepb.PageRequest{}, done)
 	case rangepb.RequestKind_REQUEST_KIND_DESCRIPTOR:
 		d.goServe(done, func() (proto.Message, error) { return d.descriptorHere(d.ctx, id, until) })
 	case rangepb.RequestKind_REQUEST_KIND_CHECKSUM:

@@ -24,7 +24,21 @@ import (
 
 // spread reads keys of several ranges.
 func (d *Dispatcher) spread(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
-	r := spread.New(ks, req, raftgroup.LatchID{Began: d.cfg.UnixMicros(), Node: d.cfg.Node, Seq: d.nextID.Add(1)})
+	return d.together(ctx, ks, spread.New(ks, req, d.latchID()))
+}
+
+// fix finds a revision at which all ranges of a request's span are one snapshot, as new as the request, and stay it.
+func (d *Dispatcher) fix(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (int64, error) {
+	resp, err := d.together(ctx, ks, spread.Fix(ks, req, d.latchID()))
+	return resp.GetHeader().GetRevision(), err
+}
+
+func (d *Dispatcher) latchID() raftgroup.LatchID {
+	return raftgroup.LatchID{Began: d.cfg.UnixMicros(), Node: d.cfg.Node, Seq: d.nextID.Add(1)}
+}
+
+// together drives a read over several ranges to its end.
+func (d *Dispatcher) together(ctx context.Context, ks base.KeyspaceID, r *spread.Read) (*pb.RangeResponse, error) {
 	find := func(key []byte) *metapb.RangeDescriptor { return d.routes.find(ks, key) }
 	type answered struct {
 		ask    spread.Ask

@@ -21,6 +21,9 @@ type Backend interface {
 	Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error)
 	// Range reads: linearizably, or from the local replica (if there is one) when the request says serializable.
 	Range(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error)
+	// Page reads the beginning of a span, in the order of its keys, and says where the next page begins: nil after the last. The
+	// first page, which names no revision, fixes that of all: it is in its header. Count is of the keys that the page passed.
+	Page(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (resp *pb.RangeResponse, next []byte, err error)
 	// ReadTxn evaluates a transaction that cannot write, as one read.
 	ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error)
 

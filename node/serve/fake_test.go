@@ -111,6 +111,22 @@ func (b *fakeBackend) Range(_ context.Context, ks base.KeyspaceID, req *pb.Range
 	return resp, nil
 }
 
+// fakePageKeys is how many keys a page has at most.
+const fakePageKeys = 100
+
+func (b *fakeBackend) Page(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, []byte, error) {
+	page := proto.CloneOf(req)
+	if page.Limit <= 0 || page.Limit > fakePageKeys {
+		page.Limit = fakePageKeys
+	}
+	resp, err := b.Range(ctx, ks, page)
+	if err != nil || !resp.More {
+		return resp, nil, err
+	}
+	resp.Count = int64(len(resp.Kvs))
+	return resp, append(bytes.Clone(resp.Kvs[len(resp.Kvs)-1].Key), 0), nil
+}
+
 func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) (*pb.TxnResponse, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -156,7 +156,7 @@ func TestRequestWithoutDeadlineIsBounded(t *testing.T) {
 
 func TestRangeStreamIsRangeInPieces(t *testing.T) {
 	b := memberBackend()
-	for i := range 3*streamPageKeys + 7 {
+	for i := range 3*fakePageKeys + 7 {
 		b.kvs = append(b.kvs, &mvccpb.KeyValue{Key: fmt.Appendf(nil, "k%05d", i), Value: make([]byte, 1000)})
 	}
 	_, conn := serveOn(t, listen(t), Config{Backend: b})
@@ -166,8 +166,8 @@ func TestRangeStreamIsRangeInPieces(t *testing.T) {
 		"all":             func(*pb.RangeRequest) {},
 		"nothing":         func(r *pb.RangeRequest) { r.Key = []byte("kz") },
 		"limit in a page": func(r *pb.RangeRequest) { r.Limit = 5 },
-		"limit of a page": func(r *pb.RangeRequest) { r.Limit = streamPageKeys },
-		"limit of more":   func(r *pb.RangeRequest) { r.Limit = streamPageKeys + 1 },
+		"limit of a page": func(r *pb.RangeRequest) { r.Limit = fakePageKeys },
+		"limit of more":   func(r *pb.RangeRequest) { r.Limit = fakePageKeys + 1 },
 		"limit of all":    func(r *pb.RangeRequest) { r.Limit = int64(len(b.kvs)) },
 		"sorted":          func(r *pb.RangeRequest) { r.SortOrder, r.SortTarget = pb.RangeRequest_ASCEND, pb.RangeRequest_VALUE },
 	} {

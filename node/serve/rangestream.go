@@ -13,74 +13,100 @@ import (
 	"github.com/cairndb/cairn/kv/eval"
 )
 
-const (
-	// streamPageKeys bounds what one page of a streamed range holds in memory: this many keys and values.
-	streamPageKeys = 512
-	// streamChunkBytes bounds one message of the stream, so that it flows while the next is made.
-	streamChunkBytes = 1 << 20
-	// pairOverhead is what a pair takes beyond its key and value: revisions, version, lease, tags.
-	pairOverhead = 48
-)
+// streamChunkBytes bounds one message of the stream: a page is one, unless its last pair is a large one.
+const streamChunkBytes = base.PageBytes
 
-// RangeStream answers a range in pieces. Together they are what Range answers: the first page fixes the revision,
-// and every further one is read there. Orders other than the keys' own need the whole result at once.
+// RangeStream answers a range in pieces. Together they are what Range answers: the first page fixes the revision, and every
+// further one is read there. Each key is looked at once: the count is that of the pages, added up, and only what lies behind the
+// limit is counted on its own. Orders other than the keys' own need the whole result at once.
 func (s *kvService) RangeStream(req *pb.RangeRequest, out grpc.ServerStreamingServer[pb.RangeStreamResponse]) error {
 	if err := eval.CheckRange(req); err != nil {
 		return err
 	}
-	ctx := out.Context()
-	defer s.cfg.tellRoute(ctx, req)
+	defer s.cfg.tellRoute(out.Context(), req)
 	if req.CountOnly || !keyOrder(req) {
-		resp, err := s.Range(ctx, req)
+		resp, err := s.Range(out.Context(), req)
 		if err != nil {
 			return err
 		}
 		return sendChunks(out, resp.Kvs, &pb.RangeResponse{Header: resp.Header, More: resp.More, Count: resp.Count})
 	}
-	ks, err := s.cfg.keyspace(ctx)
+	ks, err := s.cfg.keyspace(out.Context())
 	if err != nil {
 		return err
 	}
-	page := proto.CloneOf(req)
-	left := req.Limit // 0: no limit
-	var last *pb.RangeResponse
+	r := &rangeStream{s: s, ks: ks, out: out, page: proto.CloneOf(req), limit: req.Limit}
 	for {
-		page.Limit = streamPageKeys
-		if req.Limit > 0 {
-			page.Limit = min(left, streamPageKeys)
-		}
-		resp, err := s.page(ctx, ks, page)
-		if err != nil {
+		if more, err := r.step(); err != nil || !more {
 			return err
 		}
-		if last == nil { // the header and the count are those of the whole
-			last = &pb.RangeResponse{Header: s.cfg.fillHeader(ks, resp.Header), Count: resp.Count}
-			page.Revision = req.Revision
-			if page.Revision <= 0 {
-				page.Revision = resp.Header.GetRevision()
-			}
-		}
-		left -= int64(len(resp.Kvs))
-		if !resp.More || len(resp.Kvs) == 0 || req.Limit > 0 && left == 0 {
-			last.More = resp.More
-			return sendChunks(out, resp.Kvs, last)
-		}
-		if err := sendChunks(out, resp.Kvs, nil); err != nil {
-			return err
-		}
-		page.Key = append(resp.Kvs[len(resp.Kvs)-1].Key, 0)
 	}
 }
 
-// page is one read, bounded as one request is.
-func (s *kvService) page(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errServerTimeout)
-	defer cancel()
-	resp, err := s.cfg.Backend.Range(ctx, ks, req)
-	if err != nil {
-		return nil, timedOut(ctx, err)
+// rangeStream is a stream while it is answered.
+type rangeStream struct {
+	s   *kvService
+	ks  base.KeyspaceID
+	out grpc.ServerStreamingServer[pb.RangeStreamResponse]
+
+	page  *pb.RangeRequest // the next one
+	limit int64            // 0: none
+	sent  int64
+	// last is sent with the last pairs: the header of the first page, and the count of all.
+	last *pb.RangeResponse
+}
+
+// step reads a page and sends it; false after the last.
+func (r *rangeStream) step() (bool, error) {
+	if r.limit > 0 {
+		r.page.Limit = r.limit - r.sent + 1 // whether there are more
 	}
-	return resp, nil
+	resp, next, err := r.read()
+	if err != nil {
+		return false, err
+	}
+	if r.last == nil {
+		r.last = &pb.RangeResponse{Header: r.s.cfg.fillHeader(r.ks, resp.Header)}
+		if r.page.Revision <= 0 {
+			r.page.Revision = resp.Header.GetRevision()
+		}
+	}
+	r.last.Count += resp.Count
+	kvs := resp.Kvs
+	if left := r.limit - r.sent; r.limit > 0 && int64(len(kvs)) > left {
+		kvs, r.last.More = kvs[:left], true
+		if next != nil {
+			if err := r.countFrom(next); err != nil {
+				return false, err
+			}
+		}
+		next = nil
+	}
+	r.sent += int64(len(kvs))
+	if next == nil {
+		return false, sendChunks(r.out, kvs, r.last)
+	}
+	r.page.Key = next
+	return true, sendChunks(r.out, kvs, nil)
+}
+
+// read is one page, bounded as one request is.
+func (r *rangeStream) read() (*pb.RangeResponse, []byte, error) {
+	ctx, cancel := context.WithTimeoutCause(r.out.Context(), r.s.cfg.RequestTimeout, errServerTimeout)
+	defer cancel()
+	resp, next, err := r.s.cfg.Backend.Page(ctx, r.ks, r.page)
+	return resp, next, timedOut(ctx, err)
+}
+
+// countFrom adds the keys behind the limit.
+func (r *rangeStream) countFrom(next []byte) error {
+	ctx, cancel := context.WithTimeoutCause(r.out.Context(), r.s.cfg.RequestTimeout, errServerTimeout)
+	defer cancel()
+	resp, err := r.s.cfg.Backend.Range(ctx, r.ks, &pb.RangeRequest{
+		Key: next, RangeEnd: r.page.RangeEnd, Revision: r.page.Revision, Serializable: r.page.Serializable, CountOnly: true,
+	})
+	r.last.Count += resp.GetCount()
+	return timedOut(ctx, err)
 }
 
 // keyOrder says whether the answer is in ascending order of the keys.
@@ -93,7 +119,7 @@ func sendChunks(out grpc.ServerStreamingServer[pb.RangeStreamResponse], kvs []*m
 	for len(kvs) > 0 {
 		n, size := 0, 0
 		for n < len(kvs) && (n == 0 || size < streamChunkBytes) {
-			size += len(kvs[n].Key) + len(kvs[n].Value) + pairOverhead
+			size += eval.PairBytes(kvs[n])
 			n++
 		}
 		chunk := &pb.RangeResponse{}

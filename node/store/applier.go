@@ -6,6 +6,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -108,7 +109,9 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 	}
 	b := a.s.eng.NewIndexedBatch()
 	defer b.Close()
-	shapes := false // ranges are cut or taken over
+	data := eval.NewPass(b)
+	defer data.Close() // before the batch; what it says was said by the read that failed
+	shapes := false    // ranges are cut or taken over
 	for i := range queue {
 		r, err := a.replica(&queue[i], &a.results[i])
 		switch {
@@ -117,10 +120,13 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 		case r == nil:
 			continue
 		}
-		if err := r.sm.Apply(b, queue[i].Entries, a.s.node, &a.results[i]); err != nil {
+		if err := r.sm.Apply(data, queue[i].Entries, a.s.node, &a.results[i]); err != nil {
 			return err
 		}
 		shapes = shapes || len(a.results[i].Splits)+len(a.results[i].Merges) > 0
+	}
+	if err := data.Close(); err != nil {
+		return err
 	}
 	if err := a.commit(b, a.results[:len(queue)], shapes); err != nil {
 		return err

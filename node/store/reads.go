@@ -3,11 +3,14 @@ package store
 import (
 	"fmt"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/eval"
@@ -15,7 +18,7 @@ import (
 	"github.com/cairndb/cairn/meta/desc"
 )
 
-// Read evaluates a RangeRequest or a TxnRequest that does not write on the local replica as it is now, and puts the
+// Read evaluates a RangeRequest, a PageRequest or a TxnRequest that does not write on the local replica as it is now, and puts the
 // answer into out. It is as fresh as the replica: a linearizable read comes after ReadIndex.
 //
 // The engine is read without a lock while entries are applied. The view is taken first, and its revision is what is read:
@@ -57,8 +60,18 @@ func (s *Store) evaluate(view *apply.View, req, out proto.Message) error {
 		if err != nil {
 			return s.refusal(view, err)
 		}
-		o := out.(*pb.RangeResponse)
-		o.Header, o.Kvs, o.More, o.Count = resp.Header, resp.Kvs, resp.More, resp.Count
+		take(out.(*pb.RangeResponse), resp)
+		return nil
+	case *rangepb.PageRequest:
+		page := &pb.RangeRequest{}
+		if err := proto.Unmarshal(req.Range, page); err != nil {
+			return status.Error(codes.InvalidArgument, "the page's request cannot be read: "+err.Error())
+		}
+		resp, err := eval.Page(s.eng, env, page, int(min(req.MostBytes, base.PageBytes)))
+		if err != nil {
+			return s.refusal(view, err)
+		}
+		take(out.(*pb.RangeResponse), resp)
 		return nil
 	case *pb.TxnRequest:
 		resp, err := eval.ReadTxn(s.eng, env, req)
@@ -70,6 +83,10 @@ func (s *Store) evaluate(view *apply.View, req, out proto.Message) error {
 		return nil
 	}
 	return fmt.Errorf("%T is not a read", req)
+}
+
+func take(out, resp *pb.RangeResponse) {
+	out.Header, out.Kvs, out.More, out.Count = resp.Header, resp.Kvs, resp.More, resp.Count
 }
 
 // refusal makes of an evaluation's error what the caller can act on.

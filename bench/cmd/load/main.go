@@ -29,6 +29,7 @@ func main() {
 	flag.DurationVar(&c.Length, "length", 5*time.Second, "how long to count")
 	flag.DurationVar(&c.Timeout, "timeout", 10*time.Second, "an operation that takes longer is an error")
 	flag.Uint64Var(&c.Seed, "seed", 1, "of the keys and values drawn")
+	flag.StringVar(&c.Keyspace, "keyspace", "", "name this keyspace in the metadata of each call")
 	flag.Parse()
 	c.Endpoints = strings.Split(*endpoints, ",")
 

@@ -30,6 +30,7 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
 		{"tables replace spans as one", testTables},
 		{"an excision without tables", testExciseOnly},
 		{"an ingestion does not reach views from before it", testIngestUnderViews},
+		{"snapshots during ingestions", testSnapshotsDuringIngests},
 		{"an ingestion that fails changes nothing", testBadTable},
 		{"tables that overlap are refused", testOverlap},
 		{"a table out of order is refused", testDisorder},

@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cairndb/cairn/kv/engine"
@@ -176,4 +177,34 @@ func testFiles(t *testing.T, e engine.Engine) {
 			t.Errorf("%s was removed", outside)
 		}
 	}
+}
+
+// Snapshots are made while ingestions go on: each sees all of an ingestion or nothing of it.
+func testSnapshotsDuringIngests(t *testing.T, e engine.Engine) {
+	write(t, e, true, "a=1", "b=0")
+	stop := make(chan struct{})
+	var makers sync.WaitGroup
+	for range 4 {
+		makers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				s := e.NewSnapshot()
+				if _, err := s.Get([]byte("b")); err != nil {
+					t.Errorf("a snapshot without a key that was always there: %v", err)
+				}
+				_ = s.Close() // nothing is read of it any more
+			}
+		})
+	}
+	for i := range 100 {
+		must(t, e.Ingest([]string{table(t, e, "t", fmt.Sprintf("b=%d", i))}, engine.Span{Start: []byte("b"), End: []byte("c")}))
+		write(t, e, false, fmt.Sprintf("b1=%d", i))
+	}
+	close(stop)
+	makers.Wait()
+	wantDump(t, e, "a=1 b=99 b1=99")
 }
