@@ -29,7 +29,7 @@ func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, 
 		}
 		var moved *base.RangeMoved
 		if errors.As(err, &moved) && asked != nil {
-			if several := severalRanges(moved, ks, key); several != nil {
+			if several := severalRanges(moved, asked, ks, key); several != nil {
 				d.routes.learn(moved.Descriptors...)
 				several.Descriptors = d.routes.beside(several.Descriptors)
 				return several
@@ -82,10 +82,11 @@ func (d *Dispatcher) changes() <-chan struct{} {
 }
 
 // severalRanges: a range that refuses a request by whose first key it was found, and holds that key, lacks another of the
-// request's. Nil if it was refused for another reason.
-func severalRanges(moved *base.RangeMoved, ks base.KeyspaceID, key []byte) *base.SeveralRanges {
+// request's. Nil if it was refused for another reason: one that has changed since it was asked may have refused a key that it did
+// not hold then, and holds now.
+func severalRanges(moved *base.RangeMoved, asked *metapb.RangeDescriptor, ks base.KeyspaceID, key []byte) *base.SeveralRanges {
 	for _, d := range moved.Descriptors {
-		if base.RangeID(d.RangeId) == moved.Range && desc.Contains(d, ks, key) {
+		if base.RangeID(d.RangeId) == moved.Range && d.Generation <= asked.Generation && desc.Contains(d, ks, key) {
 			return &base.SeveralRanges{Descriptors: []*metapb.RangeDescriptor{d}}
 		}
 	}
