@@ -83,12 +83,16 @@ func (d *Dispatcher) changes() <-chan struct{} {
 
 // severalRanges: a range that refuses a request by whose first key it was found, and holds that key, lacks another of the
 // request's. Nil if it was refused for another reason: one that has changed since it was asked may have refused a key that it did
-// not hold then, and holds now.
+// not hold then, and holds now. What is told beside its own descriptor may be what it once was, or has become.
 func severalRanges(moved *base.RangeMoved, asked *metapb.RangeDescriptor, ks base.KeyspaceID, key []byte) *base.SeveralRanges {
+	var own *metapb.RangeDescriptor
 	for _, d := range moved.Descriptors {
-		if base.RangeID(d.RangeId) == moved.Range && d.Generation <= asked.Generation && desc.Contains(d, ks, key) {
-			return &base.SeveralRanges{Descriptors: []*metapb.RangeDescriptor{d}}
+		if base.RangeID(d.RangeId) == moved.Range && d.Generation > own.GetGeneration() {
+			own = d
 		}
 	}
-	return nil
+	if own == nil || own.Generation > asked.Generation || !desc.Contains(own, ks, key) {
+		return nil
+	}
+	return &base.SeveralRanges{Descriptors: []*metapb.RangeDescriptor{own}}
 }

@@ -32,6 +32,7 @@ func TestSeveralRanges(t *testing.T) {
 		{"another key lies elsewhere", left, "a", []*metapb.RangeDescriptor{left, right}, true},
 		{"it was cut: ask again, it may be one key", whole, "a", []*metapb.RangeDescriptor{left, right}, false},
 		{"the key lies elsewhere", whole, "z", []*metapb.RangeDescriptor{left, right}, false},
+		{"it was cut, and who tells it knows it whole as well", whole, "z", []*metapb.RangeDescriptor{left, whole}, false},
 		{"it was cut and merged meanwhile", whole, "z", []*metapb.RangeDescriptor{left, merged}, false},
 		{"it was merged meanwhile", left, "a", []*metapb.RangeDescriptor{merged}, false},
 		{"nothing is told", left, "a", nil, false},
