@@ -14,6 +14,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
+
+	"github.com/cairndb/cairn/internal/base"
 )
 
 // indexed is a range as `cairn range ls -o json` prints it.
@@ -198,7 +200,7 @@ func TestMergesSurviveKills(t *testing.T) {
 			}
 			return nil
 		})
-		victim := c.leads("shards")
+		victim := c.leads()
 		time.Sleep(rand.N(300 * time.Millisecond)) // some moment of a merge, which takes about as long
 		victim.kill()
 		c.eventually(30*time.Second, func() error { // the others go on without it
@@ -222,8 +224,8 @@ func TestMergesSurviveKills(t *testing.T) {
 	}
 }
 
-// leads is a process that leads one of a keyspace's ranges.
-func (c *cluster) leads(keyspace string) (found *proc) {
+// leads is a process that leads one of the ranges that a user's keyspace has.
+func (c *cluster) leads() (found *proc) {
 	c.t.Helper()
 	c.eventually(30*time.Second, func() error {
 		st, err := c.status(c.alive()[0])
@@ -233,7 +235,7 @@ func (c *cluster) leads(keyspace string) (found *proc) {
 		var all []*proc
 		for _, r := range st.Ranges {
 			for _, p := range c.alive() {
-				if r.Keyspace == keyspace && p.addr == r.Leader.Address {
+				if r.ID > uint64(base.RangeDefault) && p.addr == r.Leader.Address {
 					all = append(all, p)
 				}
 			}
