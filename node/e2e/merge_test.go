@@ -201,7 +201,7 @@ func TestMergesSurviveKills(t *testing.T) {
 			return nil
 		})
 		victim := c.leads()
-		time.Sleep(rand.N(300 * time.Millisecond)) // some moment of a merge, which takes about as long
+		<-time.After(rand.N(300 * time.Millisecond)) // some moment of a merge, which takes about as long
 		victim.kill()
 		c.eventually(30*time.Second, func() error { // the others go on without it
 			if n := w.count() - before; n < 300 {
