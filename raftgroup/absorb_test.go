@@ -65,8 +65,8 @@ func gone(t *testing.T, eff *Effects) {
 	}
 }
 
-// A replica whose range was taken over ends at once, whatever it is, and whoever waits for it is told: what was proposed may have
-// happened, what was read was not. Broken, they wait for their time to be over, and the range has a leader that can do nothing.
+// A replica whose range was taken over ends at once, whatever it is, and whoever waits for it is told to ask elsewhere: what is behind
+// the freeze has had no effect. Broken, they wait for their time to be over, or are told that the outcome is not known.
 func TestRuleATakenOverReplicaEnds(t *testing.T) {
 	for _, leading := range []bool{true, false} {
 		l := newLone(t, nil)
@@ -80,7 +80,7 @@ func TestRuleATakenOverReplicaEnds(t *testing.T) {
 		l.step(Events{Reads: []Read{{Range: testRange, ID: 7}}})
 		eff := l.step(Events{Admin: []Admin{takeOver(l.n, testRange)}})
 		gone(t, eff)
-		if got := ends(eff.Failed); leading && !slices.Equal(got, []string{"12 ambiguous"}) {
+		if got := ends(eff.Failed); leading && !slices.Equal(got, []string{"12 moved"}) {
 			t.Errorf("proposals end: %v", got)
 		}
 		if len(eff.ReadsReady) != 1 || eff.ReadsReady[0].ID != 7 || eff.ReadsReady[0].Err == nil {

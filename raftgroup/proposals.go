@@ -103,6 +103,18 @@ func (p *proposals) end(cause error, failed []Failed) []Failed {
 	return failed
 }
 
+// refuse ends all proposals of which it is certain that they have no effect.
+func (p *proposals) refuse(why error, failed []Failed) []Failed {
+	for _, x := range p.placed {
+		failed = append(failed, Failed{x.id, why})
+	}
+	for _, id := range p.unplaced {
+		failed = append(failed, Failed{id, why})
+	}
+	*p = proposals{}
+	return failed
+}
+
 // entryID returns the proposal that an entry came from.
 func entryID(e *raftpb.Entry) (ProposalID, bool) {
 	data := e.GetData()

@@ -377,7 +377,7 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 		g.p.n.w.rules.refused[xxhash.Sum64(c.data)] = true
 	}
 	if elsewhere && d != nil {
-		if several := route.Several(moved, c.ks, c.key); several != nil && g.several(c, moved, several) {
+		if several := route.Several(moved, d, c.ks, c.key); several != nil && g.several(c, moved, several) {
 			return
 		}
 		g.cache.Moved(d, moved.Descriptors)

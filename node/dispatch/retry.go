@@ -28,7 +28,7 @@ func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, 
 		}
 		var moved *base.RangeMoved
 		if errors.As(err, &moved) && asked != nil {
-			if several := route.Several(moved, ks, key); several != nil {
+			if several := route.Several(moved, asked, ks, key); several != nil {
 				d.routes.learn(moved.Descriptors...)
 				several.Descriptors = d.routes.beside(several.Descriptors)
 				return several
