@@ -30,4 +30,7 @@ type Kind struct {
 	// About is one line: what the workload does and which properties it would show broken.
 	About string
 	New   func(prefix string, size int) Workload
+	// Cut is of a workload for a keyspace of many ranges: the key at which it may be cut beside one of the workload's, so that
+	// what belongs into one range stays in one. Nil: the keyspace is to have one range.
+	Cut func(key []byte) []byte
 }

@@ -58,6 +58,14 @@ func (n *Node) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnReque
 	return m.dispatch.ReadTxn(ctx, ks, req)
 }
 
+// Where implements serve.Backend.
+func (n *Node) Where(ks base.KeyspaceID, key []byte) (w serve.Where) {
+	if m := n.current(); m != nil {
+		w.Range, w.Leader = m.dispatch.Where(ks, key)
+	}
+	return w
+}
+
 // Identity implements serve.Backend.
 func (n *Node) Identity() serve.Identity {
 	id := n.storeIdentity()

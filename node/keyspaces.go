@@ -11,6 +11,7 @@ import (
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/check"
 )
 
 // candidates are the nodes that can take a new replica now, those with the fewest in front, as far as this node knows.
@@ -113,6 +114,15 @@ func (n *Node) SplitRange(ctx context.Context, name string, key []byte, dryRun b
 		return nil, nil, err
 	}
 	return m.keyspaces.Split(ctx, name, key, dryRun)
+}
+
+// Check implements serve.Backend.
+func (n *Node) Check(ctx context.Context, req *clusterpb.CheckRequest, status func(context.Context) *clusterpb.StatusResponse, send func(*clusterpb.CheckResponse) error) error {
+	m, err := n.notYet()
+	if err != nil {
+		return err
+	}
+	return check.Run(ctx, check.Config{Cluster: m.dispatch, Keyspaces: m.keyspaces.List, Status: status, Logger: n.cfg.Logger}, req, send)
 }
 
 // MergeRange implements serve.Backend.

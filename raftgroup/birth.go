@@ -101,6 +101,7 @@ func (l *Loop) reborn(old *group) *group {
 	l.eff.Failed = old.proposals.end(old.notLeader(), l.eff.Failed)
 	l.endReads(old, func(*round) bool { return true }, true)
 	l.dropStaged(old)
+	l.endLatches(old, old.notLeader())
 	g := l.add(old.id, old.replica, &ld)
 	g.batch, g.bornHere = old.batch, old.bornHere
 	g.nodes, g.spoke = old.nodes, old.spoke

@@ -77,7 +77,7 @@ func (l *Loop) mayCool(g *group) bool {
 	if g.leading != g.resting() || !g.leading && (!g.fort.live || g.role != raft.StateFollower || g.lead != g.fort.replica) {
 		return false
 	}
-	if g.leading && g.lease.givenUp || g.dirty || g.unborn || g.unwritten || g.staged != nil || g.log.desc == nil {
+	if g.leading && g.lease.givenUp || g.dirty || g.unborn || g.unwritten || g.staged != nil || g.log.desc == nil || g.latches != nil {
 		return false
 	}
 	idle := len(g.reads.waiting)+len(g.reads.rounds)+len(g.proposals.placed)+len(g.proposals.unplaced)+len(g.sending)+len(g.applying) == 0

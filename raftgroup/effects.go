@@ -26,6 +26,7 @@ type ReadID uint64
 // but does keep what they point to (messages, data).
 type Events struct {
 	Messages  []Message
+	Latches   []Latch
 	Proposals []Proposal
 	Reads     []Read
 	Durable   []Durable
@@ -59,6 +60,25 @@ type Proposal struct {
 	Data  []byte // the command, encoded; the Loop puts the ProposalID before it
 	// Change, if set, makes this a membership change: the entry is a Raft conf change that carries Data.
 	Change *raftpb.ConfChangeV2
+	// Latch, if set, is the latch through which it is proposed: as long as that one holds the range, and as its end.
+	Latch *LatchID
+}
+
+// LatchID names a latch in the whole cluster. One that began earlier goes before a later one where two cannot both be had;
+// nothing else rests on the time. Try is another latch of the same reader.
+type LatchID struct {
+	Began int64 // microseconds of the reader's wall clock
+	Node  base.NodeID
+	Seq   uint64 // the reader, unique on its node
+	Try   uint64
+}
+
+// Latch asks for a range to stay as it is (latch.go), or ends that.
+type Latch struct {
+	Range  base.RangeID
+	ID     LatchID
+	Waiter ReadID // who is told; with End: 0 for all that the reader has of the range
+	End    bool   // let it go
 }
 
 // Read asks when the state of the local replica will be new enough to answer a linearizable read.
@@ -133,7 +153,7 @@ type SnapshotSent struct {
 //     it was in. After a Destroy it reports nothing more of the old replica: a new one may have taken its place.
 //  2. Send Messages at any time after the call; they do not speak of anything that is not durable yet.
 //  3. Apply Applies in order through the StateMachine, and hand back an Applied for each.
-//  4. Answer ReadsReady and Failed to their waiters.
+//  4. Answer ReadsReady, Latched and Failed to their waiters.
 //  5. Start SendSnapshots; report each one's end with Admin.Sent.
 //  6. Call Step again when there are events, or at Wake at the latest.
 //  7. Show Gates and Commits to readers before Messages are sent: what a message does may end a lease.
@@ -143,6 +163,7 @@ type Effects struct {
 	Messages     []Message
 	Applies      []Apply
 	ReadsReady   []ReadReady
+	Latched      []Latched
 	Failed       []Failed
 	SendSnapshot []SendSnapshot
 	DropStaged   []string // tokens of received snapshots that Raft did not want
@@ -204,6 +225,15 @@ type Apply struct {
 type ReadReady struct {
 	ID  ReadID
 	Err error
+}
+
+// Latched ends the wait for a latch: it holds the range, in the state that the replica shows to readers now; or Err says that it
+// does not.
+type Latched struct {
+	Range  base.RangeID
+	ID     LatchID
+	Waiter ReadID
+	Err    error
 }
 
 // Failed ends a proposal that will not be applied through this Loop: Err is *base.NotLeader or *base.Throttled if it

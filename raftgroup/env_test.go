@@ -217,6 +217,14 @@ func (w *world) step(n *testNode) {
 		n.outcomes = append(n.outcomes, fmt.Sprintf("read %d: %s", r.ID, errText(r.Err)))
 		w.logf("n%d read %d: %s", n.id, r.ID, errText(r.Err))
 	}
+	for _, x := range eff.Latched {
+		word := fmt.Sprintf("holds, %d applied", n.disk.written[x.Range].applied)
+		if x.Err != nil {
+			word = x.Err.Error()
+		}
+		n.outcomes = append(n.outcomes, fmt.Sprintf("latch %c: %s", rune(x.ID.Began), errText(x.Err)))
+		w.logf("n%d latch %c: %s", n.id, rune(x.ID.Began), word)
+	}
 	for _, f := range eff.Failed {
 		n.outcomes = append(n.outcomes, fmt.Sprintf("proposal %d: %v", f.ID.Seq, f.Err))
 		w.logf("n%d proposal %d failed: %v", n.id, f.ID.Seq, f.Err)
@@ -455,7 +463,7 @@ func copyMessage(m Message) Message {
 }
 
 func empty(ev *Events) bool {
-	return len(ev.Messages)+len(ev.Proposals)+len(ev.Reads)+len(ev.Durable)+len(ev.Applied)+len(ev.Admin)+
+	return len(ev.Messages)+len(ev.Proposals)+len(ev.Latches)+len(ev.Reads)+len(ev.Durable)+len(ev.Applied)+len(ev.Admin)+
 		len(ev.Promised)+len(ev.Supported)+len(ev.Lost) == 0
 }
 

@@ -55,6 +55,7 @@ type group struct {
 	electAt   base.Instant // everybody else
 	standAt   base.Instant // when a candidate that was not elected may stand again
 	readsAt   base.Instant // the oldest read's time is over
+	latchAt   base.Instant // the first of the latches runs out
 	lastHeard base.Instant // of the leader
 	votedAt   base.Instant // when this replica last granted a vote, or said that it would: the candidate has as long to be heard of
 
@@ -69,6 +70,7 @@ type group struct {
 	sending   []base.ReplicaID                // to whom a snapshot is under way
 	proposals proposals
 	reads     reads
+	latches   *latches          // nil: nobody holds the range
 	staged    *ReceivedSnapshot // stepped in this pass
 }
 
@@ -83,7 +85,7 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 	g := &group{
 		id: id, replica: replica, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
 		spoke:  make(map[base.ReplicaID]base.Instant),
-		tickAt: base.Never, readsAt: base.Never, lastHeard: l.now, votedAt: l.now.Add(-l.cfg.electionTimeout()),
+		tickAt: base.Never, readsAt: base.Never, latchAt: base.Never, lastHeard: l.now, votedAt: l.now.Add(-l.cfg.electionTimeout()),
 		bornHere: ld.ReplicaID == 0, stirred: l.now, touched: l.now, coldAt: base.Never, unwritten: ld.ReplicaID == 0, unborn: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
 	}
 	hard := ld.HardState
@@ -334,6 +336,7 @@ func (l *Loop) roleChanged(g *group) {
 	case g.role != raft.StateLeader && g.leading:
 		g.leading, g.tickAt = false, base.Never
 		l.endLease(g, g.term)
+		l.endLatches(g, g.notLeader())
 		l.restartElection(g)
 		if mutant.Is(mutant.LostLeaderRefuses) {
 			l.refusePlaced(g)

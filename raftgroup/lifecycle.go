@@ -249,6 +249,7 @@ func (l *Loop) destroy(g *group, tombstone base.ReplicaID, why string) {
 	l.endReads(g, func(*round) bool { return true }, true)
 	l.dropStaged(g)
 	l.endLease(g, g.term)
+	l.endLatches(g, &base.RangeMoved{Range: g.id})
 	l.eff.Appends = append(l.eff.Appends, Append{Range: g.id, Destroy: tombstone, Descriptor: g.log.desc})
 	l.eff.Changes = append(l.eff.Changes, StateChange{
 		Range: g.id, Replica: g.replica, Destroyed: true, Descriptor: g.log.desc, Reason: why,

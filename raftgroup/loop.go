@@ -93,6 +93,9 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	for i := range ev.Messages {
 		l.receive(&ev.Messages[i])
 	}
+	for i := range ev.Latches {
+		l.latch(&ev.Latches[i])
+	}
 	for i := range ev.Proposals {
 		l.propose(&ev.Proposals[i])
 	}
@@ -102,6 +105,7 @@ func (l *Loop) Step(now base.Instant, ev *Events) *Effects {
 	}
 	l.wakeCold()
 	l.fire()
+	l.flushProposals() // that waited for latches which have run out
 	l.takeTurns()
 	l.collectAll()
 	l.payOwed()
@@ -134,6 +138,7 @@ func (l *Loop) collectAll() {
 		l.refuseUnplaced(g)
 		l.dropStaged(g)
 		l.truncate(g)
+		l.grantLatches(g)
 		if g.lease.ask {
 			l.askForts(g)
 		}
@@ -274,7 +279,7 @@ func (e *Effects) reset() {
 	e.Appends, e.Messages, e.Applies = base.Emptied(e.Appends), base.Emptied(e.Messages), base.Emptied(e.Applies)
 	e.ReadsReady, e.Failed, e.SendSnapshot = base.Emptied(e.ReadsReady), base.Emptied(e.Failed), base.Emptied(e.SendSnapshot)
 	e.DropStaged, e.Changes, e.Gates = base.Emptied(e.DropStaged), base.Emptied(e.Changes), base.Emptied(e.Gates)
-	e.Commits, e.Cold = base.Emptied(e.Commits), base.Emptied(e.Cold)
+	e.Commits, e.Cold, e.Latched = base.Emptied(e.Commits), base.Emptied(e.Cold), base.Emptied(e.Latched)
 }
 
 // unreachable tells leaders of followers to which nothing gets through.

@@ -8,6 +8,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 )
 
 // proposals knows where in the log the proposals of this node are: when another entry is applied at a proposal's index,
@@ -138,7 +139,18 @@ func (l *Loop) propose(p *Proposal) {
 	case g.role != raft.StateLeader:
 		l.fail(p.ID, g.notLeader())
 		return
+	case p.Latch != nil:
+		l.proposeLatched(g, p)
+		return
+	case g.latches != nil && !mutant.Is(mutant.LatchLetsThrough):
+		l.keepBack(g, p)
+		return
 	}
+	l.enter(g, p)
+}
+
+// enter has a proposal go to Raft with those of the step.
+func (l *Loop) enter(g *group, p *Proposal) {
 	if len(g.proposals.fresh) == 0 {
 		l.proposing = append(l.proposing, g)
 	}

@@ -44,7 +44,7 @@ func (l *Loop) tick(g *group) {
 func (l *Loop) mayRest(g *group) bool {
 	if l.cfg.Supports == nil || l.now.Sub(g.stirred) < restAfter*l.cfg.TickInterval || g.applied != g.log.last ||
 		len(g.reads.waiting)+len(g.reads.rounds)+len(g.proposals.placed)+len(g.sending) > 0 ||
-		!l.leased(g) || l.newest(g) != nil {
+		!l.leased(g) || l.newest(g) != nil || g.latches != nil {
 		return false
 	}
 	rest := true

@@ -22,6 +22,9 @@ import (
 //	run 1s                            let time pass
 //	propose node=1 x y z              the replica on node 1 is asked to propose
 //	read node=2                       a linearizable read on node 2
+//	latch node=1 of=A                 reader A wants node 1 to hold the range; A is older than B
+//	raise node=1 of=A x               x is proposed through A's latch
+//	unlatch node=1 of=A               A lets its latch go
 //	crash node=1 / start node=1       the process dies with what it had not synced; it starts again
 //	hold sync=1 / release sync=1      the disk of node 1 stops, and goes on (also apply=)
 //	cut 1 2 / heal                    messages between the two are lost, in both directions
@@ -47,6 +50,7 @@ func (s *story) do(t *testing.T, d *datadriven.TestData) string {
 	verbs := map[string]func(*testing.T, *datadriven.TestData){
 		"cluster": s.cluster, "run": s.run, "propose": s.propose, "read": s.read, "crash": s.crash, "start": s.start,
 		"hold": s.hold, "release": s.release, "cut": s.cut, "heal": s.heal, "transfer": s.transfer, "change": s.change,
+		"latch": s.latch, "raise": s.raise, "unlatch": s.unlatch,
 		"campaign": s.campaign, "say": s.say,
 	}
 	if d.Cmd == "state" {
@@ -134,6 +138,27 @@ func (s *story) read(t *testing.T, d *datadriven.TestData) {
 	s.reads++
 	n := s.node(t, d)
 	n.ev.Reads = append(n.ev.Reads, Read{Range: testRange, ID: ReadID(s.reads)})
+}
+
+func (s *story) latchID(t *testing.T, d *datadriven.TestData) LatchID {
+	return LatchID{Began: int64(arg(t, d, "of", "?")[0]), Node: 1, Seq: 1, Try: 1}
+}
+
+func (s *story) latch(t *testing.T, d *datadriven.TestData) {
+	s.reads++
+	n := s.node(t, d)
+	n.ev.Latches = append(n.ev.Latches, Latch{Range: testRange, ID: s.latchID(t, d), Waiter: ReadID(s.reads)})
+}
+
+func (s *story) unlatch(t *testing.T, d *datadriven.TestData) {
+	n := s.node(t, d)
+	n.ev.Latches = append(n.ev.Latches, Latch{Range: testRange, ID: s.latchID(t, d), End: true})
+}
+
+func (s *story) raise(t *testing.T, d *datadriven.TestData) {
+	n, id := s.node(t, d), s.latchID(t, d)
+	s.w.propose(n, testRange, d.CmdArgs[2].Key, nil)
+	n.ev.Proposals[len(n.ev.Proposals)-1].Latch = &id
 }
 
 func (s *story) crash(t *testing.T, d *datadriven.TestData) { s.w.crash(s.node(t, d)) }

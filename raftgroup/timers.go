@@ -78,7 +78,7 @@ func (t *timers) set(g *group, at base.Instant) {
 // retime computes the group's deadline anew.
 func (l *Loop) retime(g *group) {
 	if !g.destroyed {
-		l.timers.set(g, min(g.tickAt, g.electAt, g.readsAt, g.coldAt))
+		l.timers.set(g, min(g.tickAt, g.electAt, g.readsAt, g.coldAt, g.latchAt))
 	}
 	l.count(g, !g.destroyed)
 }
@@ -124,6 +124,9 @@ func (l *Loop) fire() {
 		}
 		if g.readsAt <= l.now {
 			l.expireReads(g)
+		}
+		if g.latchAt <= l.now {
+			l.expireLatches(g)
 		}
 		if g.coldAt <= l.now {
 			l.coolDue(g)

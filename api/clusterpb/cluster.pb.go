@@ -24,6 +24,647 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type CheckPart int32
+
+const (
+	CheckPart_CHECK_PART_UNSPECIFIED CheckPart = 0
+	CheckPart_CHECK_PART_TILING      CheckPart = 1 // a key belongs to no range, or to two
+	CheckPart_CHECK_PART_INDEX       CheckPart = 2 // the index says something else than the range itself
+	CheckPart_CHECK_PART_REPLICAS    CheckPart = 3 // two replicas of a range hold different data
+)
+
+// Enum value maps for CheckPart.
+var (
+	CheckPart_name = map[int32]string{
+		0: "CHECK_PART_UNSPECIFIED",
+		1: "CHECK_PART_TILING",
+		2: "CHECK_PART_INDEX",
+		3: "CHECK_PART_REPLICAS",
+	}
+	CheckPart_value = map[string]int32{
+		"CHECK_PART_UNSPECIFIED": 0,
+		"CHECK_PART_TILING":      1,
+		"CHECK_PART_INDEX":       2,
+		"CHECK_PART_REPLICAS":    3,
+	}
+)
+
+func (x CheckPart) Enum() *CheckPart {
+	p := new(CheckPart)
+	*p = x
+	return p
+}
+
+func (x CheckPart) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CheckPart) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_clusterpb_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (CheckPart) Type() protoreflect.EnumType {
+	return &file_api_clusterpb_cluster_proto_enumTypes[0]
+}
+
+func (x CheckPart) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CheckPart.Descriptor instead.
+func (CheckPart) EnumDescriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+}
+
+type FailureKind int32
+
+const (
+	FailureKind_FAILURE_KIND_UNSPECIFIED    FailureKind = 0 // as AMBIGUOUS: so is a kind that the reader does not know
+	FailureKind_FAILURE_KIND_AMBIGUOUS      FailureKind = 1 // the request may or may not have been carried out, and may still be
+	FailureKind_FAILURE_KIND_NOT_DONE       FailureKind = 2 // it certainly was not, and may be if it is sent again
+	FailureKind_FAILURE_KIND_THROTTLED      FailureKind = 3 // the same, but not before a while
+	FailureKind_FAILURE_KIND_REFUSED        FailureKind = 4 // it certainly was not, and will not be as it stands
+	FailureKind_FAILURE_KIND_SEVERAL_RANGES FailureKind = 5 // refused: its keys must lie in one range
+	FailureKind_FAILURE_KIND_NO_KEYSPACE    FailureKind = 6 // refused: there is none of that name
+)
+
+// Enum value maps for FailureKind.
+var (
+	FailureKind_name = map[int32]string{
+		0: "FAILURE_KIND_UNSPECIFIED",
+		1: "FAILURE_KIND_AMBIGUOUS",
+		2: "FAILURE_KIND_NOT_DONE",
+		3: "FAILURE_KIND_THROTTLED",
+		4: "FAILURE_KIND_REFUSED",
+		5: "FAILURE_KIND_SEVERAL_RANGES",
+		6: "FAILURE_KIND_NO_KEYSPACE",
+	}
+	FailureKind_value = map[string]int32{
+		"FAILURE_KIND_UNSPECIFIED":    0,
+		"FAILURE_KIND_AMBIGUOUS":      1,
+		"FAILURE_KIND_NOT_DONE":       2,
+		"FAILURE_KIND_THROTTLED":      3,
+		"FAILURE_KIND_REFUSED":        4,
+		"FAILURE_KIND_SEVERAL_RANGES": 5,
+		"FAILURE_KIND_NO_KEYSPACE":    6,
+	}
+)
+
+func (x FailureKind) Enum() *FailureKind {
+	p := new(FailureKind)
+	*p = x
+	return p
+}
+
+func (x FailureKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_clusterpb_cluster_proto_enumTypes[1].Descriptor()
+}
+
+func (FailureKind) Type() protoreflect.EnumType {
+	return &file_api_clusterpb_cluster_proto_enumTypes[1]
+}
+
+func (x FailureKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureKind.Descriptor instead.
+func (FailureKind) EnumDescriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+type CheckRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"` // empty: all
+	NoChecksums   bool                   `protobuf:"varint,2,opt,name=no_checksums,json=noChecksums,proto3" json:"no_checksums,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckRequest) Reset() {
+	*x = CheckRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckRequest) ProtoMessage() {}
+
+func (x *CheckRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
+func (*CheckRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *CheckRequest) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+func (x *CheckRequest) GetNoChecksums() bool {
+	if x != nil {
+		return x.NoChecksums
+	}
+	return false
+}
+
+type CheckResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Body:
+	//
+	//	*CheckResponse_Progress
+	//	*CheckResponse_Finding
+	//	*CheckResponse_Unseen
+	//	*CheckResponse_Summary
+	Body          isCheckResponse_Body `protobuf_oneof:"body"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckResponse) Reset() {
+	*x = CheckResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckResponse) ProtoMessage() {}
+
+func (x *CheckResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
+func (*CheckResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *CheckResponse) GetBody() isCheckResponse_Body {
+	if x != nil {
+		return x.Body
+	}
+	return nil
+}
+
+func (x *CheckResponse) GetProgress() *CheckProgress {
+	if x != nil {
+		if x, ok := x.Body.(*CheckResponse_Progress); ok {
+			return x.Progress
+		}
+	}
+	return nil
+}
+
+func (x *CheckResponse) GetFinding() *CheckFinding {
+	if x != nil {
+		if x, ok := x.Body.(*CheckResponse_Finding); ok {
+			return x.Finding
+		}
+	}
+	return nil
+}
+
+func (x *CheckResponse) GetUnseen() *CheckUnseen {
+	if x != nil {
+		if x, ok := x.Body.(*CheckResponse_Unseen); ok {
+			return x.Unseen
+		}
+	}
+	return nil
+}
+
+func (x *CheckResponse) GetSummary() *CheckSummary {
+	if x != nil {
+		if x, ok := x.Body.(*CheckResponse_Summary); ok {
+			return x.Summary
+		}
+	}
+	return nil
+}
+
+type isCheckResponse_Body interface {
+	isCheckResponse_Body()
+}
+
+type CheckResponse_Progress struct {
+	Progress *CheckProgress `protobuf:"bytes,1,opt,name=progress,proto3,oneof"`
+}
+
+type CheckResponse_Finding struct {
+	Finding *CheckFinding `protobuf:"bytes,2,opt,name=finding,proto3,oneof"`
+}
+
+type CheckResponse_Unseen struct {
+	Unseen *CheckUnseen `protobuf:"bytes,3,opt,name=unseen,proto3,oneof"`
+}
+
+type CheckResponse_Summary struct {
+	Summary *CheckSummary `protobuf:"bytes,4,opt,name=summary,proto3,oneof"` // the last
+}
+
+func (*CheckResponse_Progress) isCheckResponse_Body() {}
+
+func (*CheckResponse_Finding) isCheckResponse_Body() {}
+
+func (*CheckResponse_Unseen) isCheckResponse_Body() {}
+
+func (*CheckResponse_Summary) isCheckResponse_Body() {}
+
+type CheckProgress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Doing         string                 `protobuf:"bytes,1,opt,name=doing,proto3" json:"doing,omitempty"`
+	Done          uint64                 `protobuf:"varint,2,opt,name=done,proto3" json:"done,omitempty"`
+	Of            uint64                 `protobuf:"varint,3,opt,name=of,proto3" json:"of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckProgress) Reset() {
+	*x = CheckProgress{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckProgress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckProgress) ProtoMessage() {}
+
+func (x *CheckProgress) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckProgress.ProtoReflect.Descriptor instead.
+func (*CheckProgress) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *CheckProgress) GetDoing() string {
+	if x != nil {
+		return x.Doing
+	}
+	return ""
+}
+
+func (x *CheckProgress) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *CheckProgress) GetOf() uint64 {
+	if x != nil {
+		return x.Of
+	}
+	return 0
+}
+
+// CheckFinding is something that is wrong.
+type CheckFinding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Part          CheckPart              `protobuf:"varint,1,opt,name=part,proto3,enum=cairn.cluster.v1.CheckPart" json:"part,omitempty"`
+	Keyspace      string                 `protobuf:"bytes,2,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	RangeId       uint64                 `protobuf:"varint,3,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"` // 0: of no one range
+	NodeId        uint64                 `protobuf:"varint,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`    // 0: of no one node
+	What          string                 `protobuf:"bytes,5,opt,name=what,proto3" json:"what,omitempty"`
+	Here          string                 `protobuf:"bytes,6,opt,name=here,proto3" json:"here,omitempty"`   // one side, as it is
+	There         string                 `protobuf:"bytes,7,opt,name=there,proto3" json:"there,omitempty"` // what it is compared with
+	Next          string                 `protobuf:"bytes,8,opt,name=next,proto3" json:"next,omitempty"`   // what to do
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckFinding) Reset() {
+	*x = CheckFinding{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckFinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckFinding) ProtoMessage() {}
+
+func (x *CheckFinding) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckFinding.ProtoReflect.Descriptor instead.
+func (*CheckFinding) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *CheckFinding) GetPart() CheckPart {
+	if x != nil {
+		return x.Part
+	}
+	return CheckPart_CHECK_PART_UNSPECIFIED
+}
+
+func (x *CheckFinding) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+func (x *CheckFinding) GetRangeId() uint64 {
+	if x != nil {
+		return x.RangeId
+	}
+	return 0
+}
+
+func (x *CheckFinding) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *CheckFinding) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *CheckFinding) GetHere() string {
+	if x != nil {
+		return x.Here
+	}
+	return ""
+}
+
+func (x *CheckFinding) GetThere() string {
+	if x != nil {
+		return x.There
+	}
+	return ""
+}
+
+func (x *CheckFinding) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+// CheckUnseen is something that could not be looked at.
+type CheckUnseen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	RangeId       uint64                 `protobuf:"varint,2,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
+	NodeId        uint64                 `protobuf:"varint,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Replicas      uint64                 `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"` // on that node
+	Reason        string                 `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckUnseen) Reset() {
+	*x = CheckUnseen{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckUnseen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckUnseen) ProtoMessage() {}
+
+func (x *CheckUnseen) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckUnseen.ProtoReflect.Descriptor instead.
+func (*CheckUnseen) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CheckUnseen) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+func (x *CheckUnseen) GetRangeId() uint64 {
+	if x != nil {
+		return x.RangeId
+	}
+	return 0
+}
+
+func (x *CheckUnseen) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *CheckUnseen) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *CheckUnseen) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type CheckSummary struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspaces     uint64                 `protobuf:"varint,1,opt,name=keyspaces,proto3" json:"keyspaces,omitempty"`
+	IndexEntries  uint64                 `protobuf:"varint,2,opt,name=index_entries,json=indexEntries,proto3" json:"index_entries,omitempty"`
+	Ranges        uint64                 `protobuf:"varint,3,opt,name=ranges,proto3" json:"ranges,omitempty"`
+	Replicas      uint64                 `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"` // whose data was hashed
+	Versions      uint64                 `protobuf:"varint,5,opt,name=versions,proto3" json:"versions,omitempty"` // hashed on each of them
+	Bytes         uint64                 `protobuf:"varint,6,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	Settled       uint64                 `protobuf:"varint,7,opt,name=settled,proto3" json:"settled,omitempty"` // differences that were gone at a later look
+	Redone        uint64                 `protobuf:"varint,8,opt,name=redone,proto3" json:"redone,omitempty"`   // ranges that were begun again, because they were compacted, split or moved meanwhile
+	Micros        uint64                 `protobuf:"varint,9,opt,name=micros,proto3" json:"micros,omitempty"`
+	Findings      uint64                 `protobuf:"varint,10,opt,name=findings,proto3" json:"findings,omitempty"`
+	Unseen        uint64                 `protobuf:"varint,11,opt,name=unseen,proto3" json:"unseen,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CheckSummary) Reset() {
+	*x = CheckSummary{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CheckSummary) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CheckSummary) ProtoMessage() {}
+
+func (x *CheckSummary) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CheckSummary.ProtoReflect.Descriptor instead.
+func (*CheckSummary) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *CheckSummary) GetKeyspaces() uint64 {
+	if x != nil {
+		return x.Keyspaces
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetIndexEntries() uint64 {
+	if x != nil {
+		return x.IndexEntries
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetRanges() uint64 {
+	if x != nil {
+		return x.Ranges
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetVersions() uint64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetSettled() uint64 {
+	if x != nil {
+		return x.Settled
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetRedone() uint64 {
+	if x != nil {
+		return x.Redone
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetMicros() uint64 {
+	if x != nil {
+		return x.Micros
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetFindings() uint64 {
+	if x != nil {
+		return x.Findings
+	}
+	return 0
+}
+
+func (x *CheckSummary) GetUnseen() uint64 {
+	if x != nil {
+		return x.Unseen
+	}
+	return 0
+}
+
 type CreateKeyspaceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -34,7 +675,7 @@ type CreateKeyspaceRequest struct {
 
 func (x *CreateKeyspaceRequest) Reset() {
 	*x = CreateKeyspaceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -46,7 +687,7 @@ func (x *CreateKeyspaceRequest) String() string {
 func (*CreateKeyspaceRequest) ProtoMessage() {}
 
 func (x *CreateKeyspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -59,7 +700,7 @@ func (x *CreateKeyspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyspaceRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyspaceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CreateKeyspaceRequest) GetName() string {
@@ -85,7 +726,7 @@ type CreateKeyspaceResponse struct {
 
 func (x *CreateKeyspaceResponse) Reset() {
 	*x = CreateKeyspaceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -97,7 +738,7 @@ func (x *CreateKeyspaceResponse) String() string {
 func (*CreateKeyspaceResponse) ProtoMessage() {}
 
 func (x *CreateKeyspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -110,7 +751,7 @@ func (x *CreateKeyspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyspaceResponse.ProtoReflect.Descriptor instead.
 func (*CreateKeyspaceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CreateKeyspaceResponse) GetKeyspace() *metapb.KeyspaceRecord {
@@ -129,7 +770,7 @@ type DropKeyspaceRequest struct {
 
 func (x *DropKeyspaceRequest) Reset() {
 	*x = DropKeyspaceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -141,7 +782,7 @@ func (x *DropKeyspaceRequest) String() string {
 func (*DropKeyspaceRequest) ProtoMessage() {}
 
 func (x *DropKeyspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -154,7 +795,7 @@ func (x *DropKeyspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropKeyspaceRequest.ProtoReflect.Descriptor instead.
 func (*DropKeyspaceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DropKeyspaceRequest) GetName() string {
@@ -173,7 +814,7 @@ type DropKeyspaceResponse struct {
 
 func (x *DropKeyspaceResponse) Reset() {
 	*x = DropKeyspaceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -185,7 +826,7 @@ func (x *DropKeyspaceResponse) String() string {
 func (*DropKeyspaceResponse) ProtoMessage() {}
 
 func (x *DropKeyspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -198,7 +839,7 @@ func (x *DropKeyspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropKeyspaceResponse.ProtoReflect.Descriptor instead.
 func (*DropKeyspaceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DropKeyspaceResponse) GetRanges() uint64 {
@@ -216,7 +857,7 @@ type ListKeyspacesRequest struct {
 
 func (x *ListKeyspacesRequest) Reset() {
 	*x = ListKeyspacesRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -228,7 +869,7 @@ func (x *ListKeyspacesRequest) String() string {
 func (*ListKeyspacesRequest) ProtoMessage() {}
 
 func (x *ListKeyspacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -241,7 +882,7 @@ func (x *ListKeyspacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeyspacesRequest.ProtoReflect.Descriptor instead.
 func (*ListKeyspacesRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 type ListKeyspacesResponse struct {
@@ -253,7 +894,7 @@ type ListKeyspacesResponse struct {
 
 func (x *ListKeyspacesResponse) Reset() {
 	*x = ListKeyspacesResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -265,7 +906,7 @@ func (x *ListKeyspacesResponse) String() string {
 func (*ListKeyspacesResponse) ProtoMessage() {}
 
 func (x *ListKeyspacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -278,7 +919,7 @@ func (x *ListKeyspacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeyspacesResponse.ProtoReflect.Descriptor instead.
 func (*ListKeyspacesResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListKeyspacesResponse) GetKeyspaces() []*metapb.KeyspaceRecord {
@@ -297,7 +938,7 @@ type ListRangesRequest struct {
 
 func (x *ListRangesRequest) Reset() {
 	*x = ListRangesRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -309,7 +950,7 @@ func (x *ListRangesRequest) String() string {
 func (*ListRangesRequest) ProtoMessage() {}
 
 func (x *ListRangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -322,7 +963,7 @@ func (x *ListRangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRangesRequest.ProtoReflect.Descriptor instead.
 func (*ListRangesRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListRangesRequest) GetKeyspace() string {
@@ -341,7 +982,7 @@ type ListRangesResponse struct {
 
 func (x *ListRangesResponse) Reset() {
 	*x = ListRangesResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -353,7 +994,7 @@ func (x *ListRangesResponse) String() string {
 func (*ListRangesResponse) ProtoMessage() {}
 
 func (x *ListRangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -366,7 +1007,7 @@ func (x *ListRangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRangesResponse.ProtoReflect.Descriptor instead.
 func (*ListRangesResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListRangesResponse) GetRanges() []*IndexedRange {
@@ -386,7 +1027,7 @@ type IndexedRange struct {
 
 func (x *IndexedRange) Reset() {
 	*x = IndexedRange{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -398,7 +1039,7 @@ func (x *IndexedRange) String() string {
 func (*IndexedRange) ProtoMessage() {}
 
 func (x *IndexedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -411,7 +1052,7 @@ func (x *IndexedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexedRange.ProtoReflect.Descriptor instead.
 func (*IndexedRange) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *IndexedRange) GetDescriptor_() *metapb.RangeDescriptor {
@@ -439,7 +1080,7 @@ type SplitRangeRequest struct {
 
 func (x *SplitRangeRequest) Reset() {
 	*x = SplitRangeRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -451,7 +1092,7 @@ func (x *SplitRangeRequest) String() string {
 func (*SplitRangeRequest) ProtoMessage() {}
 
 func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -464,7 +1105,7 @@ func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
 func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *SplitRangeRequest) GetKeyspace() string {
@@ -499,7 +1140,7 @@ type MergeRangeRequest struct {
 
 func (x *MergeRangeRequest) Reset() {
 	*x = MergeRangeRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -511,7 +1152,7 @@ func (x *MergeRangeRequest) String() string {
 func (*MergeRangeRequest) ProtoMessage() {}
 
 func (x *MergeRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -524,7 +1165,7 @@ func (x *MergeRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangeRequest.ProtoReflect.Descriptor instead.
 func (*MergeRangeRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MergeRangeRequest) GetKeyspace() string {
@@ -557,7 +1198,7 @@ type MergeRangeResponse struct {
 
 func (x *MergeRangeResponse) Reset() {
 	*x = MergeRangeResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +1210,7 @@ func (x *MergeRangeResponse) String() string {
 func (*MergeRangeResponse) ProtoMessage() {}
 
 func (x *MergeRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +1223,7 @@ func (x *MergeRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangeResponse.ProtoReflect.Descriptor instead.
 func (*MergeRangeResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *MergeRangeResponse) GetMerged() *metapb.RangeDescriptor {
@@ -602,7 +1243,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -614,7 +1255,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -627,7 +1268,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *SplitRangeResponse) GetLeft() *metapb.RangeDescriptor {
@@ -652,7 +1293,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +1305,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +1318,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
 }
 
 type IdentityResponse struct {
@@ -693,7 +1334,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -705,7 +1346,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -718,7 +1359,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *IdentityResponse) GetClusterId() uint64 {
@@ -764,7 +1405,7 @@ type InitRequest struct {
 
 func (x *InitRequest) Reset() {
 	*x = InitRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -776,7 +1417,7 @@ func (x *InitRequest) String() string {
 func (*InitRequest) ProtoMessage() {}
 
 func (x *InitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -789,7 +1430,7 @@ func (x *InitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitRequest.ProtoReflect.Descriptor instead.
 func (*InitRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
 }
 
 type InitResponse struct {
@@ -802,7 +1443,7 @@ type InitResponse struct {
 
 func (x *InitResponse) Reset() {
 	*x = InitResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -814,7 +1455,7 @@ func (x *InitResponse) String() string {
 func (*InitResponse) ProtoMessage() {}
 
 func (x *InitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -827,7 +1468,7 @@ func (x *InitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitResponse.ProtoReflect.Descriptor instead.
 func (*InitResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *InitResponse) GetClusterId() uint64 {
@@ -856,7 +1497,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -868,7 +1509,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -881,7 +1522,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *JoinRequest) GetNode() *metapb.NodeRecord {
@@ -911,7 +1552,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -923,7 +1564,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -936,7 +1577,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *JoinResponse) GetClusterId() uint64 {
@@ -986,7 +1627,7 @@ type ConsentRequest struct {
 
 func (x *ConsentRequest) Reset() {
 	*x = ConsentRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -998,7 +1639,7 @@ func (x *ConsentRequest) String() string {
 func (*ConsentRequest) ProtoMessage() {}
 
 func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1011,7 +1652,7 @@ func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentRequest.ProtoReflect.Descriptor instead.
 func (*ConsentRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *ConsentRequest) GetCandidateStoreUuid() []byte {
@@ -1045,7 +1686,7 @@ type ConsentResponse struct {
 
 func (x *ConsentResponse) Reset() {
 	*x = ConsentResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1057,7 +1698,7 @@ func (x *ConsentResponse) String() string {
 func (*ConsentResponse) ProtoMessage() {}
 
 func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1070,7 +1711,7 @@ func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentResponse.ProtoReflect.Descriptor instead.
 func (*ConsentResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ConsentResponse) GetGranted() bool {
@@ -1097,7 +1738,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1109,7 +1750,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1122,7 +1763,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *AnnounceRequest) GetClusterId() uint64 {
@@ -1149,7 +1790,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1161,7 +1802,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1174,7 +1815,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AnnounceResponse) GetNodes() []*metapb.NodeRecord {
@@ -1200,7 +1841,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1212,7 +1853,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1225,7 +1866,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *StatusRequest) GetRanges() bool {
@@ -1246,7 +1887,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1258,7 +1899,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1271,7 +1912,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *StatusResponse) GetClusterId() uint64 {
@@ -1307,7 +1948,7 @@ type NodeEntry struct {
 
 func (x *NodeEntry) Reset() {
 	*x = NodeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1319,7 +1960,7 @@ func (x *NodeEntry) String() string {
 func (*NodeEntry) ProtoMessage() {}
 
 func (x *NodeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1332,7 +1973,7 @@ func (x *NodeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEntry.ProtoReflect.Descriptor instead.
 func (*NodeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *NodeEntry) GetNode() *metapb.NodeRecord {
@@ -1377,7 +2018,7 @@ type SupportEntry struct {
 
 func (x *SupportEntry) Reset() {
 	*x = SupportEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1389,7 +2030,7 @@ func (x *SupportEntry) String() string {
 func (*SupportEntry) ProtoMessage() {}
 
 func (x *SupportEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1402,7 +2043,7 @@ func (x *SupportEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupportEntry.ProtoReflect.Descriptor instead.
 func (*SupportEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *SupportEntry) GetNode() uint64 {
@@ -1456,7 +2097,7 @@ type RangeEntry struct {
 
 func (x *RangeEntry) Reset() {
 	*x = RangeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1468,7 +2109,7 @@ func (x *RangeEntry) String() string {
 func (*RangeEntry) ProtoMessage() {}
 
 func (x *RangeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1481,7 +2122,7 @@ func (x *RangeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeEntry.ProtoReflect.Descriptor instead.
 func (*RangeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RangeEntry) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1552,7 +2193,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +2205,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +2218,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Lease) GetLeftMicros() int64 {
@@ -1615,7 +2256,7 @@ type ReplicaEntry struct {
 
 func (x *ReplicaEntry) Reset() {
 	*x = ReplicaEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +2268,7 @@ func (x *ReplicaEntry) String() string {
 func (*ReplicaEntry) ProtoMessage() {}
 
 func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +2281,7 @@ func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaEntry.ProtoReflect.Descriptor instead.
 func (*ReplicaEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReplicaEntry) GetNode() uint64 {
@@ -1694,7 +2335,7 @@ type NodeStatusRequest struct {
 
 func (x *NodeStatusRequest) Reset() {
 	*x = NodeStatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1706,7 +2347,7 @@ func (x *NodeStatusRequest) String() string {
 func (*NodeStatusRequest) ProtoMessage() {}
 
 func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1719,7 +2360,7 @@ func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*NodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *NodeStatusRequest) GetRanges() bool {
@@ -1741,7 +2382,7 @@ type NodeStatusResponse struct {
 
 func (x *NodeStatusResponse) Reset() {
 	*x = NodeStatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1753,7 +2394,7 @@ func (x *NodeStatusResponse) String() string {
 func (*NodeStatusResponse) ProtoMessage() {}
 
 func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1766,7 +2407,7 @@ func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*NodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NodeStatusResponse) GetNode() *metapb.NodeRecord {
@@ -1824,7 +2465,7 @@ type StoreMetrics struct {
 
 func (x *StoreMetrics) Reset() {
 	*x = StoreMetrics{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1836,7 +2477,7 @@ func (x *StoreMetrics) String() string {
 func (*StoreMetrics) ProtoMessage() {}
 
 func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1849,7 +2490,7 @@ func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreMetrics.ProtoReflect.Descriptor instead.
 func (*StoreMetrics) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *StoreMetrics) GetSyncs() uint64 {
@@ -1999,7 +2640,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2011,7 +2652,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2024,7 +2665,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReplicaStatus) GetDescriptor_() *metapb.RangeDescriptor {
@@ -2130,7 +2771,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2142,7 +2783,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2155,7 +2796,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Progress) GetReplicaId() uint64 {
@@ -2186,11 +2827,252 @@ func (x *Progress) GetRecent() bool {
 	return false
 }
 
+// Route is what a node tells Cairn's own client beside an answer, in the trailer `cairn-route-bin`: where it should have gone.
+// Only a request that says what its sender knew (metadata `cairn-route`) is told so, and only if that was not the newest.
+type Route struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	KeyspaceId    uint64                  `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	Range         *metapb.RangeDescriptor `protobuf:"bytes,2,opt,name=range,proto3" json:"range,omitempty"`                              // that holds the request's first key, as far as this node knows; unset: it does not
+	LeaderNode    uint64                  `protobuf:"varint,3,opt,name=leader_node,json=leaderNode,proto3" json:"leader_node,omitempty"` // of that range; 0: this node knows none
+	Leads         bool                    `protobuf:"varint,4,opt,name=leads,proto3" json:"leads,omitempty"`                             // it is this node: what it says of the range is so
+	Nodes         []*NodeAddress          `protobuf:"bytes,5,rep,name=nodes,proto3" json:"nodes,omitempty"`                              // of the range's replicas
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Route) Reset() {
+	*x = Route{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Route) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Route) ProtoMessage() {}
+
+func (x *Route) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Route.ProtoReflect.Descriptor instead.
+func (*Route) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *Route) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *Route) GetRange() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *Route) GetLeaderNode() uint64 {
+	if x != nil {
+		return x.LeaderNode
+	}
+	return 0
+}
+
+func (x *Route) GetLeads() bool {
+	if x != nil {
+		return x.Leads
+	}
+	return false
+}
+
+func (x *Route) GetNodes() []*NodeAddress {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+type NodeAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeAddress) Reset() {
+	*x = NodeAddress{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeAddress) ProtoMessage() {}
+
+func (x *NodeAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
+func (*NodeAddress) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *NodeAddress) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *NodeAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+// Failure is attached to the status of a failed request of Cairn's own client: gRPC's codes do not say whether a write that
+// failed may have happened.
+type Failure struct {
+	state            protoimpl.MessageState    `protogen:"open.v1"`
+	Kind             FailureKind               `protobuf:"varint,1,opt,name=kind,proto3,enum=cairn.cluster.v1.FailureKind" json:"kind,omitempty"`
+	RetryAfterMicros uint64                    `protobuf:"varint,2,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"` // THROTTLED
+	Ranges           []*metapb.RangeDescriptor `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`                                                // SEVERAL_RANGES: that of the first key, and what is known behind it
+	Keyspace         string                    `protobuf:"bytes,4,opt,name=keyspace,proto3" json:"keyspace,omitempty"`                                            // NO_KEYSPACE
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Failure) Reset() {
+	*x = Failure{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Failure) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Failure) ProtoMessage() {}
+
+func (x *Failure) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Failure.ProtoReflect.Descriptor instead.
+func (*Failure) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *Failure) GetKind() FailureKind {
+	if x != nil {
+		return x.Kind
+	}
+	return FailureKind_FAILURE_KIND_UNSPECIFIED
+}
+
+func (x *Failure) GetRetryAfterMicros() uint64 {
+	if x != nil {
+		return x.RetryAfterMicros
+	}
+	return 0
+}
+
+func (x *Failure) GetRanges() []*metapb.RangeDescriptor {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Failure) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
 var File_api_clusterpb_cluster_proto protoreflect.FileDescriptor
 
 const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1bapi/clusterpb/cluster.proto\x12\x10cairn.cluster.v1\x1a\x15api/metapb/meta.proto\"C\n" +
+	"\x1bapi/clusterpb/cluster.proto\x12\x10cairn.cluster.v1\x1a\x15api/metapb/meta.proto\"M\n" +
+	"\fCheckRequest\x12\x1a\n" +
+	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x12!\n" +
+	"\fno_checksums\x18\x02 \x01(\bR\vnoChecksums\"\x87\x02\n" +
+	"\rCheckResponse\x12=\n" +
+	"\bprogress\x18\x01 \x01(\v2\x1f.cairn.cluster.v1.CheckProgressH\x00R\bprogress\x12:\n" +
+	"\afinding\x18\x02 \x01(\v2\x1e.cairn.cluster.v1.CheckFindingH\x00R\afinding\x127\n" +
+	"\x06unseen\x18\x03 \x01(\v2\x1d.cairn.cluster.v1.CheckUnseenH\x00R\x06unseen\x12:\n" +
+	"\asummary\x18\x04 \x01(\v2\x1e.cairn.cluster.v1.CheckSummaryH\x00R\asummaryB\x06\n" +
+	"\x04body\"I\n" +
+	"\rCheckProgress\x12\x14\n" +
+	"\x05doing\x18\x01 \x01(\tR\x05doing\x12\x12\n" +
+	"\x04done\x18\x02 \x01(\x04R\x04done\x12\x0e\n" +
+	"\x02of\x18\x03 \x01(\x04R\x02of\"\xe1\x01\n" +
+	"\fCheckFinding\x12/\n" +
+	"\x04part\x18\x01 \x01(\x0e2\x1b.cairn.cluster.v1.CheckPartR\x04part\x12\x1a\n" +
+	"\bkeyspace\x18\x02 \x01(\tR\bkeyspace\x12\x19\n" +
+	"\brange_id\x18\x03 \x01(\x04R\arangeId\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\x04R\x06nodeId\x12\x12\n" +
+	"\x04what\x18\x05 \x01(\tR\x04what\x12\x12\n" +
+	"\x04here\x18\x06 \x01(\tR\x04here\x12\x14\n" +
+	"\x05there\x18\a \x01(\tR\x05there\x12\x12\n" +
+	"\x04next\x18\b \x01(\tR\x04next\"\x91\x01\n" +
+	"\vCheckUnseen\x12\x1a\n" +
+	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x12\x19\n" +
+	"\brange_id\x18\x02 \x01(\x04R\arangeId\x12\x17\n" +
+	"\anode_id\x18\x03 \x01(\x04R\x06nodeId\x12\x1a\n" +
+	"\breplicas\x18\x04 \x01(\x04R\breplicas\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\"\xb5\x02\n" +
+	"\fCheckSummary\x12\x1c\n" +
+	"\tkeyspaces\x18\x01 \x01(\x04R\tkeyspaces\x12#\n" +
+	"\rindex_entries\x18\x02 \x01(\x04R\findexEntries\x12\x16\n" +
+	"\x06ranges\x18\x03 \x01(\x04R\x06ranges\x12\x1a\n" +
+	"\breplicas\x18\x04 \x01(\x04R\breplicas\x12\x1a\n" +
+	"\bversions\x18\x05 \x01(\x04R\bversions\x12\x14\n" +
+	"\x05bytes\x18\x06 \x01(\x04R\x05bytes\x12\x18\n" +
+	"\asettled\x18\a \x01(\x04R\asettled\x12\x16\n" +
+	"\x06redone\x18\b \x01(\x04R\x06redone\x12\x16\n" +
+	"\x06micros\x18\t \x01(\x04R\x06micros\x12\x1a\n" +
+	"\bfindings\x18\n" +
+	" \x01(\x04R\bfindings\x12\x16\n" +
+	"\x06unseen\x18\v \x01(\x04R\x06unseen\"C\n" +
 	"\x15CreateKeyspaceRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06single\x18\x02 \x01(\bR\x06single\"S\n" +
@@ -2368,7 +3250,36 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"replica_id\x18\x01 \x01(\x04R\treplicaId\x12\x14\n" +
 	"\x05match\x18\x02 \x01(\x04R\x05match\x12\x14\n" +
 	"\x05state\x18\x03 \x01(\tR\x05state\x12\x16\n" +
-	"\x06recent\x18\x04 \x01(\bR\x06recent2\xe4\b\n" +
+	"\x06recent\x18\x04 \x01(\bR\x06recent\"\xca\x01\n" +
+	"\x05Route\x12\x1f\n" +
+	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
+	"keyspaceId\x124\n" +
+	"\x05range\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05range\x12\x1f\n" +
+	"\vleader_node\x18\x03 \x01(\x04R\n" +
+	"leaderNode\x12\x14\n" +
+	"\x05leads\x18\x04 \x01(\bR\x05leads\x123\n" +
+	"\x05nodes\x18\x05 \x03(\v2\x1d.cairn.cluster.v1.NodeAddressR\x05nodes\"@\n" +
+	"\vNodeAddress\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xbe\x01\n" +
+	"\aFailure\x121\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1d.cairn.cluster.v1.FailureKindR\x04kind\x12,\n" +
+	"\x12retry_after_micros\x18\x02 \x01(\x04R\x10retryAfterMicros\x126\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x06ranges\x12\x1a\n" +
+	"\bkeyspace\x18\x04 \x01(\tR\bkeyspace*m\n" +
+	"\tCheckPart\x12\x1a\n" +
+	"\x16CHECK_PART_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11CHECK_PART_TILING\x10\x01\x12\x14\n" +
+	"\x10CHECK_PART_INDEX\x10\x02\x12\x17\n" +
+	"\x13CHECK_PART_REPLICAS\x10\x03*\xd7\x01\n" +
+	"\vFailureKind\x12\x1c\n" +
+	"\x18FAILURE_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16FAILURE_KIND_AMBIGUOUS\x10\x01\x12\x19\n" +
+	"\x15FAILURE_KIND_NOT_DONE\x10\x02\x12\x1a\n" +
+	"\x16FAILURE_KIND_THROTTLED\x10\x03\x12\x18\n" +
+	"\x14FAILURE_KIND_REFUSED\x10\x04\x12\x1f\n" +
+	"\x1bFAILURE_KIND_SEVERAL_RANGES\x10\x05\x12\x1c\n" +
+	"\x18FAILURE_KIND_NO_KEYSPACE\x10\x062\xb0\t\n" +
 	"\aCluster\x12Q\n" +
 	"\bIdentity\x12!.cairn.cluster.v1.IdentityRequest\x1a\".cairn.cluster.v1.IdentityResponse\x12E\n" +
 	"\x04Init\x12\x1d.cairn.cluster.v1.InitRequest\x1a\x1e.cairn.cluster.v1.InitResponse\x12E\n" +
@@ -2384,7 +3295,8 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
 	"ListRanges\x12#.cairn.cluster.v1.ListRangesRequest\x1a$.cairn.cluster.v1.ListRangesResponse\x12W\n" +
 	"\n" +
-	"SplitRange\x12#.cairn.cluster.v1.SplitRangeRequest\x1a$.cairn.cluster.v1.SplitRangeResponse\x12W\n" +
+	"SplitRange\x12#.cairn.cluster.v1.SplitRangeRequest\x1a$.cairn.cluster.v1.SplitRangeResponse\x12J\n" +
+	"\x05Check\x12\x1e.cairn.cluster.v1.CheckRequest\x1a\x1f.cairn.cluster.v1.CheckResponse0\x01\x12W\n" +
 	"\n" +
 	"MergeRange\x12#.cairn.cluster.v1.MergeRangeRequest\x1a$.cairn.cluster.v1.MergeRangeResponseB(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
 
@@ -2400,108 +3312,131 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_api_clusterpb_cluster_proto_rawDescData
 }
 
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_api_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
-	(*CreateKeyspaceRequest)(nil),  // 0: cairn.cluster.v1.CreateKeyspaceRequest
-	(*CreateKeyspaceResponse)(nil), // 1: cairn.cluster.v1.CreateKeyspaceResponse
-	(*DropKeyspaceRequest)(nil),    // 2: cairn.cluster.v1.DropKeyspaceRequest
-	(*DropKeyspaceResponse)(nil),   // 3: cairn.cluster.v1.DropKeyspaceResponse
-	(*ListKeyspacesRequest)(nil),   // 4: cairn.cluster.v1.ListKeyspacesRequest
-	(*ListKeyspacesResponse)(nil),  // 5: cairn.cluster.v1.ListKeyspacesResponse
-	(*ListRangesRequest)(nil),      // 6: cairn.cluster.v1.ListRangesRequest
-	(*ListRangesResponse)(nil),     // 7: cairn.cluster.v1.ListRangesResponse
-	(*IndexedRange)(nil),           // 8: cairn.cluster.v1.IndexedRange
-	(*SplitRangeRequest)(nil),      // 9: cairn.cluster.v1.SplitRangeRequest
-	(*MergeRangeRequest)(nil),      // 10: cairn.cluster.v1.MergeRangeRequest
-	(*MergeRangeResponse)(nil),     // 11: cairn.cluster.v1.MergeRangeResponse
-	(*SplitRangeResponse)(nil),     // 12: cairn.cluster.v1.SplitRangeResponse
-	(*IdentityRequest)(nil),        // 13: cairn.cluster.v1.IdentityRequest
-	(*IdentityResponse)(nil),       // 14: cairn.cluster.v1.IdentityResponse
-	(*InitRequest)(nil),            // 15: cairn.cluster.v1.InitRequest
-	(*InitResponse)(nil),           // 16: cairn.cluster.v1.InitResponse
-	(*JoinRequest)(nil),            // 17: cairn.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),           // 18: cairn.cluster.v1.JoinResponse
-	(*ConsentRequest)(nil),         // 19: cairn.cluster.v1.ConsentRequest
-	(*ConsentResponse)(nil),        // 20: cairn.cluster.v1.ConsentResponse
-	(*AnnounceRequest)(nil),        // 21: cairn.cluster.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),       // 22: cairn.cluster.v1.AnnounceResponse
-	(*StatusRequest)(nil),          // 23: cairn.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),         // 24: cairn.cluster.v1.StatusResponse
-	(*NodeEntry)(nil),              // 25: cairn.cluster.v1.NodeEntry
-	(*SupportEntry)(nil),           // 26: cairn.cluster.v1.SupportEntry
-	(*RangeEntry)(nil),             // 27: cairn.cluster.v1.RangeEntry
-	(*Lease)(nil),                  // 28: cairn.cluster.v1.Lease
-	(*ReplicaEntry)(nil),           // 29: cairn.cluster.v1.ReplicaEntry
-	(*NodeStatusRequest)(nil),      // 30: cairn.cluster.v1.NodeStatusRequest
-	(*NodeStatusResponse)(nil),     // 31: cairn.cluster.v1.NodeStatusResponse
-	(*StoreMetrics)(nil),           // 32: cairn.cluster.v1.StoreMetrics
-	(*ReplicaStatus)(nil),          // 33: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 34: cairn.cluster.v1.Progress
-	(*metapb.KeyspaceRecord)(nil),  // 35: cairn.meta.v1.KeyspaceRecord
-	(*metapb.RangeDescriptor)(nil), // 36: cairn.meta.v1.RangeDescriptor
-	(*metapb.NodeRecord)(nil),      // 37: cairn.meta.v1.NodeRecord
-	(metapb.ReplicaRole)(0),        // 38: cairn.meta.v1.ReplicaRole
+	(CheckPart)(0),                 // 0: cairn.cluster.v1.CheckPart
+	(FailureKind)(0),               // 1: cairn.cluster.v1.FailureKind
+	(*CheckRequest)(nil),           // 2: cairn.cluster.v1.CheckRequest
+	(*CheckResponse)(nil),          // 3: cairn.cluster.v1.CheckResponse
+	(*CheckProgress)(nil),          // 4: cairn.cluster.v1.CheckProgress
+	(*CheckFinding)(nil),           // 5: cairn.cluster.v1.CheckFinding
+	(*CheckUnseen)(nil),            // 6: cairn.cluster.v1.CheckUnseen
+	(*CheckSummary)(nil),           // 7: cairn.cluster.v1.CheckSummary
+	(*CreateKeyspaceRequest)(nil),  // 8: cairn.cluster.v1.CreateKeyspaceRequest
+	(*CreateKeyspaceResponse)(nil), // 9: cairn.cluster.v1.CreateKeyspaceResponse
+	(*DropKeyspaceRequest)(nil),    // 10: cairn.cluster.v1.DropKeyspaceRequest
+	(*DropKeyspaceResponse)(nil),   // 11: cairn.cluster.v1.DropKeyspaceResponse
+	(*ListKeyspacesRequest)(nil),   // 12: cairn.cluster.v1.ListKeyspacesRequest
+	(*ListKeyspacesResponse)(nil),  // 13: cairn.cluster.v1.ListKeyspacesResponse
+	(*ListRangesRequest)(nil),      // 14: cairn.cluster.v1.ListRangesRequest
+	(*ListRangesResponse)(nil),     // 15: cairn.cluster.v1.ListRangesResponse
+	(*IndexedRange)(nil),           // 16: cairn.cluster.v1.IndexedRange
+	(*SplitRangeRequest)(nil),      // 17: cairn.cluster.v1.SplitRangeRequest
+	(*MergeRangeRequest)(nil),      // 18: cairn.cluster.v1.MergeRangeRequest
+	(*MergeRangeResponse)(nil),     // 19: cairn.cluster.v1.MergeRangeResponse
+	(*SplitRangeResponse)(nil),     // 20: cairn.cluster.v1.SplitRangeResponse
+	(*IdentityRequest)(nil),        // 21: cairn.cluster.v1.IdentityRequest
+	(*IdentityResponse)(nil),       // 22: cairn.cluster.v1.IdentityResponse
+	(*InitRequest)(nil),            // 23: cairn.cluster.v1.InitRequest
+	(*InitResponse)(nil),           // 24: cairn.cluster.v1.InitResponse
+	(*JoinRequest)(nil),            // 25: cairn.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),           // 26: cairn.cluster.v1.JoinResponse
+	(*ConsentRequest)(nil),         // 27: cairn.cluster.v1.ConsentRequest
+	(*ConsentResponse)(nil),        // 28: cairn.cluster.v1.ConsentResponse
+	(*AnnounceRequest)(nil),        // 29: cairn.cluster.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),       // 30: cairn.cluster.v1.AnnounceResponse
+	(*StatusRequest)(nil),          // 31: cairn.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),         // 32: cairn.cluster.v1.StatusResponse
+	(*NodeEntry)(nil),              // 33: cairn.cluster.v1.NodeEntry
+	(*SupportEntry)(nil),           // 34: cairn.cluster.v1.SupportEntry
+	(*RangeEntry)(nil),             // 35: cairn.cluster.v1.RangeEntry
+	(*Lease)(nil),                  // 36: cairn.cluster.v1.Lease
+	(*ReplicaEntry)(nil),           // 37: cairn.cluster.v1.ReplicaEntry
+	(*NodeStatusRequest)(nil),      // 38: cairn.cluster.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),     // 39: cairn.cluster.v1.NodeStatusResponse
+	(*StoreMetrics)(nil),           // 40: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),          // 41: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),               // 42: cairn.cluster.v1.Progress
+	(*Route)(nil),                  // 43: cairn.cluster.v1.Route
+	(*NodeAddress)(nil),            // 44: cairn.cluster.v1.NodeAddress
+	(*Failure)(nil),                // 45: cairn.cluster.v1.Failure
+	(*metapb.KeyspaceRecord)(nil),  // 46: cairn.meta.v1.KeyspaceRecord
+	(*metapb.RangeDescriptor)(nil), // 47: cairn.meta.v1.RangeDescriptor
+	(*metapb.NodeRecord)(nil),      // 48: cairn.meta.v1.NodeRecord
+	(metapb.ReplicaRole)(0),        // 49: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
-	35, // 0: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
-	35, // 1: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
-	8,  // 2: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
-	36, // 3: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	36, // 4: cairn.cluster.v1.MergeRangeResponse.merged:type_name -> cairn.meta.v1.RangeDescriptor
-	36, // 5: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	36, // 6: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	37, // 7: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	37, // 8: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	36, // 9: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	37, // 10: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	37, // 11: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	36, // 12: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	25, // 13: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
-	27, // 14: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	37, // 15: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	26, // 16: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
-	36, // 17: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	29, // 18: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	28, // 19: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
-	38, // 20: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	37, // 21: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	33, // 22: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	32, // 23: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
-	26, // 24: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
-	36, // 25: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 26: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	28, // 27: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
-	13, // 28: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	15, // 29: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	17, // 30: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	19, // 31: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	21, // 32: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	23, // 33: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	30, // 34: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	0,  // 35: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
-	2,  // 36: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
-	4,  // 37: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
-	6,  // 38: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
-	9,  // 39: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
-	10, // 40: cairn.cluster.v1.Cluster.MergeRange:input_type -> cairn.cluster.v1.MergeRangeRequest
-	14, // 41: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	16, // 42: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	18, // 43: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	20, // 44: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	22, // 45: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	24, // 46: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	31, // 47: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	1,  // 48: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
-	3,  // 49: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
-	5,  // 50: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
-	7,  // 51: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
-	12, // 52: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
-	11, // 53: cairn.cluster.v1.Cluster.MergeRange:output_type -> cairn.cluster.v1.MergeRangeResponse
-	41, // [41:54] is the sub-list for method output_type
-	28, // [28:41] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	4,  // 0: cairn.cluster.v1.CheckResponse.progress:type_name -> cairn.cluster.v1.CheckProgress
+	5,  // 1: cairn.cluster.v1.CheckResponse.finding:type_name -> cairn.cluster.v1.CheckFinding
+	6,  // 2: cairn.cluster.v1.CheckResponse.unseen:type_name -> cairn.cluster.v1.CheckUnseen
+	7,  // 3: cairn.cluster.v1.CheckResponse.summary:type_name -> cairn.cluster.v1.CheckSummary
+	0,  // 4: cairn.cluster.v1.CheckFinding.part:type_name -> cairn.cluster.v1.CheckPart
+	46, // 5: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
+	46, // 6: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
+	16, // 7: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
+	47, // 8: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 9: cairn.cluster.v1.MergeRangeResponse.merged:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 10: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 11: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	48, // 12: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	48, // 13: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	47, // 14: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	48, // 15: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	48, // 16: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	47, // 17: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	33, // 18: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
+	35, // 19: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
+	48, // 20: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	34, // 21: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
+	47, // 22: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	37, // 23: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
+	36, // 24: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
+	49, // 25: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	48, // 26: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	41, // 27: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	40, // 28: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	34, // 29: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
+	47, // 30: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	42, // 31: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	36, // 32: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
+	47, // 33: cairn.cluster.v1.Route.range:type_name -> cairn.meta.v1.RangeDescriptor
+	44, // 34: cairn.cluster.v1.Route.nodes:type_name -> cairn.cluster.v1.NodeAddress
+	1,  // 35: cairn.cluster.v1.Failure.kind:type_name -> cairn.cluster.v1.FailureKind
+	47, // 36: cairn.cluster.v1.Failure.ranges:type_name -> cairn.meta.v1.RangeDescriptor
+	21, // 37: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	23, // 38: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	25, // 39: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	27, // 40: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	29, // 41: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	31, // 42: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	38, // 43: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	8,  // 44: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
+	10, // 45: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
+	12, // 46: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
+	14, // 47: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
+	17, // 48: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
+	2,  // 49: cairn.cluster.v1.Cluster.Check:input_type -> cairn.cluster.v1.CheckRequest
+	18, // 50: cairn.cluster.v1.Cluster.MergeRange:input_type -> cairn.cluster.v1.MergeRangeRequest
+	22, // 51: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	24, // 52: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	26, // 53: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	28, // 54: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	30, // 55: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	32, // 56: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	39, // 57: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	9,  // 58: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
+	11, // 59: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
+	13, // 60: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
+	15, // 61: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
+	20, // 62: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
+	3,  // 63: cairn.cluster.v1.Cluster.Check:output_type -> cairn.cluster.v1.CheckResponse
+	19, // 64: cairn.cluster.v1.Cluster.MergeRange:output_type -> cairn.cluster.v1.MergeRangeResponse
+	51, // [51:65] is the sub-list for method output_type
+	37, // [37:51] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -2509,18 +3444,25 @@ func file_api_clusterpb_cluster_proto_init() {
 	if File_api_clusterpb_cluster_proto != nil {
 		return
 	}
+	file_api_clusterpb_cluster_proto_msgTypes[1].OneofWrappers = []any{
+		(*CheckResponse_Progress)(nil),
+		(*CheckResponse_Finding)(nil),
+		(*CheckResponse_Unseen)(nil),
+		(*CheckResponse_Summary)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   35,
+			NumEnums:      2,
+			NumMessages:   44,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_api_clusterpb_cluster_proto_goTypes,
 		DependencyIndexes: file_api_clusterpb_cluster_proto_depIdxs,
+		EnumInfos:         file_api_clusterpb_cluster_proto_enumTypes,
 		MessageInfos:      file_api_clusterpb_cluster_proto_msgTypes,
 	}.Build()
 	File_api_clusterpb_cluster_proto = out.File

@@ -33,6 +33,7 @@ const (
 	Cluster_ListKeyspaces_FullMethodName  = "/cairn.cluster.v1.Cluster/ListKeyspaces"
 	Cluster_ListRanges_FullMethodName     = "/cairn.cluster.v1.Cluster/ListRanges"
 	Cluster_SplitRange_FullMethodName     = "/cairn.cluster.v1.Cluster/SplitRange"
+	Cluster_Check_FullMethodName          = "/cairn.cluster.v1.Cluster/Check"
 	Cluster_MergeRange_FullMethodName     = "/cairn.cluster.v1.Cluster/MergeRange"
 )
 
@@ -63,6 +64,9 @@ type ClusterClient interface {
 	ListRanges(ctx context.Context, in *ListRangesRequest, opts ...grpc.CallOption) (*ListRangesResponse, error)
 	// SplitRange cuts the range that holds a key in two; the key is the first of the right part.
 	SplitRange(ctx context.Context, in *SplitRangeRequest, opts ...grpc.CallOption) (*SplitRangeResponse, error)
+	// Check looks whether keyspaces are covered exactly once, the index agrees with the ranges, and the replicas with each other. It
+	// says how far it is, what it found as it finds it, and last what it looked at.
+	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CheckResponse], error)
 	// MergeRange has the range that holds a key take over its right neighbour.
 	MergeRange(ctx context.Context, in *MergeRangeRequest, opts ...grpc.CallOption) (*MergeRangeResponse, error)
 }
@@ -195,6 +199,25 @@ func (c *clusterClient) SplitRange(ctx context.Context, in *SplitRangeRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CheckResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Cluster_ServiceDesc.Streams[0], Cluster_Check_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[CheckRequest, CheckResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_CheckClient = grpc.ServerStreamingClient[CheckResponse]
+
 func (c *clusterClient) MergeRange(ctx context.Context, in *MergeRangeRequest, opts ...grpc.CallOption) (*MergeRangeResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(MergeRangeResponse)
@@ -232,6 +255,9 @@ type ClusterServer interface {
 	ListRanges(context.Context, *ListRangesRequest) (*ListRangesResponse, error)
 	// SplitRange cuts the range that holds a key in two; the key is the first of the right part.
 	SplitRange(context.Context, *SplitRangeRequest) (*SplitRangeResponse, error)
+	// Check looks whether keyspaces are covered exactly once, the index agrees with the ranges, and the replicas with each other. It
+	// says how far it is, what it found as it finds it, and last what it looked at.
+	Check(*CheckRequest, grpc.ServerStreamingServer[CheckResponse]) error
 	// MergeRange has the range that holds a key take over its right neighbour.
 	MergeRange(context.Context, *MergeRangeRequest) (*MergeRangeResponse, error)
 	mustEmbedUnimplementedClusterServer()
@@ -279,6 +305,9 @@ func (UnimplementedClusterServer) ListRanges(context.Context, *ListRangesRequest
 }
 func (UnimplementedClusterServer) SplitRange(context.Context, *SplitRangeRequest) (*SplitRangeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method SplitRange not implemented")
+}
+func (UnimplementedClusterServer) Check(*CheckRequest, grpc.ServerStreamingServer[CheckResponse]) error {
+	return status.Error(codes.Unimplemented, "method Check not implemented")
 }
 func (UnimplementedClusterServer) MergeRange(context.Context, *MergeRangeRequest) (*MergeRangeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method MergeRange not implemented")
@@ -520,6 +549,17 @@ func _Cluster_SplitRange_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_Check_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(CheckRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ClusterServer).Check(m, &grpc.GenericServerStream[CheckRequest, CheckResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_CheckServer = grpc.ServerStreamingServer[CheckResponse]
+
 func _Cluster_MergeRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(MergeRangeRequest)
 	if err := dec(in); err != nil {
@@ -598,6 +638,12 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Cluster_MergeRange_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Check",
+			Handler:       _Cluster_Check_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "api/clusterpb/cluster.proto",
 }

@@ -91,6 +91,9 @@ const (
 	RequestKind_REQUEST_KIND_READ_TXN    RequestKind = 3  // body: etcdserverpb.TxnRequest without writes, linearizable
 	RequestKind_REQUEST_KIND_PLACE       RequestKind = 4  // body: cairn.meta.v1.RangeDescriptor of a new range: make this node's replica of it
 	RequestKind_REQUEST_KIND_DESCRIPTOR  RequestKind = 6  // no body; answered with the range's metapb.RangeDescriptor, linearizable
+	RequestKind_REQUEST_KIND_LATCH       RequestKind = 7  // body: Latch; answered with LatchGrant
+	RequestKind_REQUEST_KIND_UNLATCH     RequestKind = 8  // body: Unlatch
+	RequestKind_REQUEST_KIND_CHECKSUM    RequestKind = 9  // body: ChecksumRequest; answered with a ChecksumResponse
 	RequestKind_REQUEST_KIND_CONFIRM     RequestKind = 10 // body: uint64 generation, eight bytes; answered when the replica has applied that, and it is on disk
 	RequestKind_REQUEST_KIND_ALIGN       RequestKind = 11 // body: cairn.meta.v1.RangeDescriptor of another range: bring the replicas to where that one's are
 	RequestKind_REQUEST_KIND_END         RequestKind = 5  // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
@@ -105,6 +108,9 @@ var (
 		3:  "REQUEST_KIND_READ_TXN",
 		4:  "REQUEST_KIND_PLACE",
 		6:  "REQUEST_KIND_DESCRIPTOR",
+		7:  "REQUEST_KIND_LATCH",
+		8:  "REQUEST_KIND_UNLATCH",
+		9:  "REQUEST_KIND_CHECKSUM",
 		10: "REQUEST_KIND_CONFIRM",
 		11: "REQUEST_KIND_ALIGN",
 		5:  "REQUEST_KIND_END",
@@ -116,6 +122,9 @@ var (
 		"REQUEST_KIND_READ_TXN":    3,
 		"REQUEST_KIND_PLACE":       4,
 		"REQUEST_KIND_DESCRIPTOR":  6,
+		"REQUEST_KIND_LATCH":       7,
+		"REQUEST_KIND_UNLATCH":     8,
+		"REQUEST_KIND_CHECKSUM":    9,
 		"REQUEST_KIND_CONFIRM":     10,
 		"REQUEST_KIND_ALIGN":       11,
 		"REQUEST_KIND_END":         5,
@@ -721,6 +730,235 @@ func (x *Request) GetTimeoutMicros() uint64 {
 	return 0
 }
 
+// LatchID names a latch of the node that sends it.
+type LatchID struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	BeganMicros   int64                  `protobuf:"varint,1,opt,name=began_micros,json=beganMicros,proto3" json:"began_micros,omitempty"` // when the read began: which of two goes first, and no more
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`                                    // of the read, unique on its node
+	Try           uint64                 `protobuf:"varint,3,opt,name=try,proto3" json:"try,omitempty"`                                    // of the read
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatchID) Reset() {
+	*x = LatchID{}
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatchID) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatchID) ProtoMessage() {}
+
+func (x *LatchID) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatchID.ProtoReflect.Descriptor instead.
+func (*LatchID) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *LatchID) GetBeganMicros() int64 {
+	if x != nil {
+		return x.BeganMicros
+	}
+	return 0
+}
+
+func (x *LatchID) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *LatchID) GetTry() uint64 {
+	if x != nil {
+		return x.Try
+	}
+	return 0
+}
+
+// Latch asks a range's leader to keep the range as it is for a while, if it holds a key.
+type Latch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *LatchID               `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	KeyspaceId    uint64                 `protobuf:"varint,2,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	Key           []byte                 `protobuf:"bytes,3,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Latch) Reset() {
+	*x = Latch{}
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Latch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Latch) ProtoMessage() {}
+
+func (x *Latch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Latch.ProtoReflect.Descriptor instead.
+func (*Latch) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Latch) GetId() *LatchID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Latch) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *Latch) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+// LatchGrant is what a range is as long as the latch holds it.
+type LatchGrant struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Revision      int64                   `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LatchGrant) Reset() {
+	*x = LatchGrant{}
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LatchGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LatchGrant) ProtoMessage() {}
+
+func (x *LatchGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LatchGrant.ProtoReflect.Descriptor instead.
+func (*LatchGrant) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LatchGrant) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *LatchGrant) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+// Unlatch ends a latch. With a command it does so by proposing that, if the latch has held the range until now, and is answered
+// as the command is; without one it is not answered.
+type Unlatch struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            *LatchID               `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Command       []byte                 `protobuf:"bytes,2,opt,name=command,proto3" json:"command,omitempty"` // cairn.kv.v1.Command, a RaiseRevision
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unlatch) Reset() {
+	*x = Unlatch{}
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unlatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unlatch) ProtoMessage() {}
+
+func (x *Unlatch) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unlatch.ProtoReflect.Descriptor instead.
+func (*Unlatch) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Unlatch) GetId() *LatchID {
+	if x != nil {
+		return x.Id
+	}
+	return nil
+}
+
+func (x *Unlatch) GetCommand() []byte {
+	if x != nil {
+		return x.Command
+	}
+	return nil
+}
+
 type ResponseFrame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Responses     []*Response            `protobuf:"bytes,1,rep,name=responses,proto3" json:"responses,omitempty"`
@@ -730,7 +968,7 @@ type ResponseFrame struct {
 
 func (x *ResponseFrame) Reset() {
 	*x = ResponseFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -742,7 +980,7 @@ func (x *ResponseFrame) String() string {
 func (*ResponseFrame) ProtoMessage() {}
 
 func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -755,7 +993,7 @@ func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseFrame.ProtoReflect.Descriptor instead.
 func (*ResponseFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResponseFrame) GetResponses() []*Response {
@@ -776,7 +1014,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +1026,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +1039,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Response) GetId() uint64 {
@@ -836,7 +1074,7 @@ type ControlFrame struct {
 
 func (x *ControlFrame) Reset() {
 	*x = ControlFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -848,7 +1086,7 @@ func (x *ControlFrame) String() string {
 func (*ControlFrame) ProtoMessage() {}
 
 func (x *ControlFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -861,7 +1099,7 @@ func (x *ControlFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlFrame.ProtoReflect.Descriptor instead.
 func (*ControlFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ControlFrame) GetRequests() *RequestFrame {
@@ -878,6 +1116,270 @@ func (x *ControlFrame) GetResponses() *ResponseFrame {
 	return nil
 }
 
+// ChecksumRequest asks a replica, once it has applied all that is committed, for a hash over the versions of its range's keys that
+// lie in (after, until] and that a reader at a revision may ask for. They are the same on every replica, and stay what they are.
+type ChecksumRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`     // versions above it do not count; 0: say only how the range is
+	Compacted     int64                  `protobuf:"varint,2,opt,name=compacted,proto3" json:"compacted,omitempty"`   // the mark: what it hides does not count, be it still there or not
+	Generation    uint64                 `protobuf:"varint,3,opt,name=generation,proto3" json:"generation,omitempty"` // of the descriptor that says which keys are the range's
+	After         *VersionPosition       `protobuf:"bytes,4,opt,name=after,proto3" json:"after,omitempty"`            // unset: from the first
+	Until         *VersionPosition       `protobuf:"bytes,5,opt,name=until,proto3" json:"until,omitempty"`            // unset: to the last
+	State         []byte                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`            // of the response that this one goes on from; empty: a new sum begins
+	Limit         uint64                 `protobuf:"varint,7,opt,name=limit,proto3" json:"limit,omitempty"`           // stop after about as many bytes; 0: after as many as the replica hashes at once
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumRequest) Reset() {
+	*x = ChecksumRequest{}
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumRequest) ProtoMessage() {}
+
+func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumRequest.ProtoReflect.Descriptor instead.
+func (*ChecksumRequest) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ChecksumRequest) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ChecksumRequest) GetCompacted() int64 {
+	if x != nil {
+		return x.Compacted
+	}
+	return 0
+}
+
+func (x *ChecksumRequest) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *ChecksumRequest) GetAfter() *VersionPosition {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetUntil() *VersionPosition {
+	if x != nil {
+		return x.Until
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *ChecksumRequest) GetLimit() uint64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
+type ChecksumResponse struct {
+	state       protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_ *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"` // how the range is here, linearizably
+	Revision    int64                   `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	Compacted   int64                   `protobuf:"varint,3,opt,name=compacted,proto3" json:"compacted,omitempty"`
+	// Whether it was hashed: not if the range has another generation here, or is compacted above the request's mark.
+	Hashed        bool             `protobuf:"varint,4,opt,name=hashed,proto3" json:"hashed,omitempty"`
+	End           bool             `protobuf:"varint,5,opt,name=end,proto3" json:"end,omitempty"`        // all that was asked for is in the sum
+	Reached       *VersionPosition `protobuf:"bytes,6,opt,name=reached,proto3" json:"reached,omitempty"` // unless it is the end: where to go on
+	State         []byte           `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	Sum           uint64           `protobuf:"fixed64,8,opt,name=sum,proto3" json:"sum,omitempty"`
+	Versions      uint64           `protobuf:"varint,9,opt,name=versions,proto3" json:"versions,omitempty"` // that were hashed for this response
+	Bytes         uint64           `protobuf:"varint,10,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChecksumResponse) Reset() {
+	*x = ChecksumResponse{}
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChecksumResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChecksumResponse) ProtoMessage() {}
+
+func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChecksumResponse.ProtoReflect.Descriptor instead.
+func (*ChecksumResponse) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *ChecksumResponse) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *ChecksumResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ChecksumResponse) GetCompacted() int64 {
+	if x != nil {
+		return x.Compacted
+	}
+	return 0
+}
+
+func (x *ChecksumResponse) GetHashed() bool {
+	if x != nil {
+		return x.Hashed
+	}
+	return false
+}
+
+func (x *ChecksumResponse) GetEnd() bool {
+	if x != nil {
+		return x.End
+	}
+	return false
+}
+
+func (x *ChecksumResponse) GetReached() *VersionPosition {
+	if x != nil {
+		return x.Reached
+	}
+	return nil
+}
+
+func (x *ChecksumResponse) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+func (x *ChecksumResponse) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *ChecksumResponse) GetVersions() uint64 {
+	if x != nil {
+		return x.Versions
+	}
+	return 0
+}
+
+func (x *ChecksumResponse) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// VersionPosition is the place of a key's version: keys in order, each with its newest version first.
+type VersionPosition struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *VersionPosition) Reset() {
+	*x = VersionPosition{}
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *VersionPosition) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*VersionPosition) ProtoMessage() {}
+
+func (x *VersionPosition) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use VersionPosition.ProtoReflect.Descriptor instead.
+func (*VersionPosition) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *VersionPosition) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *VersionPosition) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 type Error struct {
 	state            protoimpl.MessageState    `protogen:"open.v1"`
 	Code             ErrorCode                 `protobuf:"varint,1,opt,name=code,proto3,enum=cairn.range.v1.ErrorCode" json:"code,omitempty"`
@@ -887,13 +1389,14 @@ type Error struct {
 	Descriptors      []*metapb.RangeDescriptor `protobuf:"bytes,5,rep,name=descriptors,proto3" json:"descriptors,omitempty"`
 	RetryAfterMicros uint64                    `protobuf:"varint,6,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"`
 	GrpcCode         uint32                    `protobuf:"varint,7,opt,name=grpc_code,json=grpcCode,proto3" json:"grpc_code,omitempty"`
+	Absent           bool                      `protobuf:"varint,8,opt,name=absent,proto3" json:"absent,omitempty"` // RANGE_MOVED: the refuser has no replica of the range; what it says of it is hearsay
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -905,7 +1408,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -918,7 +1421,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -970,6 +1473,13 @@ func (x *Error) GetGrpcCode() uint32 {
 	return 0
 }
 
+func (x *Error) GetAbsent() bool {
+	if x != nil {
+		return x.Absent
+	}
+	return false
+}
+
 // SnapshotMessage is what travels on a bulk stream while a snapshot is sent.
 type SnapshotMessage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -987,7 +1497,7 @@ type SnapshotMessage struct {
 
 func (x *SnapshotMessage) Reset() {
 	*x = SnapshotMessage{}
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -999,7 +1509,7 @@ func (x *SnapshotMessage) String() string {
 func (*SnapshotMessage) ProtoMessage() {}
 
 func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1012,7 +1522,7 @@ func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMessage.ProtoReflect.Descriptor instead.
 func (*SnapshotMessage) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SnapshotMessage) GetBody() isSnapshotMessage_Body {
@@ -1117,7 +1627,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1639,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1652,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SnapshotOffer) GetToken() []byte {
@@ -1204,7 +1714,7 @@ type SnapshotFile struct {
 
 func (x *SnapshotFile) Reset() {
 	*x = SnapshotFile{}
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1216,7 +1726,7 @@ func (x *SnapshotFile) String() string {
 func (*SnapshotFile) ProtoMessage() {}
 
 func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1229,7 +1739,7 @@ func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
 func (*SnapshotFile) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *SnapshotFile) GetSize() uint64 {
@@ -1258,7 +1768,7 @@ type SnapshotResume struct {
 
 func (x *SnapshotResume) Reset() {
 	*x = SnapshotResume{}
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1780,7 @@ func (x *SnapshotResume) String() string {
 func (*SnapshotResume) ProtoMessage() {}
 
 func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1793,7 @@ func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResume.ProtoReflect.Descriptor instead.
 func (*SnapshotResume) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *SnapshotResume) GetRefused() string {
@@ -1326,7 +1836,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1848,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1861,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotChunk) GetFile() uint64 {
@@ -1391,7 +1901,7 @@ type SnapshotAck struct {
 
 func (x *SnapshotAck) Reset() {
 	*x = SnapshotAck{}
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1403,7 +1913,7 @@ func (x *SnapshotAck) String() string {
 func (*SnapshotAck) ProtoMessage() {}
 
 func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1416,7 +1926,7 @@ func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAck.ProtoReflect.Descriptor instead.
 func (*SnapshotAck) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotAck) GetCredits() uint64 {
@@ -1435,7 +1945,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1447,7 +1957,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1460,7 +1970,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -1512,7 +2022,25 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\brange_id\x18\x02 \x01(\x04R\arangeId\x12/\n" +
 	"\x04kind\x18\x03 \x01(\x0e2\x1b.cairn.range.v1.RequestKindR\x04kind\x12\x12\n" +
 	"\x04body\x18\x04 \x01(\fR\x04body\x12%\n" +
-	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\"G\n" +
+	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\"P\n" +
+	"\aLatchID\x12!\n" +
+	"\fbegan_micros\x18\x01 \x01(\x03R\vbeganMicros\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x10\n" +
+	"\x03try\x18\x03 \x01(\x04R\x03try\"c\n" +
+	"\x05Latch\x12'\n" +
+	"\x02id\x18\x01 \x01(\v2\x17.cairn.range.v1.LatchIDR\x02id\x12\x1f\n" +
+	"\vkeyspace_id\x18\x02 \x01(\x04R\n" +
+	"keyspaceId\x12\x10\n" +
+	"\x03key\x18\x03 \x01(\fR\x03key\"h\n" +
+	"\n" +
+	"LatchGrant\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"L\n" +
+	"\aUnlatch\x12'\n" +
+	"\x02id\x18\x01 \x01(\v2\x17.cairn.range.v1.LatchIDR\x02id\x12\x18\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"G\n" +
 	"\rResponseFrame\x126\n" +
 	"\tresponses\x18\x01 \x03(\v2\x18.cairn.range.v1.ResponseR\tresponses\"[\n" +
 	"\bResponse\x12\x0e\n" +
@@ -1521,7 +2049,34 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\v2\x15.cairn.range.v1.ErrorR\x05error\"\x85\x01\n" +
 	"\fControlFrame\x128\n" +
 	"\brequests\x18\x01 \x01(\v2\x1c.cairn.range.v1.RequestFrameR\brequests\x12;\n" +
-	"\tresponses\x18\x02 \x01(\v2\x1d.cairn.range.v1.ResponseFrameR\tresponses\"\xa5\x02\n" +
+	"\tresponses\x18\x02 \x01(\v2\x1d.cairn.range.v1.ResponseFrameR\tresponses\"\x85\x02\n" +
+	"\x0fChecksumRequest\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1c\n" +
+	"\tcompacted\x18\x02 \x01(\x03R\tcompacted\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x03 \x01(\x04R\n" +
+	"generation\x125\n" +
+	"\x05after\x18\x04 \x01(\v2\x1f.cairn.range.v1.VersionPositionR\x05after\x125\n" +
+	"\x05until\x18\x05 \x01(\v2\x1f.cairn.range.v1.VersionPositionR\x05until\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\fR\x05state\x12\x14\n" +
+	"\x05limit\x18\a \x01(\x04R\x05limit\"\xcb\x02\n" +
+	"\x10ChecksumResponse\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\x12\x1c\n" +
+	"\tcompacted\x18\x03 \x01(\x03R\tcompacted\x12\x16\n" +
+	"\x06hashed\x18\x04 \x01(\bR\x06hashed\x12\x10\n" +
+	"\x03end\x18\x05 \x01(\bR\x03end\x129\n" +
+	"\areached\x18\x06 \x01(\v2\x1f.cairn.range.v1.VersionPositionR\areached\x12\x14\n" +
+	"\x05state\x18\a \x01(\fR\x05state\x12\x10\n" +
+	"\x03sum\x18\b \x01(\x06R\x03sum\x12\x1a\n" +
+	"\bversions\x18\t \x01(\x04R\bversions\x12\x14\n" +
+	"\x05bytes\x18\n" +
+	" \x01(\x04R\x05bytes\"?\n" +
+	"\x0fVersionPosition\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xbd\x02\n" +
 	"\x05Error\x12-\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x19.cairn.range.v1.ErrorCodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x1f\n" +
@@ -1530,7 +2085,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x0eleader_replica\x18\x04 \x01(\x04R\rleaderReplica\x12@\n" +
 	"\vdescriptors\x18\x05 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\vdescriptors\x12,\n" +
 	"\x12retry_after_micros\x18\x06 \x01(\x04R\x10retryAfterMicros\x12\x1b\n" +
-	"\tgrpc_code\x18\a \x01(\rR\bgrpcCode\"\xa6\x02\n" +
+	"\tgrpc_code\x18\a \x01(\rR\bgrpcCode\x12\x16\n" +
+	"\x06absent\x18\b \x01(\bR\x06absent\"\xa6\x02\n" +
 	"\x0fSnapshotMessage\x125\n" +
 	"\x05offer\x18\x01 \x01(\v2\x1d.cairn.range.v1.SnapshotOfferH\x00R\x05offer\x128\n" +
 	"\x06resume\x18\x02 \x01(\v2\x1e.cairn.range.v1.SnapshotResumeH\x00R\x06resume\x125\n" +
@@ -1570,14 +2126,17 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xf4\x01\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xc1\x02\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
 	"\x11REQUEST_KIND_READ\x10\x02\x12\x19\n" +
 	"\x15REQUEST_KIND_READ_TXN\x10\x03\x12\x16\n" +
 	"\x12REQUEST_KIND_PLACE\x10\x04\x12\x1b\n" +
-	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x18\n" +
+	"\x17REQUEST_KIND_DESCRIPTOR\x10\x06\x12\x16\n" +
+	"\x12REQUEST_KIND_LATCH\x10\a\x12\x18\n" +
+	"\x14REQUEST_KIND_UNLATCH\x10\b\x12\x19\n" +
+	"\x15REQUEST_KIND_CHECKSUM\x10\t\x12\x18\n" +
 	"\x14REQUEST_KIND_CONFIRM\x10\n" +
 	"\x12\x16\n" +
 	"\x12REQUEST_KIND_ALIGN\x10\v\x12\x14\n" +
@@ -1604,7 +2163,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -1617,18 +2176,25 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*SupportAnswer)(nil),          // 8: cairn.range.v1.SupportAnswer
 	(*RequestFrame)(nil),           // 9: cairn.range.v1.RequestFrame
 	(*Request)(nil),                // 10: cairn.range.v1.Request
-	(*ResponseFrame)(nil),          // 11: cairn.range.v1.ResponseFrame
-	(*Response)(nil),               // 12: cairn.range.v1.Response
-	(*ControlFrame)(nil),           // 13: cairn.range.v1.ControlFrame
-	(*Error)(nil),                  // 14: cairn.range.v1.Error
-	(*SnapshotMessage)(nil),        // 15: cairn.range.v1.SnapshotMessage
-	(*SnapshotOffer)(nil),          // 16: cairn.range.v1.SnapshotOffer
-	(*SnapshotFile)(nil),           // 17: cairn.range.v1.SnapshotFile
-	(*SnapshotResume)(nil),         // 18: cairn.range.v1.SnapshotResume
-	(*SnapshotChunk)(nil),          // 19: cairn.range.v1.SnapshotChunk
-	(*SnapshotAck)(nil),            // 20: cairn.range.v1.SnapshotAck
-	(*SnapshotDone)(nil),           // 21: cairn.range.v1.SnapshotDone
-	(*metapb.RangeDescriptor)(nil), // 22: cairn.meta.v1.RangeDescriptor
+	(*LatchID)(nil),                // 11: cairn.range.v1.LatchID
+	(*Latch)(nil),                  // 12: cairn.range.v1.Latch
+	(*LatchGrant)(nil),             // 13: cairn.range.v1.LatchGrant
+	(*Unlatch)(nil),                // 14: cairn.range.v1.Unlatch
+	(*ResponseFrame)(nil),          // 15: cairn.range.v1.ResponseFrame
+	(*Response)(nil),               // 16: cairn.range.v1.Response
+	(*ControlFrame)(nil),           // 17: cairn.range.v1.ControlFrame
+	(*ChecksumRequest)(nil),        // 18: cairn.range.v1.ChecksumRequest
+	(*ChecksumResponse)(nil),       // 19: cairn.range.v1.ChecksumResponse
+	(*VersionPosition)(nil),        // 20: cairn.range.v1.VersionPosition
+	(*Error)(nil),                  // 21: cairn.range.v1.Error
+	(*SnapshotMessage)(nil),        // 22: cairn.range.v1.SnapshotMessage
+	(*SnapshotOffer)(nil),          // 23: cairn.range.v1.SnapshotOffer
+	(*SnapshotFile)(nil),           // 24: cairn.range.v1.SnapshotFile
+	(*SnapshotResume)(nil),         // 25: cairn.range.v1.SnapshotResume
+	(*SnapshotChunk)(nil),          // 26: cairn.range.v1.SnapshotChunk
+	(*SnapshotAck)(nil),            // 27: cairn.range.v1.SnapshotAck
+	(*SnapshotDone)(nil),           // 28: cairn.range.v1.SnapshotDone
+	(*metapb.RangeDescriptor)(nil), // 29: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
@@ -1638,24 +2204,31 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	8,  // 4: cairn.range.v1.SupportFrame.answer:type_name -> cairn.range.v1.SupportAnswer
 	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
 	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
-	12, // 7: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
-	14, // 8: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
-	9,  // 9: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
-	11, // 10: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
-	2,  // 11: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	22, // 12: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
-	16, // 13: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
-	18, // 14: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
-	19, // 15: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
-	20, // 16: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
-	21, // 17: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
-	17, // 18: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	22, // 19: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	11, // 7: cairn.range.v1.Latch.id:type_name -> cairn.range.v1.LatchID
+	29, // 8: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	11, // 9: cairn.range.v1.Unlatch.id:type_name -> cairn.range.v1.LatchID
+	16, // 10: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
+	21, // 11: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
+	9,  // 12: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
+	15, // 13: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
+	20, // 14: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
+	20, // 15: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
+	29, // 16: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	20, // 17: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
+	2,  // 18: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
+	29, // 19: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	23, // 20: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
+	25, // 21: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
+	26, // 22: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
+	27, // 23: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
+	28, // 24: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
+	24, // 25: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
+	29, // 26: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }
@@ -1663,7 +2236,7 @@ func file_api_rangepb_range_proto_init() {
 	if File_api_rangepb_range_proto != nil {
 		return
 	}
-	file_api_rangepb_range_proto_msgTypes[12].OneofWrappers = []any{
+	file_api_rangepb_range_proto_msgTypes[19].OneofWrappers = []any{
 		(*SnapshotMessage_Offer)(nil),
 		(*SnapshotMessage_Resume)(nil),
 		(*SnapshotMessage_Chunk)(nil),
@@ -1676,7 +2249,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   19,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

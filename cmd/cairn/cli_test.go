@@ -84,7 +84,8 @@ func TestUsageErrors(t *testing.T) {
 }
 
 func TestHelpHasExamples(t *testing.T) {
-	for _, args := range []string{"--help", "start --help", "init --help", "status --help", "demo --help", "version --help"} {
+	for _, args := range []string{"--help", "start --help", "init --help", "status --help", "demo --help", "version --help", "keyspace create --help", "keyspace ls --help",
+		"keyspace drop --help", "range ls --help", "range show --help", "range split --help", "debug check --help"} {
 		out, errs, code := cairn(t, nil, strings.Fields(args)...)
 		if code != exitOK || errs != "" || !strings.Contains(out, "Examples:") || strings.Contains(out, "pprof") {
 			t.Errorf("%s: exit %d, err %q, out %q", args, code, errs, out)
@@ -137,7 +138,7 @@ func (f *fakeNode) Init(context.Context, *clusterpb.InitRequest) (*clusterpb.Ini
 	return &clusterpb.InitResponse{ClusterId: 0xc1, NodeId: 1}, f.err
 }
 
-func serveFake(t *testing.T, f *fakeNode, h *health.Server) (address string) {
+func serveFake(t *testing.T, f clusterpb.ClusterServer, h *health.Server) (address string) {
 	t.Helper()
 	if h == nil {
 		return serve(t, f)

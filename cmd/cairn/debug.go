@@ -13,8 +13,8 @@ import (
 
 // newDebug holds the verbs for those who look inside a node.
 func newDebug(e env) *cobra.Command {
-	c := &cobra.Command{Use: "debug", Short: "Look inside a node"}
-	c.AddCommand(newDebugMetrics(e), newDebugSupport(e))
+	c := &cobra.Command{Use: "debug", Short: "Look inside a node, and check the cluster"}
+	c.AddCommand(newDebugMetrics(e), newDebugSupport(e), newDebugCheck(e))
 	return c
 }
 

@@ -28,10 +28,12 @@ func newDemo(e env) *cobra.Command {
 		Long: `Run a cluster of some nodes in this process, on the loopback interface, with stores that are deleted when it
 ends (ctrl-C).`,
 		Example: `  cairn demo
-  cairn demo --nodes 5`,
+  cairn demo --nodes 5
+  cairn demo --listen-keyspace shards   # and then: cairn keyspace create shards --sharded`,
 		Args: cobra.NoArgs,
 	}
 	nodes := c.Flags().Int("nodes", 3, "number of nodes")
+	bound := c.Flags().String("listen-keyspace", "", "let each node also listen for clients that mean the keyspace `NAME`, and name none")
 	logs := c.Flags().Bool("log", false, "print the nodes' logs")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if *nodes < 1 || *nodes > maxDemoNodes {
@@ -41,21 +43,22 @@ ends (ctrl-C).`,
 		if *logs {
 			logger = slog.New(slog.NewTextHandler(e.err, nil))
 		}
-		return runDemo(c.Context(), e.out, logger, *nodes)
+		return runDemo(c.Context(), e.out, logger, *nodes, *bound)
 	}
 	return c
 }
 
-func runDemo(ctx context.Context, out io.Writer, logger *slog.Logger, count int) (err error) {
+func runDemo(ctx context.Context, out io.Writer, logger *slog.Logger, count int, keyspace string) (err error) {
 	dir, err := os.MkdirTemp("", "cairn-demo-")
 	if err != nil {
 		return fmt.Errorf("demo: no place for the stores: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	addresses, err := freeAddresses(count)
+	free, err := freeAddresses(2 * count)
 	if err != nil {
 		return fmt.Errorf("demo: no free ports: %w", err)
 	}
+	addresses, bound := free[:count], free[count:]
 	d := &demo{fatal: make(chan error, count)}
 	defer func() { err = errors.Join(err, d.stop()) }()
 	ctx, cancel := context.WithCancel(ctx) // ends the waiting for fatal errors, before the nodes are stopped
@@ -64,6 +67,9 @@ func runDemo(ctx context.Context, out io.Writer, logger *slog.Logger, count int)
 		cfg := node.Config{
 			StoreDir: filepath.Join(dir, "n"+strconv.Itoa(i+1)), Listen: a, Advertise: a, Join: addresses,
 			BootstrapExpect: count, Version: version, Logger: logger.With("at", a),
+		}
+		if keyspace != "" {
+			cfg.ListenKeyspace = map[string]string{keyspace: bound[i]}
 		}
 		if err := d.start(ctx, cfg); err != nil {
 			return fmt.Errorf("demo: %w", err)
@@ -78,7 +84,10 @@ func runDemo(ctx context.Context, out io.Writer, logger *slog.Logger, count int)
 			return nil // asked to stop before it was up
 		}
 	}
-	if err := describeDemo(out, addresses); err != nil {
+	if keyspace == "" {
+		bound = nil
+	}
+	if err := describeDemo(out, addresses, keyspace, bound); err != nil {
 		return err
 	}
 	select {
@@ -141,19 +150,30 @@ func freeAddresses(n int) ([]string, error) {
 	return addresses, nil
 }
 
-func describeDemo(w io.Writer, addresses []string) error {
-	all := strings.Join(addresses, ",")
-	_, err := fmt.Fprintf(w, `A cluster of %d runs in this process, at
-  %s
-Its stores are deleted when it ends. Stop it with ctrl-C.
+func describeDemo(w io.Writer, addresses []string, keyspace string, bound []string) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "A cluster of %d runs in this process, at\n  %s\n", len(addresses), strings.Join(addresses, "\n  "))
+	if len(bound) > 0 {
+		fmt.Fprintf(&b, "and for clients of the keyspace %s, once it is made, at\n  %s\n", keyspace, strings.Join(bound, "\n  "))
+	}
+	fmt.Fprintf(&b, `Its stores are deleted when it ends. Stop it with ctrl-C.
 
 Look at it:
-  cairn status --ranges --host %[3]s
+  cairn status --ranges --host %[1]s
 
 Use it as you would use etcd:
-  etcdctl --endpoints %[4]s put greeting hello
-  etcdctl --endpoints %[4]s get greeting
-  etcdctl --endpoints %[4]s member list -w table
-`, len(addresses), strings.Join(addresses, "\n  "), addresses[0], all)
+  etcdctl --endpoints %[2]s put greeting hello
+  etcdctl --endpoints %[2]s get greeting
+  etcdctl --endpoints %[2]s member list -w table
+`, addresses[0], strings.Join(addresses, ","))
+	if len(bound) > 0 {
+		fmt.Fprintf(&b, `
+A keyspace that grows beyond one range:
+  cairn keyspace create %[1]s --sharded --host %[2]s
+  etcdctl --endpoints %[3]s put greeting hello
+  cairn range ls --keyspace %[1]s --host %[2]s
+`, keyspace, addresses[0], strings.Join(bound, ","))
+	}
+	_, err := io.WriteString(w, b.String())
 	return err
 }

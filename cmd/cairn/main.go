@@ -48,6 +48,10 @@ func run(ctx context.Context, e env, args []string) int {
 	}
 	fmt.Fprintf(e.err, "cairn: %v\n", err)
 	var usage *usageError
+	var coded *exitError
+	if errors.As(err, &coded) {
+		return coded.code
+	}
 	if understood && !errors.As(err, &usage) {
 		return exitFailed
 	}
@@ -69,6 +73,14 @@ func (e *usageError) Error() string {
 	return b.String()
 }
 
+// exitError ends a verb with an exit code of its own: it was carried out, and says more than that it succeeded or not.
+type exitError struct {
+	code    int
+	message string
+}
+
+func (e *exitError) Error() string { return e.message }
+
 // newRoot is the command and its verbs. *understood becomes true when a verb is about to run.
 func newRoot(e env, understood *bool) *cobra.Command {
 	root := &cobra.Command{
@@ -83,7 +95,14 @@ configuration, kept by the database's own nodes. Clients of etcd v3 can use it a
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		// Nothing is done without a verb; cobra shows the help.
-		PersistentPreRun: func(*cobra.Command, []string) { *understood = true },
+		PersistentPreRunE: func(c *cobra.Command, _ []string) error {
+			// Cobra looks at these after this hook; what they find is wrong with the command line.
+			if err := errors.Join(c.ValidateRequiredFlags(), c.ValidateFlagGroups()); err != nil {
+				return &usageError{[]error{fmt.Errorf("%w: see %s --help", err, c.CommandPath())}}
+			}
+			*understood = true
+			return nil
+		},
 	}
 	root.SetOut(e.out)
 	root.SetErr(e.err)

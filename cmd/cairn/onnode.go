@@ -32,7 +32,8 @@ func onNode(c *cobra.Command, e env, timeout time.Duration, f func(ctx context.C
 		defer func() { _ = conn.Close() }()
 		err = f(ctx, clusterpb.NewClusterClient(conn), args, printer{e.out, *output == "json"})
 		var usage *usageError
-		if err == nil || errors.As(err, &usage) {
+		var coded *exitError
+		if err == nil || errors.As(err, &usage) || errors.As(err, &coded) {
 			return err
 		}
 		return host.explain(strings.TrimPrefix(c.CommandPath(), "cairn "), err)

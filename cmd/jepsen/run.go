@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,6 +142,9 @@ func (f *runFlags) run(ctx context.Context, out io.Writer) error {
 	} else {
 		missing = jepsen.MissingOnLoopback()
 	}
+	if !slices.ContainsFunc(ks, func(k linearizability.Kind) bool { return k.Cut != nil }) {
+		missing[jepsen.Ranges] = "no workload is for a keyspace of many ranges"
+	}
 	nemeses, skipped, err := jepsen.Select(f.nemeses, missing)
 	if err != nil {
 		return usagef("--nemesis: %w", err)
@@ -202,6 +206,10 @@ func summary(out io.Writer, dir string, r *jepsen.Report) error {
 	fmt.Fprintf(&b, "%s: seed %d: %d operations (%d ok, %d failed, %d unknown) in %d stages, %d checked in %.0f s, %d nemeses skipped\n",
 		verdict, r.Seed, r.Operations.Total(), r.Operations.OK, r.Operations.Failed, r.Operations.Unknown, len(r.Stages),
 		r.Checked, r.CheckSeconds, len(r.Skipped))
+	if r.Ranges > 0 {
+		fmt.Fprintf(&b, "  %d ranges at the end, %d splits, %d merges, %d of either refused, %d without an answer\n",
+			r.Ranges, r.Changes.Splits, r.Changes.Merges, r.Changes.Refused, r.Changes.Unanswered)
+	}
 	for _, s := range r.Skipped {
 		fmt.Fprintf(&b, "  skipped %s: %s\n", s.Nemesis, s.Why)
 	}

@@ -26,10 +26,11 @@ func (e *NotLeader) Error() string {
 }
 
 // RangeMoved: the request was sent to a range that does not hold its keys, or to a node that has no replica
-// of it. Nothing happened. Descriptors are what the refuser knows.
+// of it (Absent). Nothing happened. Descriptors are what the refuser knows.
 type RangeMoved struct {
 	Range       RangeID
 	Descriptors []*metapb.RangeDescriptor
+	Absent      bool
 }
 
 func (e *RangeMoved) Error() string {
@@ -50,6 +51,13 @@ func (e *SeveralRanges) Error() string {
 		s += fmt.Sprintf("%s%s [%q, %q)", sep, RangeID(d.GetRangeId()), d.GetStart(), d.GetEnd())
 	}
 	return s
+}
+
+// NoKeyspace: there is no keyspace of that name. Nothing happened.
+type NoKeyspace struct{ Name string }
+
+func (e *NoKeyspace) Error() string {
+	return fmt.Sprintf("there is no keyspace %s: see cairn keyspace ls, or make it with cairn keyspace create %[1]s", e.Name)
 }
 
 // StaleGeneration: the descriptor has changed since the caller read it. Nothing happened.

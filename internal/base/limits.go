@@ -78,8 +78,20 @@ const (
 	// KeyspaceNames bounds the names that a node remembers.
 	KeyspaceNames = 10_000
 
-	// SpreadTries bounds how often a read over several ranges is begun again because one of them was written to meanwhile.
+	// SpreadTries bounds how often a read over several ranges is begun again because the latch of one of them did not last: its
+	// leader changed, or was slow.
 	SpreadTries = 20
+	// SpreadRanges bounds the ranges of one such read: as many requests are under way at once.
+	SpreadRanges = 8192
+	// LatchDuration is how long a latch holds a range if its reader is not heard again: many times what it takes to ask all
+	// ranges of a span, and less than clients notice.
+	LatchDuration = 500 * time.Millisecond
+	// LatchesPerRange bounds the latches that hold one range, or wait to. Further ones are told to come again.
+	LatchesPerRange = 256
+	// LatchedProposals and LatchedBytes bound the proposals that wait for the latches of one range: those of a leader under full
+	// load in the time that a latch lasts when nothing goes wrong, some milliseconds.
+	LatchedProposals = 4096
+	LatchedBytes     = 8 << 20
 
 	// SplitBytes is how large a range's data may be on disk before the range is cut in two: small enough to be sent to another node
 	// within seconds, large enough that a node has thousands of ranges and not millions.
@@ -256,6 +268,29 @@ const (
 	StatusTimeout = 2 * time.Second
 	StatusFanout  = 32
 
+	// ChecksumPageBytes is how much one request to hash a replica's data reads: a fraction of a second's work, and so far below
+	// RequestTimeout. ChecksumBytesPerSecond bounds what a node reads for it, all together: half of what it may send of snapshots, for
+	// it is never urgent; ChecksumsAtOnce how many it reads at once.
+	ChecksumPageBytes      = 4 << 20
+	ChecksumBytesPerSecond = 32 << 20
+	ChecksumsAtOnce        = 2
+
+	// CheckRanges is how many ranges a check compares at once: each of their nodes is asked for as many pages.
+	CheckRanges = 4
+	// CheckAsks bounds the questions that a check has under way while it looks at the ranges' descriptors.
+	CheckAsks = 16
+	// CheckIndexPage bounds the entries of the index that are read at once, some hundred bytes each.
+	CheckIndexPage = 1000
+	// CheckLooks is how often a difference is looked at before it is called wrong, and CheckLookPause the time between: the index
+	// follows a range within moments, and within seconds if the range's leader fails meanwhile.
+	CheckLooks     = 6
+	CheckLookPause = time.Second
+	// CheckProbeTimeout bounds one question of how a range is: more than an election.
+	CheckProbeTimeout = 3 * time.Second
+	// CheckTries bounds how often a question of a check is asked again, and how often a range is begun again that was compacted,
+	// split or moved while it was compared.
+	CheckTries = 8
+
 	// MaxReplicas bounds the replicas of one range: five voters, and room for learners that come in.
 	MaxReplicas = 9
 	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: a fraction of
@@ -268,4 +303,16 @@ const (
 	// RetryTries bounds how often one request is tried, if its deadline never ends it: a wait may be cut short by any
 	// news of a leader, so that this must leave room for many.
 	RetryTries = 1000
+
+	// ClientNodes bounds the nodes that a client remembers, and has connections to, at once: above every cluster that is.
+	ClientNodes = 10_000
+	// ClientFallbacks bounds the nodes, beside a range's own and the endpoints, that a request of a client is sent to when none of
+	// those can be reached: each costs a connection.
+	ClientFallbacks = 8
+	// ClientReadTry is how long the client's first try of a read waits for an answer, before it asks elsewhere: several times
+	// a failover. Each further try waits twice as long, ClientReadDoublings times, so that a long read comes to its end.
+	ClientReadTry       = time.Second
+	ClientReadDoublings = 12
+	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
+	ClientMaxAnswerBytes = 256 << 20
 )

@@ -18,6 +18,7 @@ const (
 	kinUnlisted   = "a node that its own applied configuration does not list campaigns (nats #8489)"
 	kinSplit      = "a split that is not atomic; a right side that votes before it exists (cockroach #20939, #7600)"
 	kinNeighbour  = "a snapshot over a neighbour (cockroach #36611)"
+	kinSeveral    = "reads of several ranges that belong to no one moment (YugabyteDB, CockroachDB: jepsen.io, long fork, causal reverse)"
 	kinMerge      = "a merge that is not one decision: a snapshot over a merged neighbour, a range that is two (cockroach #36611)"
 	kinAmbiguous  = "an ambiguous outcome reported as failed, or retried blindly"
 	kinCompare    = "a compare-and-set evaluated on a stale read"

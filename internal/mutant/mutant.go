@@ -116,6 +116,13 @@ const (
 	AbsorbedAtOnce
 	MergeLeavesReplica
 
+	// Reads over several ranges.
+
+	LatchBeforeApplied
+	LatchLetsThrough
+	LatchOutlived
+	RaiseBehindWrites
+
 	count
 )
 

@@ -1,6 +1,6 @@
 package mutant
 
-// shapes lists the mistakes in what cuts ranges in two and merges them.
+// shapes lists the mistakes in what cuts ranges in two, merges them, and reads several together.
 func shapes() []Mutant {
 	return []Mutant{
 		{SplitNotAtomic, "split-not-atomic", "what Raft needs of a range that was cut off is written after the split", kinSplit},
@@ -19,5 +19,9 @@ func shapes() []Mutant {
 		{ThawAnyway, "thaw-anyway", "a range thaws though it may still be merged", kinMerge},
 		{AbsorbedAtOnce, "absorbed-at-once", "a range that took another over changes again before that one's replicas are gone", kinMerge},
 		{MergeLeavesReplica, "merge-leaves-replica", "a merge leaves the right range's replica where it was", kinMerge},
+		{LatchBeforeApplied, "latch-before-applied", "a latch is granted before what was proposed ahead of it is applied", kinSeveral},
+		{LatchLetsThrough, "latch-lets-through", "writes go on in a range that is latched", kinSeveral},
+		{LatchOutlived, "latch-outlived", "a revision is raised through a latch that has ended", kinSeveral},
+		{RaiseBehindWrites, "raise-behind-writes", "what waited for a latch goes before the raise that ends it", kinSeveral},
 	}
 }

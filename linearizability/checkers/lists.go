@@ -28,7 +28,7 @@ func Lists(prefix string) linearizability.Checker {
 		for _, s := range f.seen {
 			for _, kv := range s.kvs {
 				key := string(kv.Key)
-				if !strings.HasPrefix(value[key], string(kv.Value)) {
+				if !beginsWith(value[key], string(kv.Value)) {
 					add(fmt.Sprintf("%q is read as %q and as %q: neither came from the other", key, kv.Value, value[key]), s.op, longest[key].op)
 				}
 			}

@@ -28,13 +28,19 @@ func Revisions(prefix string) linearizability.Checker {
 	}}
 }
 
-// RevisionsByKey is Revisions for operations on one key each, in a keyspace of many ranges, whose revisions have an order only
-// within each key.
-func RevisionsByKey() linearizability.Checker {
+// RevisionsApart is Revisions for operations on one key each, or one group, in a keyspace of many ranges, whose revisions have an
+// order only within each of these.
+func RevisionsApart(prefix string, perKey bool) linearizability.Checker {
 	return linearizability.Checker{Name: "revisions", Check: func(h *linearizability.History) (found []linearizability.Violation) {
 		byKey := map[string]*linearizability.History{}
 		for _, op := range h.Ops {
 			key := firstKey(op.Request)
+			if !strings.HasPrefix(key, prefix) {
+				continue
+			}
+			if i := strings.LastIndexByte(key, '/'); !perKey && i >= 0 {
+				key = key[:i]
+			}
 			if byKey[key] == nil {
 				byKey[key] = &linearizability.History{}
 			}

@@ -21,14 +21,18 @@ import (
 //
 //	> 1 put k/a v          client 1 sends a put
 //	> 1 get k/a            a linearizable read; "serializable", "at=REV" may follow
-//	> 1 span k/ k0         a read of a span
+//	> 1 span k/ k0         a read of a span; "limit=N" too
 //	> 1 del k/a            or of a span: del k/ k0
 //	> 1 cas k/a 3 v        if k/a is of revision 3: put v; else read it
+//	> 1 txn k/a@3 k/b=v k/c  if k/a is of revision 3: put v, read k/c; else nothing
 //	< 1 ok 5 k/a=v@4,3,2   client 1 is answered at revision 5: what it read, with revision, create revision and version; of a
 //	                       key's first value the revision is enough
 //	< 1 ok 5 yes           of a cas; "no" and what it read
 //	< 1 ok 5 deleted=1
-//	< 1 failed             it certainly had no effect
+//	< 1 ok 5 k/a=v@4 more  and there is more of it
+//	< 1 failed             it certainly had no effect; "failed TEXT" is what the client was told
+//
+// An underscore in a value is a space.
 //
 // A request without an answer is one of which nothing is known.
 func TestStories(t *testing.T) {
@@ -39,7 +43,9 @@ func TestStories(t *testing.T) {
 		"set":           func() linearizability.Checker { return Set("k/") },
 		"bank":          func() linearizability.Checker { return Bank("k/", 2, 10) },
 		"monotonic":     func() linearizability.Checker { return Monotonic("k/") },
+		"snapshots":     func() linearizability.Checker { return Snapshots("k/") },
 		"lists":         func() linearizability.Checker { return Lists("k/") },
+		"cycles":        func() linearizability.Checker { return Cycles("k/") },
 		"linearizable":  func() linearizability.Checker { return Linearizable("k/", true) },
 		"linearizable*": func() linearizability.Checker { return Linearizable("k/", false) },
 	}
@@ -82,7 +88,7 @@ func parse(t *testing.T, d *datadriven.TestData) *linearizability.History {
 		}
 		op := open[client]
 		if f[2] == "failed" {
-			h.Return(op, linearizability.Failed, nil, "no")
+			h.Return(op, linearizability.Failed, nil, strings.Join(f[3:], " "))
 			continue
 		}
 		h.Return(op, linearizability.OK, nil, "")
@@ -103,7 +109,7 @@ func requestOf(op *linearizability.Op, f []string) {
 	key := []byte(f[1])
 	switch f[0] {
 	case "put":
-		op.Request = &pb.PutRequest{Key: key, Value: []byte(f[2])}
+		op.Request = &pb.PutRequest{Key: key, Value: spaced(f[2])}
 	case "del":
 		op.Request = &pb.DeleteRangeRequest{Key: key, RangeEnd: []byte(strings.Join(f[2:], ""))}
 	case "get", "span":
@@ -115,18 +121,47 @@ func requestOf(op *linearizability.Op, f []string) {
 			if rev, ok := strings.CutPrefix(word, "at="); ok {
 				r.Revision = number(rev)
 			}
+			if n, ok := strings.CutPrefix(word, "limit="); ok {
+				r.Limit = number(n)
+			}
 			r.Serializable = r.Serializable || word == "serializable"
 		}
 		op.Request = r
 	case "cas":
 		op.Request = &pb.TxnRequest{
-			Compare: []*pb.Compare{{Key: key, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_ModRevision{ModRevision: number(f[2])}}},
-			Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: []byte(f[3])}}}},
-			Failure: []*pb.RequestOp{{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}}},
+			Compare: []*pb.Compare{compare(key, number(f[2]))},
+			Success: []*pb.RequestOp{putOp(key, spaced(f[3]))},
+			Failure: []*pb.RequestOp{getOp(key)},
 		}
+	case "txn":
+		t := &pb.TxnRequest{}
+		for _, word := range f[1:] {
+			if key, value, ok := strings.Cut(word, "="); ok {
+				t.Success = append(t.Success, putOp([]byte(key), spaced(value)))
+			} else if key, mod, ok := strings.Cut(word, "@"); ok {
+				t.Compare = append(t.Compare, compare([]byte(key), number(mod)))
+			} else {
+				t.Success = append(t.Success, getOp([]byte(word)))
+			}
+		}
+		op.Request = t
 	default:
 		panic("there is no request " + f[0])
 	}
+}
+
+func spaced(s string) []byte { return []byte(strings.ReplaceAll(s, "_", " ")) }
+
+func compare(key []byte, mod int64) *pb.Compare {
+	return &pb.Compare{Key: key, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_ModRevision{ModRevision: mod}}
+}
+
+func putOp(key, value []byte) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: key, Value: value}}}
+}
+
+func getOp(key []byte) *pb.RequestOp {
+	return &pb.RequestOp{Request: &pb.RequestOp_RequestRange{RequestRange: &pb.RangeRequest{Key: key}}}
 }
 
 func answerOf(op *linearizability.Op, rev int64, f []string) {
@@ -140,15 +175,15 @@ func answerOf(op *linearizability.Op, rev int64, f []string) {
 		if key, rest, ok := strings.Cut(word, "="); ok && key != "deleted" {
 			value, at, _ := strings.Cut(rest, "@")
 			mod, life, again := strings.Cut(at, ",")
-			kv := &mvccpb.KeyValue{Key: []byte(key), Value: []byte(strings.ReplaceAll(value, "_", " ")), ModRevision: number(mod), CreateRevision: number(mod), Version: 1}
+			kv := &mvccpb.KeyValue{Key: []byte(key), Value: spaced(value), ModRevision: number(mod), CreateRevision: number(mod), Version: 1}
 			if create, version, _ := strings.Cut(life, ","); again {
 				kv.CreateRevision, kv.Version = number(create), number(version)
 			}
 			kvs = append(kvs, kv)
 		}
 	}
-	read := &pb.RangeResponse{Header: head, Kvs: kvs, Count: int64(len(kvs))}
-	switch op.Request.(type) {
+	read := &pb.RangeResponse{Header: head, Kvs: kvs, Count: int64(len(kvs)), More: slices.Contains(f, "more")}
+	switch r := op.Request.(type) {
 	case *pb.PutRequest:
 		op.Response = &pb.PutResponse{Header: head}
 	case *pb.DeleteRangeRequest:
@@ -157,10 +192,22 @@ func answerOf(op *linearizability.Op, rev int64, f []string) {
 		op.Response = read
 	case *pb.TxnRequest:
 		resp := &pb.TxnResponse{Header: head, Succeeded: slices.Contains(f, "yes")}
+		branch := r.Failure
 		if resp.Succeeded {
-			resp.Responses = []*pb.ResponseOp{{Response: &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{Header: head}}}}
-		} else {
-			resp.Responses = []*pb.ResponseOp{{Response: &pb.ResponseOp_ResponseRange{ResponseRange: read}}}
+			branch = r.Success
+		}
+		for _, o := range branch {
+			got := &pb.ResponseOp{Response: &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{Header: head}}}
+			if o.GetRequestRange() != nil {
+				own := &pb.RangeResponse{Header: head}
+				for _, kv := range kvs {
+					if string(kv.Key) == string(o.GetRequestRange().Key) {
+						own.Kvs, own.Count = append(own.Kvs, kv), own.Count+1
+					}
+				}
+				got.Response = &pb.ResponseOp_ResponseRange{ResponseRange: own}
+			}
+			resp.Responses = append(resp.Responses, got)
 		}
 		op.Response = resp
 	}

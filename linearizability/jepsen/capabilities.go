@@ -15,7 +15,7 @@ const Namespaces Capability = "namespaces"
 // AllNemeses are all that this package knows, in the order of their families. A run without faults is part of every run
 // and none of them.
 func AllNemeses() []Nemesis {
-	return slices.Concat(killNemeses(), pauseNemeses(), partitionNemeses(), linkNemeses(), clockNemeses(), diskNemeses(), membershipNemeses())
+	return slices.Concat(killNemeses(), pauseNemeses(), partitionNemeses(), linkNemeses(), clockNemeses(), diskNemeses(), membershipNemeses(), rangeNemeses())
 }
 
 // Missing says of each capability that this machine lacks why it does, found out by trying.

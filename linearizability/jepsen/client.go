@@ -15,6 +15,8 @@ import (
 // work is one workload of a stage. Its clients step it one at a time.
 type work struct {
 	name, prefix string
+	keyspace     keyspace
+	cut          func(key []byte) []byte // nil: its keyspace is one range
 
 	mu sync.Mutex
 	w  linearizability.Workload
@@ -57,7 +59,7 @@ const (
 func (l *load) run(ctx context.Context, stop <-chan struct{}, clients int, r *base.Rand) {
 	var wg sync.WaitGroup
 	for slot := range clients {
-		c := &client{load: l, slot: slot, work: l.works[slot%len(l.works)], caller: l.caller(slot), rand: base.NewRand(r.Uint64())}
+		c := &client{load: l, slot: slot, work: l.works[slot%len(l.works)], caller: l.caller(slot, l.works[slot%len(l.works)].keyspace), rand: base.NewRand(r.Uint64())}
 		wg.Go(func() { c.run(ctx, stop) })
 	}
 	wg.Wait()
@@ -137,15 +139,16 @@ func (c *client) run(ctx context.Context, stop <-chan struct{}) {
 
 // caller is a connection to one of the nodes under the name of one client of the history. It is for one goroutine.
 type caller struct {
-	load *load
-	id   int // as the history names it
-	node int
-	link *link // nil: none yet
+	load     *load
+	keyspace keyspace
+	id       int // as the history names it
+	node     int
+	link     *link // nil: none yet
 }
 
-// caller makes a caller that begins at a node.
-func (l *load) caller(node int) *caller {
-	return &caller{load: l, id: int(l.ids.Add(1)), node: node}
+// caller makes a caller for a keyspace that begins at a node.
+func (l *load) caller(node int, ks keyspace) *caller {
+	return &caller{load: l, keyspace: ks, id: int(l.ids.Add(1)), node: node}
 }
 
 // connect opens the connection if there is none.
@@ -154,13 +157,13 @@ func (c *caller) connect(ctx context.Context) (err error) {
 		return nil
 	}
 	all := c.load.endpoints()
-	c.link, err = dial(ctx, all[c.node%len(all)])
+	c.link, err = dial(ctx, all[c.node%len(all)], c.keyspace)
 	return err
 }
 
 // do carries out one request over the open connection and records it.
 func (c *caller) do(ctx context.Context, req proto.Message, final bool) (*linearizability.Op, error) {
-	op := c.load.record.invoke(c.id, req, final)
+	op := c.load.record.invoke(c.id, c.keyspace.id, req, final)
 	resp, err := c.link.call(ctx, req)
 	text := ""
 	if err != nil {

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"github.com/cairndb/cairn/internal/base"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -31,13 +33,14 @@ var errNoConnection = errors.New("no connection")
 // link is one connection to one node. What is sent over it is sent once: it does not choose among addresses, and gRPC
 // tries nothing again that may have reached the node.
 type link struct {
-	conn *grpc.ClientConn
-	kv   pb.KVClient
+	conn     *grpc.ClientConn
+	kv       pb.KVClient
+	keyspace keyspace
 }
 
 // dial opens a connection and waits until it is there, so that no request has an unknown outcome only because nobody
 // listened.
-func dial(ctx context.Context, address string) (*link, error) {
+func dial(ctx context.Context, address string, ks keyspace) (*link, error) {
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithNoProxy(),
@@ -56,7 +59,7 @@ func dial(ctx context.Context, address string) (*link, error) {
 		state := conn.GetState()
 		switch {
 		case state == connectivity.Ready:
-			return &link{conn, pb.NewKVClient(conn)}, nil
+			return &link{conn, pb.NewKVClient(conn), ks}, nil
 		case state == connectivity.TransientFailure || !conn.WaitForStateChange(ctx, state):
 			_ = conn.Close() // nothing was sent on it
 			return nil, fmt.Errorf("%w to %s", errNoConnection, address)
@@ -70,6 +73,9 @@ func (l *link) close() { _ = l.conn.Close() } // what was under way ends with an
 func (l *link) call(ctx context.Context, req proto.Message) (proto.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if l.keyspace.name != "" {
+		ctx = metadata.AppendToOutgoingContext(ctx, base.KeyspaceHeader, l.keyspace.name)
+	}
 	switch r := req.(type) {
 	case *pb.RangeRequest:
 		return answer(l.kv.Range(ctx, r))

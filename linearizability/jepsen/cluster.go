@@ -15,7 +15,6 @@ import (
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/internal/base"
-	"github.com/cairndb/cairn/node/join"
 )
 
 // Config says what a cluster is made of.
@@ -34,6 +33,7 @@ type Cluster struct {
 	binary  string
 	network *network // nil: the nodes are on the loopback interface
 	logger  *slog.Logger
+	shard   shard
 }
 
 const (
@@ -136,6 +136,7 @@ func (c *Cluster) node(i int, address, dir string, all []string) (*Node, error) 
 	n.args = []string{
 		"start", "--store", n.Dir, "--listen", address, "--advertise", address, "--join", strings.Join(all, ","),
 		"--bootstrap-expect", fmt.Sprint(len(all)), "--locality", "zone=z" + fmt.Sprint(i+1), "--unsafe-testing",
+		"--split-qps", "0", // a cut by load may fall within what a workload's transactions need in one range: nemeses know where not
 	}
 	return n, nil
 }
@@ -172,15 +173,12 @@ func replicated(st *clusterpb.StatusResponse, want int) error {
 }
 
 // status asks one node how the cluster is.
-func (c *Cluster) status(ctx context.Context, i int) (*clusterpb.StatusResponse, error) {
-	ctx, cancel := context.WithTimeout(ctx, statusTime)
-	defer cancel()
-	conn, err := join.Dial(c.Nodes[i].ClientAddr)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = conn.Close() }()
-	return clusterpb.NewClusterClient(conn).Status(ctx, &clusterpb.StatusRequest{Ranges: true})
+func (c *Cluster) status(ctx context.Context, i int) (st *clusterpb.StatusResponse, err error) {
+	err = c.ask(ctx, i, statusTime, func(ctx context.Context, cl clusterpb.ClusterClient) (err error) {
+		st, err = cl.Status(ctx, &clusterpb.StatusRequest{Ranges: true})
+		return err
+	})
+	return st, err
 }
 
 // Leader finds the node that leads a keyspace's first range: of what the nodes say, what names the highest term counts.

@@ -29,6 +29,9 @@ type Report struct {
 	Checked      int     `json:"checked"`
 	CheckSeconds float64 `json:"check_seconds"`
 
+	Changes Changes `json:"changes"` // that nemeses made of ranges
+	Ranges  int     `json:"ranges"`  // that the cluster had at the end
+
 	Stages  []StageReport `json:"stages"`
 	Skipped []Skip        `json:"skipped"`
 
@@ -64,6 +67,7 @@ type StageReport struct {
 	Verdict   string   `json:"verdict"`    // pass or fail
 	History   string   `json:"history"`    // a file of the folder
 	Pictures  []string `json:"pictures"`   // files of the folder
+	Changes   Changes  `json:"changes"`    // that nemeses made of ranges
 }
 
 // RoundReport is one bout of a stage. Times are seconds since the run's start.

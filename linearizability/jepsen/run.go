@@ -8,9 +8,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 )
@@ -43,6 +45,8 @@ type run struct {
 	cluster   *Cluster
 	endpoints func() []string             // of the nodes, by index
 	settled   func(context.Context) error // waits until every range has its replicas
+	tiled     func(context.Context) ([]*clusterpb.IndexedRange, error)
+	spread    keyspace // of many ranges, if a workload is for one
 
 	report  *Report
 	start   time.Time
@@ -65,7 +69,7 @@ func Run(ctx context.Context, c *Cluster, o Options) (*Report, error) {
 }
 
 func newRun(c *Cluster, o Options) *run {
-	r := &run{Options: o, cluster: c, endpoints: func() []string { return endpoints(c) }, settled: c.settled, start: time.Now()}
+	r := &run{Options: o, cluster: c, endpoints: func() []string { return endpoints(c) }, settled: c.settled, tiled: c.tiled, start: time.Now()}
 	r.meter, r.marks = newMeter(r.start), newMarks(r.start)
 	r.report = &Report{
 		Version: ReportVersion, Name: o.Name, Seed: o.Seed, Started: r.start.Round(time.Second), Nodes: c.Len(),
@@ -81,6 +85,13 @@ func newRun(c *Cluster, o Options) *run {
 func (r *run) through(ctx context.Context, stages []stage) (*Report, error) {
 	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("report: %w", err)
+	}
+	if slices.ContainsFunc(r.Workloads, func(k linearizability.Kind) bool { return k.Cut != nil }) {
+		id, err := r.cluster.CreateKeyspace(ctx, spreadName)
+		if err != nil {
+			return nil, err
+		}
+		r.spread = keyspace{id, spreadName}
 	}
 	watchCtx, stopWatch := context.WithCancel(ctx)
 	watched := make(chan struct{})
@@ -107,6 +118,7 @@ func (r *run) finish() {
 		rep.Operations.add(s.Operations)
 		rep.Checked += s.Checked
 		rep.CheckSeconds += s.Check
+		rep.Changes.add(s.Changes)
 		s.Verdict = "pass"
 		if rep.failed(s.Number) {
 			s.Verdict = "fail"
@@ -135,6 +147,7 @@ func (r *run) closing(ctx context.Context, ran, stages int) {
 			}
 		}
 	}
+	r.ranges(ctx)
 	for _, err := range r.cluster.Findings() {
 		r.report.fail(-1, "processes", "%v", err)
 	}
@@ -145,6 +158,26 @@ func (r *run) closing(ctx context.Context, ran, stages int) {
 			continue
 		}
 		r.report.Logs = append(r.report.Logs, name)
+	}
+}
+
+// ranges asks, after everything, whether ranges cover each keyspace once, and whether nemeses that were to change them did.
+func (r *run) ranges(ctx context.Context) {
+	limit, cancel := context.WithTimeout(ctx, r.Limits.Recovery)
+	defer cancel()
+	all, err := r.tiled(limit)
+	if err != nil {
+		r.report.fail(-1, "ranges tile", "%v", err)
+	}
+	r.report.Ranges = len(all)
+	var did Changes
+	asked := false
+	for _, s := range r.report.Stages {
+		did.add(s.Changes)
+		asked = asked || strings.Contains(s.Class, rangeClass)
+	}
+	if asked && did.Splits == 0 {
+		r.report.fail(-1, "ranges", "nemeses were to change ranges, and none was split: %+v", did)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 )
 
@@ -33,19 +34,35 @@ func (r *run) check(number int, works []*work, h *linearizability.History, carri
 }
 
 // violations are what the checkers of all workloads find, in the order of the workloads. Each sees the history of the
-// whole keyspace, as the contract says, and looks at its own prefix; what two of them say in the same words is said once.
+// whole of its keyspace, as the contract says, and looks at its own prefix; what two of them say in the same words is said once.
 // They only read, so that they run at once, as many as there are processors.
 func violations(works []*work, h *linearizability.History) (out []linearizability.Violation) {
-	var all []linearizability.Checker
+	type task struct {
+		checker linearizability.Checker
+		history *linearizability.History
+	}
+	of := make(map[base.KeyspaceID]*linearizability.History)
+	for _, op := range h.Ops {
+		id := base.KeyspaceID(op.Keyspace)
+		if of[id] == nil {
+			of[id] = &linearizability.History{}
+		}
+		of[id].Ops = append(of[id].Ops, op)
+	}
+	var all []task
 	for _, w := range works {
-		all = append(all, w.w.Checkers()...)
+		for _, c := range w.w.Checkers() {
+			if own := of[w.keyspace.id]; own != nil {
+				all = append(all, task{c, own})
+			}
+		}
 	}
 	found := make([][]linearizability.Violation, len(all))
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for i, c := range all {
+	for i, t := range all {
 		g.Go(func() error {
-			found[i] = c.Check(h)
+			found[i] = t.checker.Check(t.history)
 			return nil
 		})
 	}

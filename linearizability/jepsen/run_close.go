@@ -21,9 +21,9 @@ import (
 // setup makes the requests that come before the clients. What certainly had no effect is tried again; of what is unknown
 // nobody can say whether it would change a balance later, so that it ends the stage.
 func (l *load) setup(limit context.Context) error {
-	c := l.caller(0)
-	defer c.close()
 	for _, w := range l.works {
+		c := l.caller(0, w.keyspace)
+		defer c.close()
 		for _, req := range w.w.Setup() {
 			op, err := c.until(limit, req, false)
 			if err != nil {
@@ -39,9 +39,9 @@ func (l *load) setup(limit context.Context) error {
 
 // final makes the reads of the closing phase, some from each node in turn.
 func (l *load) final(limit context.Context) error {
-	c := l.caller(0)
-	defer c.close()
-	for _, w := range l.works {
+	for n, w := range l.works {
+		c := l.caller(n, w.keyspace)
+		defer c.close()
 		for i, req := range w.w.Final() {
 			if _, err := c.until(limit, req, true); err != nil {
 				return fmt.Errorf("a closing read of %s: %w", w.name, err)
@@ -50,7 +50,6 @@ func (l *load) final(limit context.Context) error {
 				c.move()
 			}
 		}
-		c.move()
 	}
 	return nil
 }
@@ -58,15 +57,15 @@ func (l *load) final(limit context.Context) error {
 // finalReads closing reads are made from one node before the next one is asked.
 const finalReads = 20
 
-// serves waits until a node answers a linearizable read. It is recorded like any other: it reads no key, at a revision
-// that a checker can hold against the others.
-func (l *load) serves(limit context.Context, node int) error {
-	c := l.caller(node)
+// serves waits until a node answers a linearizable read of a key. It is recorded like any other, at a revision that a checker can
+// hold against the others.
+func (l *load) serves(limit context.Context, node int, ks keyspace, key []byte) error {
+	c := l.caller(node, ks)
 	defer c.close()
 	for {
 		err := c.connect(limit)
 		if err == nil {
-			if _, err = c.do(limit, &pb.RangeRequest{Key: []byte(probeKey)}, false); err == nil {
+			if _, err = c.do(limit, &pb.RangeRequest{Key: key}, false); err == nil {
 				return nil
 			}
 		}
@@ -151,20 +150,22 @@ func prefixEnd(prefix string) []byte {
 
 // kept is what a stage left behind, to be looked for again at the end of the run: nobody writes there any more.
 type kept struct {
-	stage   int
-	prefix  string
-	content *content
+	stage    int
+	keyspace keyspace
+	prefix   string
+	content  *content
 	// maybe are keys that a write of unknown outcome names: it may still take effect.
 	maybe keySet
 }
 
-// keep reads what a stage left behind, from each node at one revision, and compares: replicas that are equal answer alike.
-func (r *run) keep(ctx context.Context, number int, l *load) (kept, error) {
+// keep reads what a stage left behind in a keyspace, from each node at one revision, and compares: replicas that are equal answer
+// alike.
+func (r *run) keep(ctx context.Context, number int, l *load, ks keyspace) (kept, error) {
 	limit, cancel := context.WithTimeout(ctx, r.Limits.Recovery)
 	defer cancel()
-	k := kept{stage: number, prefix: stagePrefix(number), maybe: written(l.record.open())}
+	k := kept{stage: number, keyspace: ks, prefix: stagePrefix(number), maybe: written(l.record.open())}
 	for i, address := range l.endpoints() {
-		own, err := readFrom(limit, address, k.prefix, k.content)
+		own, err := readFrom(limit, address, ks, k.prefix, k.content)
 		if err != nil {
 			return k, fmt.Errorf("reading all keys from node %d: %w", i+1, err)
 		}
@@ -181,9 +182,9 @@ func (r *run) keep(ctx context.Context, number int, l *load) (kept, error) {
 
 // readFrom reads a prefix from one node until that succeeds: first as of now, so that the node's replica has caught up,
 // then from the replica itself at the revision of like.
-func readFrom(limit context.Context, address, prefix string, like *content) (*content, error) {
+func readFrom(limit context.Context, address string, ks keyspace, prefix string, like *content) (*content, error) {
 	for {
-		got, err := readOnce(limit, address, prefix, like)
+		got, err := readOnce(limit, address, ks, prefix, like)
 		if err == nil {
 			return got, nil
 		}
@@ -193,8 +194,8 @@ func readFrom(limit context.Context, address, prefix string, like *content) (*co
 	}
 }
 
-func readOnce(ctx context.Context, address, prefix string, like *content) (*content, error) {
-	k, err := dial(ctx, address)
+func readOnce(ctx context.Context, address string, ks keyspace, prefix string, like *content) (*content, error) {
+	k, err := dial(ctx, address, ks)
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +242,7 @@ func (k kept) same(ctx context.Context, r *run) error {
 	limit, cancel := context.WithTimeout(ctx, r.Limits.Recovery)
 	defer cancel()
 	all := r.endpoints()
-	now, err := readFrom(limit, all[k.stage%len(all)], k.prefix, nil)
+	now, err := readFrom(limit, all[k.stage%len(all)], k.keyspace, k.prefix, nil)
 	if err != nil {
 		return err
 	}

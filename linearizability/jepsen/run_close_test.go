@@ -28,11 +28,11 @@ func TestReadPrefix(t *testing.T) {
 	for _, beside := range []string{"s000/z", "s0010", "s002/a"} {
 		fakes[0].data.keys[beside] = &mvccpb.KeyValue{Key: []byte(beside)}
 	}
-	got, err := readOnce(t.Context(), fakes[0].address, "s001/", nil)
+	got, err := readOnce(t.Context(), fakes[0].address, defaultKeyspace(), "s001/", nil)
 	if err != nil || len(got.keys) != 2*pageKeys+500 || got.revision != 1 {
 		t.Fatalf("%d keys, %v", len(got.keys), err)
 	}
-	again, err := readOnce(t.Context(), fakes[0].address, "s001/", got)
+	again, err := readOnce(t.Context(), fakes[0].address, defaultKeyspace(), "s001/", got)
 	if err != nil || got.differs(again, keySet{}) != "" {
 		t.Errorf("the same read differs: %s, %v", got.differs(again, keySet{}), err)
 	}

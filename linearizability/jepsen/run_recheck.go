@@ -12,6 +12,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/linearizability/workloads"
 )
@@ -61,6 +62,7 @@ var errNoWorkload = errors.New("no key of the history names a workload: it is no
 func worksOf(h *linearizability.History) (works []*work, stage int, err error) {
 	stage = -1
 	var found []string
+	at := make(map[string]keyspace) // each workload's
 	for _, op := range h.Ops {
 		key := firstKey(op.Request)
 		var number int
@@ -77,6 +79,7 @@ func worksOf(h *linearizability.History) (works []*work, stage int, err error) {
 		if !slices.Contains(found, name) {
 			found = append(found, name)
 		}
+		at[name] = keyspace{id: base.KeyspaceID(op.Keyspace)}
 	}
 	if len(found) == 0 {
 		return nil, 0, errNoWorkload
@@ -88,7 +91,7 @@ func worksOf(h *linearizability.History) (works []*work, stage int, err error) {
 			return nil, 0, fmt.Errorf("stage %d: no workload is named %s: the history is of another version", stage, name)
 		}
 		prefix := stagePrefix(stage) + name + "/"
-		works = append(works, &work{name: name, prefix: prefix, w: kind.New(prefix, 0)})
+		works = append(works, &work{name: name, prefix: prefix, keyspace: at[name], w: kind.New(prefix, 0)})
 	}
 	return works, stage, nil
 }

@@ -39,16 +39,16 @@ func newRecorder(path string, earlier []*linearizability.Op) (*recorder, error) 
 		return nil, fmt.Errorf("history %s: %w", filepath.Base(path), err)
 	}
 	for _, op := range earlier {
-		r.invoke(op.Client, op.Request, false)
+		r.invoke(op.Client, base.KeyspaceID(op.Keyspace), op.Request, false)
 	}
 	return r, nil
 }
 
 // invoke notes that a client is about to send a request.
-func (r *recorder) invoke(client int, req proto.Message, final bool) *linearizability.Op {
+func (r *recorder) invoke(client int, ks base.KeyspaceID, req proto.Message, final bool) *linearizability.Op {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	op := r.history.Invoke(client, uint64(base.KeyspaceDefault), req)
+	op := r.history.Invoke(client, uint64(ks), req)
 	op.Final = final
 	r.note(r.writer.Invoke(op))
 	return op
@@ -66,6 +66,24 @@ func (r *recorder) note(err error) {
 	if r.err == nil {
 		r.err = err
 	}
+}
+
+// recent is how far back requests count as made lately.
+const recent = 500
+
+// used draws a request that was made lately in a keyspace; nil if there is none.
+func (r *recorder) used(ks base.KeyspaceID, rand *base.Rand) proto.Message {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ops := r.history.Ops
+	ops = ops[max(0, len(ops)-recent):]
+	for from := len(ops); from > 0; {
+		from = int(rand.Int63n(int64(from)))
+		if base.KeyspaceID(ops[from].Keyspace) == ks {
+			return ops[from].Request
+		}
+	}
+	return nil
 }
 
 // close ends the file. No more is recorded.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,7 +29,13 @@ func (r *run) stage(ctx context.Context, s stage) bool {
 		return false
 	}
 	l := &load{endpoints: r.endpoints, record: record, meter: r.meter, ids: &r.ids, works: r.works(s.Number)}
+	if r.cluster != nil {
+		r.cluster.shard.at(func(rand *base.Rand) []byte { return l.cut(r.spread.id, rand) })
+	}
 	err = r.drive(ctx, s, l, &rep)
+	if r.cluster != nil {
+		rep.Changes = r.cluster.shard.at(nil)
+	}
 	if err != nil {
 		r.report.fail(s.Number, "stage", "%v", err)
 		r.unwell(ctx, s.Number)
@@ -54,9 +61,39 @@ func (r *run) works(number int) []*work {
 	var out []*work
 	for _, k := range r.Workloads {
 		prefix := stagePrefix(number) + k.Name + "/"
-		out = append(out, &work{name: k.Name, prefix: prefix, w: k.New(prefix, 0)})
+		out = append(out, newWork(k, prefix, r.spread))
 	}
 	return out
+}
+
+// newWork makes a workload, in the keyspace of many ranges if it says where that may be cut.
+func newWork(k linearizability.Kind, prefix string, spread keyspace) *work {
+	w := &work{name: k.Name, prefix: prefix, keyspace: defaultKeyspace(), cut: k.Cut, w: k.New(prefix, 0)}
+	if k.Cut != nil {
+		w.keyspace = spread
+	}
+	return w
+}
+
+// keyspaces are those of some workloads.
+func keyspaces(works []*work) (out []keyspace) {
+	for _, w := range works {
+		if !slices.Contains(out, w.keyspace) {
+			out = append(out, w.keyspace)
+		}
+	}
+	return out
+}
+
+// cut draws a key at which the keyspace of many ranges may be cut: beside one that a client used lately.
+func (l *load) cut(spread base.KeyspaceID, rand *base.Rand) []byte {
+	key := firstKey(l.record.used(spread, rand))
+	for _, w := range l.works {
+		if w.cut != nil && len(key) > len(w.prefix) && strings.HasPrefix(key, w.prefix) {
+			return w.cut([]byte(key))
+		}
+	}
+	return nil
 }
 
 func stagePrefix(number int) string { return fmt.Sprintf("s%03d/", number) }
@@ -84,11 +121,14 @@ func (r *run) drive(ctx context.Context, s stage, l *load, rep *StageReport) err
 	if err := r.within(ctx, l.final); err != nil {
 		return err
 	}
-	k, err := r.keep(ctx, s.Number, l)
-	if err == nil {
+	for _, ks := range keyspaces(l.works) {
+		k, err := r.keep(ctx, s.Number, l, ks)
+		if err != nil {
+			return err
+		}
 		r.kept = append(r.kept, k)
 	}
-	return err
+	return nil
 }
 
 // within gives a phase in which nothing is wrong as long as a recovery may take.
@@ -194,12 +234,37 @@ func (r *run) recover(ctx context.Context, l *load) error {
 		return fmt.Errorf("%s after the heal %d of %d clients had not succeeded in anything again", r.Limits.Recovery, l.left(), r.Clients)
 	}
 	for i := range l.endpoints() {
-		if err := l.serves(limit, i); err != nil {
+		if err := l.serves(limit, i, defaultKeyspace(), []byte(probeKey)); err != nil {
 			return fmt.Errorf("within %s of the heal node %d did not serve a linearizable read: %w", r.Limits.Recovery, i+1, err)
 		}
 	}
+	if err := r.rangesServe(limit, l); err != nil {
+		return fmt.Errorf("within %s of the heal %w", r.Limits.Recovery, err)
+	}
 	if err := r.settled(limit); err != nil {
 		return fmt.Errorf("within %s of the heal not every range had its replicas: %w", r.Limits.Recovery, err)
+	}
+	return nil
+}
+
+// rangesServe waits until ranges cover each keyspace once, and each of the keyspace of many answers a linearizable read.
+func (r *run) rangesServe(limit context.Context, l *load) error {
+	all, err := r.tiled(limit)
+	if err != nil {
+		return fmt.Errorf("the ranges were not whole: %w", err)
+	}
+	for i, rg := range all {
+		d := rg.Descriptor_
+		if rg.Keyspace != r.spread.name || r.spread.name == "" {
+			continue
+		}
+		key := d.GetStart()
+		if len(key) == 0 {
+			key = []byte(probeKey)
+		}
+		if err := l.serves(limit, i, r.spread, key); err != nil {
+			return fmt.Errorf("range %d did not serve a linearizable read of %q: %w", d.GetRangeId(), key, err)
+		}
 	}
 	return nil
 }

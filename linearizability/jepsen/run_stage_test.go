@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 )
@@ -22,7 +23,8 @@ func newFakeRun(t *testing.T, fakes []*fakeNode) (*run, *counting) {
 			Dir: t.TempDir(), Workloads: []linearizability.Kind{kind}, Clients: 4, Seed: 3, Logger: slog.New(slog.DiscardHandler),
 			Limits: Limits{Rate: 50, QuietRate: 20, Recovery: 10 * time.Second},
 		},
-		endpoints: endpointsOf(fakes), settled: func(context.Context) error { return nil }, start: time.Now(), report: &Report{},
+		endpoints: endpointsOf(fakes), settled: func(context.Context) error { return nil },
+		tiled: func(context.Context) ([]*clusterpb.IndexedRange, error) { return nil, nil }, start: time.Now(), report: &Report{},
 	}
 	r.meter, r.marks = newMeter(r.start), newMarks(r.start)
 	return r, w

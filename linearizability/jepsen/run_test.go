@@ -15,7 +15,7 @@ import (
 )
 
 // The whole of it, small: three real processes on the loopback interface, all workloads, no fault, then the leader is
-// killed and started again. The history files are checked again from disk, and the report says what ran.
+// killed and started again while ranges are cut and put together. The history files are checked again from disk, and the report says what ran.
 func TestRun(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts processes")
@@ -38,11 +38,11 @@ func TestRun(t *testing.T) {
 		Limits:  Limits{Rate: 20, QuietRate: 5, Recovery: time.Minute},
 		Skipped: []Skip{{"halves", "namespaces: the nodes are on the loopback interface"}},
 	})
-	leaderDies := killNemeses()[1]
+	leaderDies, ranges := killNemeses()[1], rangeNemeses()[1]
 	rep, err := r.through(t.Context(), []stage{
 		{Number: 0, Name: "none", Rest: 2 * time.Second},
-		{Number: 1, Name: leaderDies.Name, Class: leaderDies.Class, Rest: time.Second, Rounds: []round{{
-			Quiet: time.Second, Nemeses: []Nemesis{leaderDies}, Hold: 2 * time.Second,
+		{Number: 1, Name: "both", Class: leaderDies.Class + "+" + ranges.Class, Rest: time.Second, Rounds: []round{{
+			Quiet: time.Second, Nemeses: []Nemesis{ranges, leaderDies}, Hold: 3 * time.Second,
 		}}},
 	})
 	if err != nil {
@@ -51,11 +51,11 @@ func TestRun(t *testing.T) {
 	for _, f := range rep.Failures {
 		t.Errorf("stage %d, %s: %s", f.Stage, f.Checker, f.What)
 	}
-	if !rep.Passed || len(rep.Stages) != 2 || rep.Checked < 100 || len(rep.Bands) != 1 || len(rep.Points) == 0 {
+	if !rep.Passed || len(rep.Stages) != 2 || rep.Checked < 100 || len(rep.Bands) != 2 || len(rep.Points) == 0 {
 		t.Errorf("passed %v, %d stages, %d checked, bands %v", rep.Passed, len(rep.Stages), rep.Checked, rep.Bands)
 	}
-	if !strings.HasPrefix(rep.Bands[0].What, "killed node") {
-		t.Errorf("the fault: %+v", rep.Bands[0])
+	if !strings.HasPrefix(rep.Bands[1].What, "killed node") || rep.Changes.Splits == 0 || rep.Ranges < 5 {
+		t.Errorf("the faults: %+v, %+v, %d ranges", rep.Bands, rep.Changes, rep.Ranges)
 	}
 	led := false
 	for _, m := range rep.Leaders {

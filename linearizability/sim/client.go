@@ -29,7 +29,7 @@ const patience = 4 * time.Second
 // next has the client make its next request after a pause.
 func (c *client) next() {
 	w := c.w
-	w.queue.put(w.now+exponential(c.rand, w.plan.Think)+time.Microsecond, func() {
+	w.queue.put(c.pause(), func() {
 		if w.clientsEnd || w.opsLeft <= 0 {
 			c.ended = true
 			return
@@ -48,6 +48,19 @@ func (c *client) next() {
 			c.next()
 		})
 	})
+}
+
+// pause is when a client makes its next request. Those that read ranges together do much at once, then nothing for a while: all of
+// them at the same times, for what one reads is of interest where others write.
+func (c *client) pause() time.Duration {
+	w := c.w
+	if c.r.name != snapshot {
+		return w.now + exponential(c.rand, w.plan.Think) + time.Microsecond
+	}
+	if burst := 10 * w.plan.Think; c.rand.Int63n(10) == 0 {
+		return (w.now/burst+1)*burst + exponential(c.rand, w.plan.Think/100)
+	}
+	return w.now + exponential(c.rand, w.plan.Think/50) + time.Microsecond
 }
 
 // do carries out one request and has done called with what became of it, once.

@@ -51,6 +51,7 @@ type call struct {
 	ended    bool
 	look     bool // for the descriptor, as the range's own leader has it
 	client   bool // of a client: dies with the process
+	wide     wide // what it has to do with several ranges
 	done     func(proto.Message, error)
 }
 
@@ -79,6 +80,12 @@ func (g *gateway) serve(ks base.KeyspaceID, op *linearizability.Op, timeout time
 }
 
 func (g *gateway) begin(c *call) {
+	g.limit(c)
+	g.try(c)
+}
+
+// limit ends a call when its time is over.
+func (g *gateway) limit(c *call) {
 	g.p.later(c.deadline.Sub(g.now()), func() {
 		if c.ended {
 			return
@@ -90,7 +97,6 @@ func (g *gateway) begin(c *call) {
 			g.end(c, nil, errLate)
 		}
 	})
-	g.try(c)
 }
 
 func (g *gateway) now() base.Instant { return g.p.store.Now() }
@@ -163,10 +169,11 @@ func (g *gateway) try(c *call) {
 	id := base.RangeID(d.RangeId)
 	to := g.target(c, d)
 	here := g.p.n.id
-	if !c.write && g.p.store.View(id) != nil {
+	if !c.write && c.wide.latch == nil && g.p.store.View(id) != nil {
 		to = here
 	}
 	c.tries++
+	c.wide.at = to
 	failed := func(m proto.Message, err error) {
 		if err != nil {
 			g.failed(c, d, err)
@@ -199,8 +206,14 @@ func (g *gateway) target(c *call, d *metapb.RangeDescriptor) base.NodeID {
 // local serves a call by this node's own replica. done is called when the store has returned.
 func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done func(proto.Message, error)) {
 	p := g.p
+	if c.wide.latch != nil {
+		p.store.Latch(id, *c.wide.latch, c.ks, c.key, deadline, func(m proto.Message, err error) {
+			p.ready = append(p.ready, func() { done(m, err) })
+		})
+		return
+	}
 	if c.write {
-		p.store.Propose(raftgroup.Proposal{Range: id, Data: c.data}, deadline, func(m proto.Message, err error) {
+		p.store.Propose(raftgroup.Proposal{Range: id, Data: c.data, Latch: c.wide.through}, deadline, func(m proto.Message, err error) {
 			p.ready = append(p.ready, func() { done(m, err) })
 		})
 		return
@@ -335,7 +348,7 @@ func (g *gateway) remote(id base.RangeID, c *call, timeout time.Duration, done f
 	answer := func(m proto.Message, err error) {
 		var moved *base.RangeMoved
 		if errors.As(err, &moved) {
-			err = &base.RangeMoved{Range: moved.Range, Descriptors: g.cache.Beside(moved.Descriptors)}
+			err = &base.RangeMoved{Range: moved.Range, Descriptors: g.cache.Beside(moved.Descriptors), Absent: moved.Absent}
 		}
 		if !g.p.doomed {
 			done(m, err)
@@ -346,7 +359,7 @@ func (g *gateway) remote(id base.RangeID, c *call, timeout time.Duration, done f
 		if d := g.cache.Known(id); d != nil {
 			known = append(known, d)
 		}
-		answer(nil, &base.RangeMoved{Range: id, Descriptors: known})
+		answer(nil, &base.RangeMoved{Range: id, Descriptors: known, Absent: true})
 		return
 	}
 	g.local(id, c, g.now().Add(min(timeout, base.RequestTimeout)), answer)
@@ -359,16 +372,24 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 	}
 	var moved *base.RangeMoved
 	var busy *base.Throttled
-	if c.write && (errors.As(err, &moved) || errors.As(err, &busy)) {
+	elsewhere, frozen := errors.As(err, &moved), errors.As(err, &busy)
+	if c.write && (elsewhere || frozen) {
 		g.p.n.w.rules.refused[xxhash.Sum64(c.data)] = true
 	}
-	if moved != nil && d != nil {
+	if elsewhere && d != nil {
+		if several := route.Several(moved, d, c.ks, c.key); several != nil && g.several(c, moved, several) {
+			return
+		}
 		g.cache.Moved(d, moved.Descriptors)
 	}
 	if g.cache.Find(c.ks, c.key) == nil {
 		g.lookUp(c)
 	}
 	g.p.n.w.tracef("%s is refused: %v", g.p.n.id, err)
+	if throttled := (*base.Throttled)(nil); c.wide.latch != nil && errors.As(err, &throttled) {
+		g.end(c, nil, err) // others are not held meanwhile
+		return
+	}
 	if c.retry, c.next = c.retry.After(err); c.next.GiveUp {
 		g.end(c, nil, err)
 		return
@@ -431,6 +452,7 @@ func (g *gateway) end(c *call, m proto.Message, err error) {
 		return
 	}
 	c.ended, c.waiting = true, false
+	g.narrow(c)
 	if err != nil && mutant.Is(mutant.AmbiguousAsFailed) {
 		err = errLate
 	}

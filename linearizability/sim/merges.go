@@ -26,17 +26,21 @@ var mergeKinds = []kind{
 	{"merge", "W12", "two neighbours are merged", drawMerge, func(in *injector, f *Fault) (func(), bool) {
 		return nil, in.merge(f)
 	}},
-	{"crash-merge", "F16", "nodes crash before or after they apply a merge", func(r *base.Rand, p *Plan, f *Fault) {
+	{"crash-merge", "F16", "nodes crash before or after they apply a merge, or after they confirmed that it may be made", func(r *base.Rand, p *Plan, f *Fault) {
 		drawMerge(r, p, f)
 		f.For = between(r, time.Second, 8*time.Second)
 	}, func(in *injector, f *Fault) (func(), bool) {
-		disarm := in.arm([]string{"before merge", "after merge"}[f.Amount%2], f.Amount)
+		disarm := in.arm([]string{"before merge", "after merge", "after confirm"}[f.Amount%3], f.Amount)
 		return disarm, in.merge(f)
 	}},
 	{"merge-behind", "W12", "ranges are merged while a node is about to fall behind", func(r *base.Rand, p *Plan, f *Fault) {
 		drawMerge(r, p, f)
 		f.Node, f.For = int(r.Int63n(int64(p.Nodes))), between(r, 500*time.Millisecond, 10*time.Second)
 	}, mergeBehind},
+	{"merge-apart", "W12", "ranges that two nodes lead are merged, and the right one's leader applies nothing when it has confirmed that", func(r *base.Rand, p *Plan, f *Fault) {
+		drawMerge(r, p, f)
+		f.For = between(r, 500*time.Millisecond, 6*time.Second)
+	}, mergeApart},
 	{"merge-and-cut", "W12", "what is merged is cut again at the same key at once", drawMerge, func(in *injector, f *Fault) (func(), bool) {
 		in.w.taken = append(in.w.taken, func(left *rangeInfo, at []byte) bool { return in.cutAgain(left, at) })
 		return nil, in.merge(f)
@@ -56,7 +60,7 @@ func drawMerges(r *base.Rand, p *Plan, only Only) {
 		return
 	}
 	for range 1 + r.Int63n(8) {
-		k := &mergeKinds[[]int{0, 0, 1, 2, 2, 3}[r.Int63n(6)]]
+		k := &mergeKinds[[]int{0, 0, 1, 2, 2, 3, 3, 4}[r.Int63n(8)]]
 		if !only.allows(k.Class) {
 			k = &mergeKinds[0]
 		}
@@ -124,6 +128,52 @@ func mergeBehind(in *injector, f *Fault) (func(), bool) {
 		over = true
 		if undo != nil {
 			undo()
+		}
+	}, true
+}
+
+// mergeApart merges two ranges of which the right one is led by a node that does not lead the left one, and stalls that node's
+// appliers after some time: its replica of the right one, which has frozen, is then the only one that clients may still ask.
+func mergeApart(in *injector, f *Fault) (func(), bool) {
+	pairs := in.w.pairs()
+	if len(pairs) == 0 {
+		return nil, false
+	}
+	left, right := pairs[f.Range%len(pairs)][0], pairs[f.Range%len(pairs)][1]
+	stalled, over := (*node)(nil), false
+	in.w.tryUntil(func() bool {
+		l, r := in.w.leader(left), in.w.leader(right)
+		switch {
+		case over || in.healed || in.w.merged[left.id] || in.w.merged[right.id]:
+			return true
+		case l == nil || r == nil || r.pauses > 0:
+			return false
+		case l == r:
+			st, _ := r.process.hand.Status(right.id)
+			for _, rep := range st.Descriptor.GetReplicas() {
+				if base.NodeID(rep.NodeId) != r.id && rep.Role == metapb.ReplicaRole_REPLICA_ROLE_VOTER {
+					r.process.do(func() { r.process.store.Transfer(right.id, base.ReplicaID(rep.ReplicaId)) })
+					break
+				}
+			}
+			return false
+		}
+		in.mergePair(left, right, 0)
+		in.w.queue.put(in.w.now+time.Duration(f.Amount>>10%40)*time.Millisecond, func() {
+			if !over {
+				stalled = r
+				r.slow.applyStalls++
+			}
+		})
+		return true
+	}, 50)
+	return func() {
+		over = true
+		if stalled != nil {
+			stalled.slow.applyStalls--
+			if p := stalled.process; p != nil {
+				p.do(func() {})
+			}
 		}
 	}, true
 }
@@ -299,6 +349,7 @@ func (p *process) confirm(c *merge.Confirm, until base.Instant, yes func()) {
 			case err == nil:
 				p.n.w.count("merges confirmed")
 				yes()
+				p.point("after confirm")
 			case p.store.Now() < until:
 				p.later(base.RetryMin, func() { p.confirm(c, until, yes) })
 			}

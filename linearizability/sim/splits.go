@@ -20,6 +20,9 @@ import (
 // spread is the workload whose requests touch one key each: its keyspace may be cut anywhere. Others are cut beside their keys.
 const spread = "spread"
 
+// snapshot is the one that reads several ranges together.
+const snapshot = "snapshot"
+
 var splitKinds = []kind{
 	{"split", "W12", "a range is cut in two", drawSplit, func(in *injector, f *Fault) (func(), bool) {
 		return nil, in.split(f)
@@ -96,6 +99,18 @@ func drawSplits(r *base.Rand, p *Plan, only Only) {
 		k.draw(r, p, &f)
 		p.Faults = append(p.Faults, f)
 	}
+	together := false
+	for i := range p.Workload {
+		if p.Workload[i] == spread && r.Int63n(3) > 0 {
+			p.Workload[i], together = snapshot, true
+		}
+	}
+	for range 4 { // what is read together is to be in several ranges from early on
+		f := Fault{Kind: "split", At: between(r, p.Length/20, p.Length/4)}
+		if drawSplit(r, p, &f); together {
+			p.Faults = append(p.Faults, f)
+		}
+	}
 }
 
 // split has the leader of one of the ranges that can be cut propose it.
@@ -162,7 +177,7 @@ func (m *mover) splitKey(r *rangeInfo, draw uint64) []byte {
 	if v == nil {
 		return nil
 	}
-	if r.name != spread {
+	if r.name != spread && r.name != snapshot {
 		beside := []string{"\x01", "A", "a", "~", "\xff", "\xffprobe1"}
 		return []byte(beside[draw>>8%uint64(len(beside))])
 	}

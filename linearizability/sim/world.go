@@ -251,11 +251,18 @@ func (w *world) run() {
 	w.check()
 }
 
+// snapshotClients is how many clients a keyspace of many ranges has at least: reads of one moment are nothing without others' writes.
+const snapshotClients = 4
+
 func (w *world) addClients(r *rangeInfo) {
 	if r.workload == nil {
 		return
 	}
-	for i := range w.plan.Clients {
+	clients := w.plan.Clients
+	if r.name == snapshot {
+		clients = max(clients, snapshotClients)
+	}
+	for i := range clients {
 		c := w.newClient(r, i)
 		r.clients = append(r.clients, c)
 		c.next()

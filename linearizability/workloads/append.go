@@ -19,28 +19,52 @@ type appends struct {
 	prefix string
 	rotation
 	values
-	read map[int]*pb.RangeResponse
-	of   map[int]string // the group that was read
+	groups int // at once; above 1: they may lie in different ranges
+	read   map[int]*pb.RangeResponse
+	of     map[int]string // the group that was read
 }
 
 // listsInGroup is how many lists a transaction chooses from.
 const listsInGroup = 3
 
-func newAppend(prefix string, size int) linearizability.Workload {
+func newAppend(prefix string, size int) linearizability.Workload { return newAppends(prefix, size, 1) }
+
+// newSpreadAppend appends to lists of several groups, each of which is to be in one range.
+func newSpreadAppend(prefix string, size int) linearizability.Workload {
+	return newAppends(prefix, size, spreadGroups)
+}
+
+// spreadGroups are the groups of a workload that is spread over ranges: more than clients that usually share them, so that they
+// meet in some, and few enough that they do.
+const spreadGroups = 6
+
+func newAppends(prefix string, size, groups int) *appends {
 	if size == 0 {
 		size = 60
 	}
-	return &appends{prefix: prefix + "a/", rotation: rotation{prefix: prefix + "a/", per: size}, read: map[int]*pb.RangeResponse{}, of: map[int]string{}}
+	return &appends{
+		prefix: prefix + "a/", rotation: rotation{prefix: prefix + "a/", per: size * groups}, groups: groups,
+		read: map[int]*pb.RangeResponse{}, of: map[int]string{},
+	}
+}
+
+// group draws one of those in use.
+func (w *appends) group(r *base.Rand) string {
+	if w.groups == 1 {
+		return w.generation()
+	}
+	return fmt.Sprintf("%s.%d", w.generation(), r.Int63n(int64(w.groups)))
 }
 
 // Next implements linearizability.Workload.
 func (w *appends) Next(client int, r *base.Rand) proto.Message {
-	group := w.generation()
+	group := w.group(r)
 	seen := w.read[client]
 	delete(w.read, client)
-	if seen == nil || w.of[client] != group {
+	if seen == nil || w.groups == 1 && w.of[client] != group {
 		return all(group + "/")
 	}
+	group = w.of[client] // of several it may be one that others have left: then it is appended to once more
 	mods, values := map[string]int64{}, map[string][]byte{}
 	for _, kv := range seen.Kvs {
 		mods[string(kv.Key)], values[string(kv.Key)] = kv.ModRevision, kv.Value
@@ -78,12 +102,22 @@ func (w *appends) Ended(op *linearizability.Op) {
 // Final implements linearizability.Workload.
 func (w *appends) Final() (out []proto.Message) {
 	for g := range w.ops/w.per + 1 {
-		out = append(out, all(fmt.Sprintf("%s%d/", w.prefix, g)))
+		if w.groups == 1 {
+			out = append(out, all(fmt.Sprintf("%s%d/", w.prefix, g)))
+			continue
+		}
+		for i := range w.groups {
+			out = append(out, all(fmt.Sprintf("%s%d.%d/", w.prefix, g, i)))
+		}
 	}
 	return out
 }
 
 // Checkers implements linearizability.Workload.
 func (w *appends) Checkers() []linearizability.Checker {
-	return append(checkers.All(w.prefix), checkers.Linearizable(w.prefix, false), checkers.Lists(w.prefix))
+	all := checkers.All(w.prefix)
+	if w.groups > 1 {
+		all = checkers.Apart(w.prefix, false)
+	}
+	return append(all, checkers.Linearizable(w.prefix, false), checkers.Lists(w.prefix), checkers.Cycles(w.prefix))
 }

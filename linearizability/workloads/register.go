@@ -93,9 +93,7 @@ func (w *register) Final() (out []proto.Message) {
 // Checkers implements linearizability.Workload.
 func (w *register) Checkers() []linearizability.Checker {
 	if w.apart {
-		return []linearizability.Checker{
-			checkers.RevisionsByKey(), checkers.PhantomWrites(w.prefix), checkers.LostWrites(w.prefix), checkers.Linearizable(w.prefix, true),
-		}
+		return append(checkers.Apart(w.prefix, true), checkers.Linearizable(w.prefix, true))
 	}
 	return append(checkers.All(w.prefix), checkers.Linearizable(w.prefix, true))
 }

@@ -7,6 +7,7 @@
 package workloads
 
 import (
+	"bytes"
 	"fmt"
 
 	"google.golang.org/protobuf/proto"
@@ -20,7 +21,10 @@ import (
 func Kinds() []linearizability.Kind {
 	return []linearizability.Kind{
 		{Name: "register", About: "put, get, delete and compare-and-set over few keys: linearizable key by key", New: newRegister},
-		{Name: "spread", About: "as register, in a keyspace of many ranges: linearizable key by key, with revisions that only each key has in order", New: newSpread},
+		{Name: "spread", About: "as register, in a keyspace of many ranges: linearizable key by key, with revisions that only each key has in order", New: newSpread, Cut: atKey},
+		{Name: "spread-append", About: "as append, in a keyspace of many ranges, several groups at once", New: newSpreadAppend, Cut: atGroup},
+		{Name: "spread-bank", About: "as bank, in a keyspace of many ranges, several banks at once", New: newSpreadBank, Cut: atGroup},
+		{Name: "snapshot", About: "single keys of many ranges written, and read together, by pages, and again: one order of all, strictly serializable", New: newSnapshot, Cut: atKey},
 		{Name: "set", About: "adds unique elements and reads all: nothing lost, nothing of nobody", New: newSet},
 		{Name: "append", About: "lists in several keys, appended to under comparisons: transactions in one order", New: newAppend},
 		{Name: "txn", About: "transactions that read, write and delete several keys, in both branches", New: newTxn},
@@ -38,6 +42,12 @@ func Named(name string) (linearizability.Kind, bool) {
 	}
 	return linearizability.Kind{}, false
 }
+
+// atKey lets a keyspace be cut at every key.
+func atKey(key []byte) []byte { return key }
+
+// atGroup lets it be cut before a group: what is the same up to the last slash.
+func atGroup(key []byte) []byte { return key[:bytes.LastIndexByte(key, '/')+1] }
 
 // values makes values that name their writer.
 type values struct{ n int }

@@ -55,7 +55,7 @@ func isWrite(req proto.Message) bool {
 }
 
 // damage changes one answer into one that is wrong, and says how; "" if the operation has nothing to damage.
-func damage(h *linearizability.History, op *linearizability.Op, r *base.Rand, apart bool) string {
+func damage(h *linearizability.History, op *linearizability.Op, r *base.Rand, cut func([]byte) []byte) string {
 	resp, ok := op.Response.(*pb.RangeResponse)
 	if req, isRange := op.Request.(*pb.RangeRequest); !ok || !isRange || req.Serializable || len(resp.Kvs) == 0 {
 		return ""
@@ -75,18 +75,24 @@ func damage(h *linearizability.History, op *linearizability.Op, r *base.Rand, ap
 		resp.Kvs[i].ModRevision--
 		return "a value under a revision that is not its own"
 	default:
+		if op.Request.(*pb.RangeRequest).Revision > 0 {
+			return "" // it says where the store has come to, which is no promise
+		}
 		resp.Header.Revision -= 1 + r.Int63n(5)
-		if resp.Header.Revision >= newestBefore(h, op, apart) {
+		if resp.Header.Revision >= newestBefore(h, op, cut) {
 			return ""
 		}
 		return "an answer of a revision that is over"
 	}
 }
 
-// newestBefore is the highest revision that was answered before an operation began; apart: on its key.
-func newestBefore(h *linearizability.History, op *linearizability.Op, apart bool) (rev int64) {
+// newestBefore is the highest revision that was answered before an operation began; of what can be cut: on its side of the cuts.
+func newestBefore(h *linearizability.History, op *linearizability.Op, cut func([]byte) []byte) (rev int64) {
 	for _, o := range h.Ops {
-		if apart && !bytes.Equal(keyOf(o.Request), keyOf(op.Request)) {
+		if cut != nil && !bytes.Equal(cut(keyOf(o.Request)), cut(keyOf(op.Request))) {
+			continue
+		}
+		if r, ok := o.Request.(*pb.RangeRequest); ok && r.Revision > 0 {
 			continue
 		}
 		if o.Outcome == linearizability.OK && o.Returned < op.Invoked {
@@ -98,7 +104,9 @@ func newestBefore(h *linearizability.History, op *linearizability.Op, apart bool
 
 // keyOf is the key of a request on one key.
 func keyOf(req proto.Message) []byte {
-	if t, ok := req.(*pb.TxnRequest); ok {
+	if t, ok := req.(*pb.TxnRequest); ok && len(t.Compare) == 0 {
+		return t.Success[0].GetRequestPut().Key // a setup's
+	} else if ok {
 		return t.Compare[0].Key
 	}
 	return req.(interface{ GetKey() []byte }).GetKey()
@@ -115,7 +123,7 @@ func TestWrongHistories(t *testing.T) {
 				h, r := play(w, seed, 4, 150, false), base.NewRand(seed)
 				what := ""
 				for tries := 0; what == "" && tries < 200; tries++ {
-					what = damage(h, h.Ops[r.Int63n(int64(len(h.Ops)))], r, k.Name == "spread")
+					what = damage(h, h.Ops[r.Int63n(int64(len(h.Ops)))], r, k.Cut)
 				}
 				if what == "" {
 					continue

@@ -2,6 +2,7 @@ package workloads
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -18,11 +19,15 @@ import (
 type store struct {
 	rev  int64
 	keys map[string]*mvccpb.KeyValue
+	old  map[int64]map[string]*mvccpb.KeyValue // as they were at each revision that was answered to a read
 }
 
 func (s *store) do(req proto.Message) proto.Message {
 	switch r := req.(type) {
 	case *pb.RangeRequest:
+		if s.old[s.rev] == nil {
+			s.old[s.rev] = maps.Clone(s.keys)
+		}
 		return s.read(r)
 	case *pb.PutRequest:
 		s.rev++
@@ -68,13 +73,19 @@ func (s *store) delete(r *pb.DeleteRangeRequest, _ int64) (n int64) {
 
 func (s *store) read(r *pb.RangeRequest) *pb.RangeResponse {
 	out := &pb.RangeResponse{Header: s.header()}
-	for k, kv := range s.keys {
+	keys := s.keys
+	if r.Revision > 0 {
+		keys = s.old[r.Revision]
+	}
+	for k, kv := range keys {
 		if in(k, r.Key, r.RangeEnd) {
 			out.Kvs = append(out.Kvs, proto.CloneOf(kv))
 		}
 	}
 	slices.SortFunc(out.Kvs, func(a, b *mvccpb.KeyValue) int { return slices.Compare(a.Key, b.Key) })
-	out.Count = int64(len(out.Kvs))
+	if out.Count = int64(len(out.Kvs)); r.Limit > 0 && out.Count > r.Limit {
+		out.Kvs, out.More = out.Kvs[:r.Limit], true
+	}
 	return out
 }
 
@@ -146,7 +157,7 @@ func (s *store) txn(r *pb.TxnRequest) *pb.TxnResponse {
 // history. It is linearizable: each takes effect at one moment between its beginning and its end, or later without one.
 func play(w linearizability.Workload, seed uint64, clients, ops int, lose bool) *linearizability.History {
 	h, r := &linearizability.History{}, base.NewRand(seed)
-	s := &store{rev: 1, keys: map[string]*mvccpb.KeyValue{}}
+	s := &store{rev: 1, keys: map[string]*mvccpb.KeyValue{}, old: map[int64]map[string]*mvccpb.KeyValue{}}
 	for _, req := range w.Setup() {
 		op := h.Invoke(clients, 4, req)
 		h.Return(op, linearizability.OK, s.do(req), "")

@@ -3,6 +3,7 @@ package apply
 import (
 	"bytes"
 	"encoding/binary"
+	"math"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -27,7 +28,7 @@ func Spans(d *metapb.RangeDescriptor) []engine.Span {
 // because the range was compacted, does not count, be it still there or not. The reader must show one instant, with v
 // the ReadView of it.
 func Checksum(r engine.Reader, v *View) (uint64, error) {
-	h := hasher{h: xxhash.New(), compacted: v.Counters.Compacted}
+	h := hasher{h: xxhash.New(), compacted: v.Counters.Compacted, limit: math.MaxInt64}
 	for _, span := range Spans(v.Descriptor) {
 		if err := h.span(r, span); err != nil {
 			return 0, err
@@ -39,8 +40,9 @@ func Checksum(r engine.Reader, v *View) (uint64, error) {
 type hasher struct {
 	h         *xxhash.Digest
 	compacted base.Revision
-	prefix    []byte // of the key whose versions are being walked, the newest first
-	covered   bool   // a version of that key was met that hides older ones from every read
+	limit     base.Revision // versions above it do not count
+	prefix    []byte        // of the key whose versions are being walked, the newest first
+	covered   bool          // a version of that key was met that hides older ones from every read
 }
 
 func (h *hasher) span(r engine.Reader, span engine.Span) (err error) {
@@ -54,17 +56,8 @@ func (h *hasher) span(r engine.Reader, span engine.Span) (err error) {
 		}
 	}()
 	for ok := it.First(); ok; ok = it.Next() {
-		v, err := it.Value()
-		if err != nil {
+		if _, _, err := h.take(it); err != nil {
 			return err
-		}
-		counts, err := h.counts(it.Key(), v)
-		if err != nil {
-			return err
-		}
-		if counts {
-			h.field(it.Key())
-			h.field(v)
 		}
 	}
 	return it.Error()
@@ -82,7 +75,7 @@ func (h *hasher) counts(key, value []byte) (bool, error) {
 		h.prefix, h.covered = append(h.prefix[:0], prefix...), false
 	}
 	if rev > h.compacted {
-		return true, nil
+		return rev <= h.limit, nil
 	}
 	if h.covered {
 		return false, nil

@@ -114,14 +114,15 @@ func (c *Cache) Moved(asked *metapb.RangeDescriptor, known []*metapb.RangeDescri
 }
 
 // Beside adds, to what a refusal says, the ranges behind those that it names: the key that was asked for lies there if the
-// range was cut in two since, and the asker need not find out from the index, which may not know yet.
+// range was cut in two since, and the asker need not find out from the index, which may not know yet. What is held of the refuser
+// itself may be older than what it says, and is not added: it would say that it holds the key after all.
 func (c *Cache) Beside(refusal []*metapb.RangeDescriptor) []*metapb.RangeDescriptor {
 	out := refusal
 	for _, d := range refusal {
 		if len(d.GetEnd()) == 0 {
 			continue
 		}
-		if next := c.Find(base.KeyspaceID(d.KeyspaceId), d.End); next != nil {
+		if next := c.Find(base.KeyspaceID(d.KeyspaceId), d.End); next != nil && next.RangeId != d.RangeId {
 			out = append(out[:len(out):len(out)], next)
 		}
 	}

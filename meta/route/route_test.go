@@ -315,3 +315,15 @@ func TestMovedTakesNoOldNews(t *testing.T) {
 		}
 	}
 }
+
+// A refuser whose cache has not heard yet that it was cut in two does not add, to what it says now, what it said before.
+func TestBesideIsNotTheRefuserOfBefore(t *testing.T) {
+	before := desctest.First(9, 9)
+	left := desc.Clone(before)
+	left.End, left.Generation = []byte("k"), before.Generation+1
+	c := route.NewCache(10)
+	c.Put(before)
+	if got := c.Beside([]*metapb.RangeDescriptor{left}); len(got) != 1 {
+		t.Fatalf("%d descriptors are said: %v", len(got), got)
+	}
+}

@@ -18,6 +18,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/meta/spread"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -44,6 +45,8 @@ type Config struct {
 type Dispatcher struct {
 	cfg    Config
 	routes *routes
+
+	checks *checksums
 
 	nextID atomic.Uint64
 
@@ -73,7 +76,7 @@ func New(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{
 		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
-		changed: make(chan struct{}), ctx: ctx, cancel: cancel,
+		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(),
 	}
 	// An answer to a request of an earlier process of this node, late, must not be taken for one of this process.
 	d.nextID.Store(uint64(cfg.Store.Incarnation()) << 40)
@@ -132,7 +135,7 @@ func (d *Dispatcher) propose(ctx context.Context, ks base.KeyspaceID, key []byte
 	err = d.retry(ctx, ks, key, func(desc *metapb.RangeDescriptor, node base.NodeID) error {
 		id := base.RangeID(desc.RangeId)
 		if node == d.cfg.Node {
-			out, err = d.proposeHere(ctx, id, data, nil)
+			out, err = d.proposeHere(ctx, raftgroup.Proposal{Range: id, Data: data})
 			return err
 		}
 		out = empty()
@@ -143,14 +146,10 @@ func (d *Dispatcher) propose(ctx context.Context, ks base.KeyspaceID, key []byte
 
 // ProposeChange proposes a membership change in a range whose leader is here.
 func (d *Dispatcher) ProposeChange(ctx context.Context, p raftgroup.Proposal) (proto.Message, error) {
-	return d.proposeHere(ctx, p.Range, p.Data, &p)
+	return d.proposeHere(ctx, p)
 }
 
-func (d *Dispatcher) proposeHere(ctx context.Context, id base.RangeID, data []byte, change *raftgroup.Proposal) (proto.Message, error) {
-	p := raftgroup.Proposal{Range: id, Data: data}
-	if change != nil {
-		p.Change = change.Change
-	}
+func (d *Dispatcher) proposeHere(ctx context.Context, p raftgroup.Proposal) (proto.Message, error) {
 	return wait(ctx, true, func(done store.Done) { d.cfg.Store.Propose(p, d.deadline(ctx), done) })
 }
 
@@ -170,7 +169,7 @@ func (d *Dispatcher) Range(ctx context.Context, ks base.KeyspaceID, req *pb.Rang
 	if errors.As(err, &several) {
 		return d.spread(ctx, ks, req)
 	}
-	if ks.Splits() && beyond(err) {
+	if ks.Splits() && spread.Beyond(err) {
 		if err = d.raise(ctx, ks, req.Key, req.Revision); err == nil {
 			err = d.read(ctx, ks, req.Key, req, out)
 		}
@@ -215,12 +214,7 @@ func (d *Dispatcher) readAt(ctx context.Context, desc *metapb.RangeDescriptor, n
 	if err != nil {
 		return err
 	}
-	err = d.ask(ctx, node, id, kind, body, out)
-	var amb *base.Ambiguous
-	if errors.As(err, &amb) && ctx.Err() == nil {
-		return &base.NotLeader{Range: id} // a read has no effect: ask again, elsewhere
-	}
-	return err
+	return d.retriable(ctx, id, d.ask(ctx, node, id, kind, body, out))
 }
 
 // local returns the range of a key if a replica of it is here.

@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -73,6 +74,44 @@ func TestRangeMovedHeals(t *testing.T) {
 	d.Learn(wrong(9, 3)) // newer than what the index holds: dropped all the same, for it proves wrong
 	if v := get(t, w, d, "a"); v != "1" {
 		t.Errorf("read %q", v)
+	}
+}
+
+// A node that has no replica of a range, but has heard of it, as of one that was cut off another a moment ago, does not say that
+// the request touches several: it is asked for elsewhere.
+func TestHearsayIsNoRefusal(t *testing.T) {
+	w := newWorld(t, 3)
+	w.nodes[3].Learn(wrong(1, 3))
+	w.nodes[2].Learn(wrong(1, 3))
+	if _, err := w.nodes[2].Propose(w.ctx(), base.KeyspaceDefault, []byte("a"), putCommand(t, "a", "1")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What a range says of itself stays as it is in the cache when the next one is asked.
+func TestDescriptorAfterASplit(t *testing.T) {
+	w := newWorld(t, 2)
+	before, err := w.nodes[2].Descriptor(w.ctx(), base.KeyspaceMeta, []byte("a"))
+	must(t, err)
+	split := &kvpb.Split{ExpectedGeneration: before.Generation, Key: []byte("k"), RightRangeId: 100}
+	m, err := w.nodes[1].Propose(w.ctx(), base.KeyspaceMeta, []byte("a"), &kvpb.Command{Body: &kvpb.Command_Split{Split: split}})
+	must(t, err)
+	parts := m.(*kvpb.SplitResponse)
+	for _, d := range []*metapb.RangeDescriptor{parts.Right, parts.Left} {
+		key := route.DescriptorKey(d)
+		_, err := w.nodes[1].Propose(w.ctx(), base.KeyspaceRoot, key, &kvpb.Command{Body: &kvpb.Command_PublishDescriptor{
+			PublishDescriptor: &kvpb.PublishDescriptor{Key: key, Descriptor_: d}}})
+		must(t, err)
+	}
+	for _, key := range []string{"z", "a", "z"} {
+		d, err := w.nodes[2].Descriptor(w.ctx(), base.KeyspaceMeta, []byte(key))
+		must(t, err)
+		if right := key == "z"; right != (d.RangeId == 100) {
+			t.Errorf("%s is said to be in %v", key, d)
+		}
+	}
+	if d := w.nodes[2].routes.find(base.KeyspaceMeta, []byte("a")); d.GetRangeId() != before.RangeId || string(d.GetEnd()) != "k" {
+		t.Errorf("the cache has %v", d)
 	}
 }
 

@@ -32,7 +32,7 @@ func encodeError(err error) *rangepb.Error {
 		e.Code = rangepb.ErrorCode_ERROR_CODE_NOT_LEADER
 		e.LeaderNode, e.LeaderReplica = uint64(notLeader.HintNode), uint64(notLeader.HintReplica)
 	case errors.As(err, &moved):
-		e.Code, e.Descriptors = rangepb.ErrorCode_ERROR_CODE_RANGE_MOVED, moved.Descriptors
+		e.Code, e.Descriptors, e.Absent = rangepb.ErrorCode_ERROR_CODE_RANGE_MOVED, moved.Descriptors, moved.Absent
 	case errors.As(err, &stale):
 		e.Code = rangepb.ErrorCode_ERROR_CODE_STALE_GENERATION
 		if stale.Current != nil {
@@ -65,7 +65,7 @@ func decodeError(id base.RangeID, e *rangepb.Error) error {
 	case rangepb.ErrorCode_ERROR_CODE_NOT_LEADER:
 		return &base.NotLeader{Range: id, HintNode: base.NodeID(e.LeaderNode), HintReplica: base.ReplicaID(e.LeaderReplica)}
 	case rangepb.ErrorCode_ERROR_CODE_RANGE_MOVED:
-		return &base.RangeMoved{Range: id, Descriptors: e.Descriptors}
+		return &base.RangeMoved{Range: id, Descriptors: e.Descriptors, Absent: e.Absent}
 	case rangepb.ErrorCode_ERROR_CODE_STALE_GENERATION:
 		s := &base.StaleGeneration{Range: id}
 		if len(e.Descriptors) > 0 {

@@ -72,9 +72,10 @@ func (d *Dispatcher) endHere(raw []byte) error {
 
 // Descriptor is the range that holds a key, as a replica that has applied all that is committed knows it.
 func (d *Dispatcher) Descriptor(ctx context.Context, ks base.KeyspaceID, key []byte) (*metapb.RangeDescriptor, error) {
-	out := &metapb.RangeDescriptor{}
+	var out *metapb.RangeDescriptor
 	err := d.retry(ctx, ks, key, func(asked *metapb.RangeDescriptor, node base.NodeID) error {
 		id := base.RangeID(asked.RangeId)
+		out = &metapb.RangeDescriptor{} // a new one for each try: the cache, or a replica, has the last one
 		if node == d.cfg.Node {
 			found, err := d.descriptorHere(ctx, id, d.deadline(ctx))
 			if err != nil {

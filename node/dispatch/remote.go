@@ -165,7 +165,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		}
 		var moved *base.RangeMoved
 		if errors.As(err, &moved) {
-			err = &base.RangeMoved{Range: moved.Range, Descriptors: d.routes.beside(moved.Descriptors)}
+			err = &base.RangeMoved{Range: moved.Range, Descriptors: d.routes.beside(moved.Descriptors), Absent: moved.Absent}
 		}
 		if err != nil {
 			resp.Body, resp.Error = nil, encodeError(err)
@@ -181,7 +181,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		return
 	}
 	if !d.cfg.Store.Has(id) {
-		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id)})
+		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true})
 		return
 	}
 	switch q.Kind {
@@ -196,12 +196,18 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.serveRead(id, until, q, &pb.RangeRequest{}, done)
 	case rangepb.RequestKind_REQUEST_KIND_READ_TXN:
 		d.serveRead(id, until, q, &pb.TxnRequest{}, done)
+	case rangepb.RequestKind_REQUEST_KIND_LATCH:
+		d.serveLatch(o.to, id, until, q, done)
+	case rangepb.RequestKind_REQUEST_KIND_UNLATCH:
+		d.serveUnlatch(o.to, id, until, q, done)
 	case rangepb.RequestKind_REQUEST_KIND_ALIGN:
 		done(placed, d.alignHere(id, q.Body))
 	case rangepb.RequestKind_REQUEST_KIND_CONFIRM:
 		d.confirmHere(id, q.Body, until, done)
 	case rangepb.RequestKind_REQUEST_KIND_DESCRIPTOR:
 		d.goServe(done, func() (proto.Message, error) { return d.descriptorHere(d.ctx, id, until) })
+	case rangepb.RequestKind_REQUEST_KIND_CHECKSUM:
+		d.goServe(done, func() (proto.Message, error) { return d.checksumRaw(id, until, q.Body) })
 	default:
 		done(nil, status.Error(codes.Unimplemented, "a kind of request that this version does not know"))
 	}

@@ -7,7 +7,6 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
-	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/route"
 )
 
@@ -29,7 +28,7 @@ func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, 
 		}
 		var moved *base.RangeMoved
 		if errors.As(err, &moved) && asked != nil {
-			if several := severalRanges(moved, asked, ks, key); several != nil {
+			if several := route.Several(moved, asked, ks, key); several != nil {
 				d.routes.learn(moved.Descriptors...)
 				several.Descriptors = d.routes.beside(several.Descriptors)
 				return several
@@ -79,20 +78,4 @@ func (d *Dispatcher) changes() <-chan struct{} {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.changed
-}
-
-// severalRanges: a range that refuses a request by whose first key it was found, and holds that key, lacks another of the
-// request's. Nil if it was refused for another reason: one that has changed since it was asked may have refused a key that it did
-// not hold then, and holds now. What is told beside its own descriptor may be what it once was, or has become.
-func severalRanges(moved *base.RangeMoved, asked *metapb.RangeDescriptor, ks base.KeyspaceID, key []byte) *base.SeveralRanges {
-	var own *metapb.RangeDescriptor
-	for _, d := range moved.Descriptors {
-		if base.RangeID(d.RangeId) == moved.Range && d.Generation > own.GetGeneration() {
-			own = d
-		}
-	}
-	if own == nil || own.Generation > asked.Generation || !desc.Contains(own, ks, key) {
-		return nil
-	}
-	return &base.SeveralRanges{Descriptors: []*metapb.RangeDescriptor{own}}
 }

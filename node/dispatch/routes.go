@@ -98,6 +98,20 @@ func (d *Dispatcher) Root(ctx context.Context) (*metapb.RangeDescriptor, error) 
 	return d.descriptor(ctx, base.KeyspaceRoot, nil)
 }
 
+// Where is what this node knows at once: the range that holds a key, nil if it does not know, and the node that leads it, 0 if
+// no replica here knows of one.
+func (d *Dispatcher) Where(ks base.KeyspaceID, key []byte) (*metapb.RangeDescriptor, base.NodeID) {
+	found := d.routes.find(ks, key)
+	if found == nil {
+		return nil, 0
+	}
+	id := base.RangeID(found.RangeId)
+	if st, ok := d.cfg.Store.State(id); ok && d.cfg.Store.Has(id) {
+		return found, st.LeaderNode
+	}
+	return found, 0
+}
+
 // Term is the Raft term of the keyspace's (first) range, as far as this node knows.
 func (d *Dispatcher) Term(ks base.KeyspaceID) uint64 {
 	desc := d.routes.find(ks, nil)

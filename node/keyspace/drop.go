@@ -64,7 +64,7 @@ func (m *Manager) condemn(ctx context.Context, name string) (*stored, error) {
 			return nil, err
 		}
 		if rec == nil {
-			return nil, status.Errorf(codes.NotFound, "there is no keyspace %s: see cairn keyspace ls", name)
+			return nil, &base.NoKeyspace{Name: name}
 		}
 		if rec.State == metapb.KeyspaceState_KEYSPACE_STATE_DROPPING {
 			return rec, nil
@@ -138,7 +138,7 @@ func (m *Manager) Ranges(ctx context.Context, name string) ([]*clusterpb.Indexed
 		}
 	}
 	if len(spaces) == 0 {
-		return nil, status.Errorf(codes.NotFound, "there is no keyspace %s: see cairn keyspace ls", name)
+		return nil, &base.NoKeyspace{Name: name}
 	}
 	var out []*clusterpb.IndexedRange
 	for _, s := range spaces {

@@ -251,7 +251,7 @@ func (m *Manager) Find(ctx context.Context, name string) (base.KeyspaceID, error
 	}
 	if rec == nil || rec.State != metapb.KeyspaceState_KEYSPACE_STATE_ACTIVE {
 		m.forget(name)
-		return 0, status.Errorf(codes.NotFound, "there is no keyspace %s: make it with cairn keyspace create %[1]s", name)
+		return 0, &base.NoKeyspace{Name: name}
 	}
 	m.mu.Lock()
 	if len(m.names) >= base.KeyspaceNames {

@@ -24,6 +24,9 @@ type Backend interface {
 	// ReadTxn evaluates a transaction that cannot write, as one read.
 	ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error)
 
+	// Where is what this node knows of the range that holds a key, without asking anybody.
+	Where(ks base.KeyspaceID, key []byte) Where
+
 	// Keyspace is the id of a client's keyspace.
 	Keyspace(ctx context.Context, name string) (base.KeyspaceID, error)
 	CreateKeyspace(ctx context.Context, name string, single bool) (*metapb.KeyspaceRecord, error)
@@ -33,6 +36,8 @@ type Backend interface {
 	Ranges(ctx context.Context, keyspace string) ([]*clusterpb.IndexedRange, error)
 	// SplitRange cuts the range that holds key in two; dryRun only says what would become of it.
 	SplitRange(ctx context.Context, keyspace string, key []byte, dryRun bool) (left, right *metapb.RangeDescriptor, err error)
+	// Check looks whether the cluster is what it must be; status is what all nodes say, and send is called with what is found.
+	Check(ctx context.Context, req *clusterpb.CheckRequest, status func(context.Context) *clusterpb.StatusResponse, send func(*clusterpb.CheckResponse) error) error
 	// MergeRange has the range that holds a key take over its right neighbour; dryRun only says what would become of them.
 	MergeRange(ctx context.Context, keyspace string, key []byte, dryRun bool) (*metapb.RangeDescriptor, error)
 

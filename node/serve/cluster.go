@@ -4,6 +4,8 @@ import (
 	"context"
 	"slices"
 
+	"google.golang.org/grpc"
+
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
@@ -40,6 +42,12 @@ func (s *clusterService) Announce(ctx context.Context, req *clusterpb.AnnounceRe
 // Status asks every node and merges the answers.
 func (s *clusterService) Status(ctx context.Context, req *clusterpb.StatusRequest) (*clusterpb.StatusResponse, error) {
 	return s.cfg.collect(ctx, req.Ranges), ctx.Err()
+}
+
+// Check looks whether the cluster is what it must be.
+func (s *clusterService) Check(req *clusterpb.CheckRequest, out grpc.ServerStreamingServer[clusterpb.CheckResponse]) error {
+	status := func(ctx context.Context) *clusterpb.StatusResponse { return s.cfg.collect(ctx, true) }
+	return s.cfg.Backend.Check(out.Context(), req, status, out.Send)
 }
 
 // NodeStatus is this node alone.

@@ -29,6 +29,7 @@ func ToStatus(err error) error {
 		noRange   *route.NoRange
 		several   *base.SeveralRanges
 		stale     *base.StaleGeneration
+		none      *base.NoKeyspace
 		throttled *base.Throttled
 		corrupt   *base.Corruption
 		refused   *join.Refused
@@ -56,6 +57,8 @@ func ToStatus(err error) error {
 		return rpctypes.ErrGRPCUnhealthy // no node that could be asked knew where the keys are
 	case errors.As(err, &stale):
 		return status.Error(codes.Aborted, err.Error())
+	case errors.As(err, &none):
+		return status.Error(codes.NotFound, none.Error())
 	case errors.As(err, &throttled):
 		return rpctypes.ErrGRPCRequestTooManyRequests
 	case errors.As(err, &corrupt):

@@ -32,13 +32,15 @@ type fakeBackend struct {
 	sys      []*mvccpb.KeyValue // what Range reads of the keyspace sys
 	answer   proto.Message      // of every proposal
 	err      error              // of every call
-	hang     bool               // proposals wait for their context
+	where    Where
+	hang     bool // proposals wait for their context
 
 	mu       sync.Mutex
 	proposed []*kvpb.Command
 	keys     [][]byte
 	readTxns int
 	reads    []*pb.RangeRequest
+	spaces   []base.KeyspaceID // that were read
 }
 
 const fakeRevision = 42
@@ -65,6 +67,9 @@ func (b *fakeBackend) SplitRange(context.Context, string, []byte, bool) (*metapb
 	return nil, nil, b.err
 }
 
+func (b *fakeBackend) Check(context.Context, *clusterpb.CheckRequest, func(context.Context) *clusterpb.StatusResponse, func(*clusterpb.CheckResponse) error) error {
+	return b.err
+}
 func (b *fakeBackend) MergeRange(context.Context, string, []byte, bool) (*metapb.RangeDescriptor, error) {
 	return nil, b.err
 }
@@ -85,7 +90,7 @@ func (b *fakeBackend) Range(_ context.Context, ks base.KeyspaceID, req *pb.Range
 		return nil, b.err
 	}
 	b.mu.Lock()
-	b.reads = append(b.reads, proto.CloneOf(req))
+	b.reads, b.spaces = append(b.reads, proto.CloneOf(req)), append(b.spaces, ks)
 	b.mu.Unlock()
 	kvs := b.kvs
 	if ks == base.KeyspaceSys {
@@ -112,6 +117,8 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 	b.readTxns++
 	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
 }
+
+func (b *fakeBackend) Where(base.KeyspaceID, []byte) Where { return b.where }
 
 func (b *fakeBackend) Identity() Identity                  { return b.id }
 func (b *fakeBackend) RaftTerm(base.KeyspaceID) uint64     { return 7 }

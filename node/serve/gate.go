@@ -42,27 +42,24 @@ func (s *Server) admit(method string) error {
 	return join.ErrNotInitialised
 }
 
-// unary is the way of every call in and out: the count, the gate, the time-out, the error table.
+// unary is the way of every call in and out: the count, the gate, the time-out, the error table, and what Cairn's own client is told.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if !s.calls.begin() {
-		return nil, ToStatus(base.ErrStopped)
+		return nil, failed(ctx, info.FullMethod, base.ErrStopped)
 	}
 	defer s.calls.end()
 	if err := s.admit(info.FullMethod); err != nil {
-		return nil, ToStatus(err)
+		return nil, failed(ctx, info.FullMethod, err)
 	}
-	if _, has := ctx.Deadline(); has || !bounded(info.FullMethod) {
-		resp, err := handler(ctx, req)
-		if err != nil {
-			return nil, ToStatus(err)
-		}
-		return resp, nil
+	if _, has := ctx.Deadline(); !has && bounded(info.FullMethod) {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errServerTimeout)
+		defer cancel()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errServerTimeout)
-	defer cancel()
 	resp, err := handler(ctx, req)
+	s.cfg.tellRoute(ctx, req)
 	if err != nil {
-		return nil, ToStatus(timedOut(ctx, err))
+		return nil, failed(ctx, info.FullMethod, timedOut(ctx, err))
 	}
 	return resp, nil
 }
@@ -79,15 +76,16 @@ func timedOut(ctx context.Context, err error) error {
 // stream is the same for streams, which have no time-out. A range in pieces is a call; all others go on until one
 // side ends them.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	ctx := ss.Context()
 	if err := s.admit(info.FullMethod); err != nil {
-		return ToStatus(err)
+		return failed(ctx, info.FullMethod, err)
 	}
 	if info.FullMethod != pb.KV_RangeStream_FullMethodName {
 		return ToStatus(s.runStream(func() error { return handler(srv, ss) }))
 	}
 	if !s.calls.begin() {
-		return ToStatus(base.ErrStopped)
+		return failed(ctx, info.FullMethod, base.ErrStopped)
 	}
 	defer s.calls.end()
-	return ToStatus(handler(srv, ss))
+	return failed(ctx, info.FullMethod, handler(srv, ss))
 }

@@ -11,12 +11,9 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// KeyspaceHeader is the gRPC metadata by which an etcd client says which keyspace its request is for.
-const KeyspaceHeader = "cairn-keyspace"
-
 // keyspace is the one that a request is for: what its metadata names, or what its listener is bound to, or `default`.
 func (c *Config) keyspace(ctx context.Context) (base.KeyspaceID, error) {
-	if names := metadata.ValueFromIncomingContext(ctx, KeyspaceHeader); len(names) > 0 {
+	if names := metadata.ValueFromIncomingContext(ctx, base.KeyspaceHeader); len(names) > 0 {
 		return c.Backend.Keyspace(ctx, names[len(names)-1])
 	}
 	if len(c.Bound) == 0 {

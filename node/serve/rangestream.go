@@ -29,6 +29,7 @@ func (s *kvService) RangeStream(req *pb.RangeRequest, out grpc.ServerStreamingSe
 		return err
 	}
 	ctx := out.Context()
+	defer s.cfg.tellRoute(ctx, req)
 	if req.CountOnly || !keyOrder(req) {
 		resp, err := s.Range(ctx, req)
 		if err != nil {

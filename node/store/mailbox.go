@@ -117,5 +117,5 @@ func reset(ev *raftgroup.Events) {
 	ev.Messages, ev.Proposals, ev.Reads = base.Emptied(ev.Messages), base.Emptied(ev.Proposals), base.Emptied(ev.Reads)
 	ev.Durable, ev.Applied, ev.Admin = base.Emptied(ev.Durable), base.Emptied(ev.Applied), base.Emptied(ev.Admin)
 	ev.Promised, ev.Supported, ev.Lost = base.Emptied(ev.Promised), base.Emptied(ev.Supported), base.Emptied(ev.Lost)
-	ev.Unreachable = base.Emptied(ev.Unreachable)
+	ev.Unreachable, ev.Latches = base.Emptied(ev.Unreachable), base.Emptied(ev.Latches)
 }

@@ -26,6 +26,7 @@ type waiter struct {
 	done     Done
 	deadline base.Instant
 	write    bool
+	latch    *wanted // of one who waits for a latch
 }
 
 func newWaiters() *waiters { return &waiters{waiting: make(map[uint64]waiter)} }
@@ -55,6 +56,16 @@ func (w *waiters) resolve(id uint64, m proto.Message, err error) {
 		}
 		x.done(m, err)
 	}
+}
+
+// wanted is what one who waits for a latch wants it for; false if nobody waits.
+func (w *waiters) wanted(id uint64) (wanted, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if x, ok := w.waiting[id]; ok && x.latch != nil {
+		return *x.latch, true
+	}
+	return wanted{}, false
 }
 
 // resolveReads ends many reads with one hold of the lock.

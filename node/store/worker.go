@@ -107,6 +107,9 @@ func (w *worker) carryOut(eff *raftgroup.Effects) error {
 	if len(eff.ReadsReady) > 0 {
 		w.s.waiters.resolveReads(eff.ReadsReady)
 	}
+	for i := range eff.Latched {
+		w.latched(&eff.Latched[i])
+	}
 	for _, f := range eff.Failed {
 		if f.ID.Node == w.s.node {
 			w.s.waiters.resolve(f.ID.Seq, nil, f.Err)

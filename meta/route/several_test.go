@@ -1,4 +1,4 @@
-package dispatch
+package route_test
 
 import (
 	"testing"
@@ -6,6 +6,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/desc/desctest"
+	"github.com/cairndb/cairn/meta/route"
 )
 
 // A request is told that it lies in several ranges only if the range that refused it was asked as it is. One that was merged since
@@ -37,7 +38,7 @@ func TestSeveralRanges(t *testing.T) {
 		{"it was merged meanwhile", left, "a", []*metapb.RangeDescriptor{merged}, false},
 		{"nothing is told", left, "a", nil, false},
 	} {
-		got := severalRanges(&base.RangeMoved{Range: 9, Descriptors: c.told}, c.asked, 9, []byte(c.key))
+		got := route.Several(&base.RangeMoved{Range: 9, Descriptors: c.told}, c.asked, 9, []byte(c.key))
 		if (got != nil) != c.several {
 			t.Errorf("%s: %v", c.name, got)
 		}
