@@ -56,12 +56,12 @@ func (c *cluster) sharded(name string, at ...string) {
 		c.t.Fatal(err)
 	}
 	for _, key := range at {
-		c.cut(name, key)
+		c.cutAt(name, key)
 	}
 }
 
-// cut cuts a range; that there is a range of just this start already is as good.
-func (c *cluster) cut(keyspace, key string) {
+// cutAt cuts a range; that there is a range of just this start already is as good.
+func (c *cluster) cutAt(keyspace, key string) {
 	c.t.Helper()
 	c.eventually(30*time.Second, func() error {
 		if rs, err := c.verb("range", "ls", "--keyspace", keyspace); err == nil && slices.ContainsFunc(rs, func(r indexed) bool { return r.Start == key }) {
@@ -105,7 +105,7 @@ func TestMergeByHand(t *testing.T) {
 	p := startPaced(c, "shards", 8, 40, 10*time.Millisecond)
 	const rounds = 4
 	for range rounds {
-		c.cut("shards", "key/00160")
+		c.cutAt("shards", "key/00160")
 		two := c.settled(20*time.Second, "shards", 2)
 		dry, err := c.verb("range", "merge", "--keyspace", "shards", "--key", "key/00000", "--dry-run")
 		if err != nil || len(dry) != 1 || dry[0].ID != two[0].ID || dry[0].End != "" {
@@ -132,7 +132,7 @@ func TestMergeByHand(t *testing.T) {
 		t.Errorf("of %d operations some failed: %v", ops, err)
 	}
 	t.Logf("%d operations, %d splits and merges", ops, rounds)
-	c.cut("shards", "m")
+	c.cutAt("shards", "m")
 	for _, refusal := range []struct {
 		keyspace, key, says string
 	}{
