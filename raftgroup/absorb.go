@@ -29,7 +29,7 @@ func (l *Loop) absorbed(id base.RangeID, d *metapb.RangeDescriptor, tombstone ba
 	if g := l.groups[id]; g != nil {
 		// What was committed before the freeze is applied here, and told; nothing behind it has had an effect. So whoever waits may ask
 		// the left one.
-		l.eff.Failed = g.proposals.refuse(&base.RangeMoved{Range: id}, l.eff.Failed)
+		l.eff.Failed = g.proposals.refuse(&base.RangeMoved{Range: id, Absent: true}, l.eff.Failed)
 		l.destroy(g, tombstone, why)
 		return
 	}
