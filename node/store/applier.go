@@ -201,6 +201,9 @@ func (a *applier) commit(b engine.Batch, results []apply.Result, shapes bool) er
 	if err != nil {
 		return err
 	}
+	// No step of a removal behind a compaction ends in between, and takes what it walked for what the range is now.
+	a.s.compactor.step.Lock()
+	defer a.s.compactor.step.Unlock()
 	if err := a.s.absorb(b, results); err != nil {
 		return err
 	}

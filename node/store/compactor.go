@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"sync"
 
 	"golang.org/x/time/rate"
@@ -10,6 +11,7 @@ import (
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/kv/keys"
 	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/desc"
 )
 
 // compactor removes, in the background and in small steps, the versions that a compaction hid from every read. Each
@@ -77,14 +79,13 @@ func (c *compactor) compact(id base.RangeID) error {
 		return nil
 	}
 	mark := view.Counters.Compacted
-	span := apply.Spans(view.Descriptor)[1]
 	var p eval.Progress
 	for !p.Done {
 		if err := c.rate.WaitN(c.ctx, base.CompactionStep); err != nil {
 			return err
 		}
 		var gone bool
-		if p, gone, err = c.stepOne(id, r, span, mark, p.Cursor); err != nil || gone {
+		if p, gone, err = c.stepOne(id, r, view, p.Cursor); err != nil || gone {
 			return err
 		}
 	}
@@ -93,13 +94,21 @@ func (c *compactor) compact(id base.RangeID) error {
 	return nil
 }
 
-// stepOne carries out one step, unless the replica left this node or was replaced by a snapshot, which begins anew.
-func (c *compactor) stepOne(id base.RangeID, r *replica, span keys.Span, mark base.Revision, cursor []byte) (p eval.Progress, gone bool, err error) {
+// stepOne carries out one step, unless the replica left this node, was replaced by a snapshot, or has another span or mark than
+// when the walk was begun: then it is begun anew.
+func (c *compactor) stepOne(id base.RangeID, r *replica, begun *apply.View, cursor []byte) (p eval.Progress, gone bool, err error) {
 	c.step.Lock()
 	defer c.step.Unlock()
-	if c.s.replica(id) != r {
+	now, err := apply.ReadView(c.s.eng, id) // what is shown follows the engine
+	var none *base.RangeMoved
+	if err != nil && !errors.As(err, &none) {
+		return p, false, err
+	}
+	if err != nil || c.s.replica(id) != r || !desc.SameSpan(now.Descriptor, begun.Descriptor) || now.Counters.Compacted != begun.Counters.Compacted {
+		c.signal()
 		return p, true, nil
 	}
+	span, mark := apply.Spans(begun.Descriptor)[1], begun.Counters.Compacted
 	b := c.s.eng.NewBatch()
 	defer b.Close()
 	p, err = eval.CompactStep(c.s.eng, b, span, mark, cursor, base.CompactionStep)

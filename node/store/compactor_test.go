@@ -13,7 +13,9 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/kv/keys"
+	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -140,17 +142,26 @@ func TestCompactionStopsAtAnInstall(t *testing.T) {
 	put(t, s, "key", "old")
 	put(t, s, "key", "new")
 	before := s.replica(base.RangeDefault)
+	b := eng.NewBatch()
+	must(t, b.Set(keys.RangeCounters(base.RangeDefault), eval.Counters{Revision: 3, Compacted: 3}.Marshal()))
+	must(t, b.CommitNoSync())
 	if err := s.load(base.RangeDefault); err != nil { // what an install does when its tables are in
 		t.Fatal(err)
 	}
-	span := keys.KeyspaceSpan(base.KeyspaceDefault)
-	if _, gone, err := s.compactor.stepOne(base.RangeDefault, before, span, 3, nil); !gone || err != nil {
+	view := s.View(base.RangeDefault)
+	if _, gone, err := s.compactor.stepOne(base.RangeDefault, before, view, nil); !gone || err != nil {
 		t.Errorf("a step for a state that was replaced: gone %v, %v", gone, err)
 	}
 	if n := versions(t, eng); n != 2 {
 		t.Errorf("%d versions, want both", n)
 	}
-	if _, gone, err := s.compactor.stepOne(base.RangeDefault, s.replica(base.RangeDefault), span, 3, nil); gone || err != nil {
+	wider := *view
+	wider.Descriptor = desc.Clone(view.Descriptor)
+	wider.Descriptor.End = []byte("z") // as it was before a merge
+	if _, gone, err := s.compactor.stepOne(base.RangeDefault, s.replica(base.RangeDefault), &wider, nil); !gone || err != nil {
+		t.Errorf("a step for a span that has changed: gone %v, %v", gone, err)
+	}
+	if _, gone, err := s.compactor.stepOne(base.RangeDefault, s.replica(base.RangeDefault), view, nil); gone || err != nil {
 		t.Errorf("a step for the present state: gone %v, %v", gone, err)
 	}
 	if n := versions(t, eng); n != 1 {
