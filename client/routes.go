@@ -36,10 +36,15 @@ type place struct {
 	Addr   string                  // of the leader; empty: not known
 }
 
-// hint is what the node that is asked is told of it (base.RouteHeader).
+// hint is what the node that is asked is told of it (base.RouteHeader). Who does not know the leader claims to know no generation
+// either: a leader that was asked by chance says nothing to those who know all that it could say.
 func (p place) hint() string {
+	generation := p.Range.GetGeneration()
+	if p.Addr == "" {
+		generation = 0
+	}
 	b := strconv.AppendUint(make([]byte, 0, 24), p.Range.GetRangeId(), 10)
-	return string(strconv.AppendUint(append(b, '.'), p.Range.GetGeneration(), 10))
+	return string(strconv.AppendUint(append(b, '.'), generation, 10))
 }
 
 func (r *routes) find(keyspace string, key []byte) (p place) {
