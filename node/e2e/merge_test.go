@@ -27,17 +27,6 @@ type indexed struct {
 	Generation uint64 `json:"generation"`
 	FrozenFor  uint64 `json:"frozen_for"`
 	Absorbing  uint64 `json:"absorbing"`
-	Replicas   []struct {
-		Node uint64 `json:"node"`
-	} `json:"replicas"`
-}
-
-func (r *indexed) nodes() (out []uint64) {
-	for _, rep := range r.Replicas {
-		out = append(out, rep.Node)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // verb runs a verb that prints ranges, against a node that is alive.
