@@ -222,8 +222,19 @@ func (b *bigRun) delete(ctx context.Context, from, to string) (gone int64, err e
 	}
 }
 
-// merge watches how many ranges are left.
+// merge has the deletions compacted, for what is deleted counts until then, and watches how many ranges are left.
 func (b *bigRun) merge(ctx context.Context) error {
+	err := retried(in(ctx, bigKeyspace), func(try int) error {
+		ctx := in(ctx, bigKeyspace)
+		last, err := b.cs.at(try).Get(ctx, "\x00", clientv3.WithFromKey(), clientv3.WithLimit(1), clientv3.WithKeysOnly())
+		if err == nil {
+			_, err = b.cs.at(try).Compact(ctx, last.Header.Revision)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	first, err := rangesOf(ctx, b.cs, bigKeyspace)
 	if err != nil {
 		return err
