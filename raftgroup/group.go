@@ -21,6 +21,7 @@ type group struct {
 	rn      *raft.RawNode
 	log     logView
 	logger  *reasons
+	life    uint64 // tells this group from one that was built before of the same replica
 
 	// What Raft last said of itself, from its Readys: asking it allocates.
 	role raft.StateType
@@ -83,11 +84,12 @@ type pendingApply struct {
 // newGroup makes a group of what the store holds; nothing of it is written yet if the replica is new.
 func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*group, error) {
 	g := &group{
-		id: id, replica: replica, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
+		id: id, replica: replica, life: l.lives, timer: -1, logger: &reasons{}, nodes: make(map[base.ReplicaID]base.NodeID),
 		spoke:  make(map[base.ReplicaID]base.Instant),
 		tickAt: base.Never, readsAt: base.Never, latchAt: base.Never, lastHeard: l.now, votedAt: l.now.Add(-l.cfg.electionTimeout()),
 		bornHere: ld.ReplicaID == 0, stirred: l.now, touched: l.now, coldAt: base.Never, unwritten: ld.ReplicaID == 0, unborn: ld.ReplicaID == 0, applied: ld.Applied, handed: ld.Applied,
 	}
+	l.lives++
 	hard := ld.HardState
 	if hard == nil {
 		hard = &raftpb.HardState{}
@@ -307,6 +309,7 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 	case m.GetFrom() != uint64(g.replica):
 		return // a question that Raft would send on for another, who asks again: nobody speaks for others
 	}
+	g.sign(m)
 	l.eff.Messages = append(l.eff.Messages, out)
 }
 

@@ -108,6 +108,8 @@ func (l *Loop) receive(m *Message) {
 			l.unfortify(g, false) // its leader gave its lease up before it said so
 			l.restartElection(g)
 		}
+	case raftpb.MsgHeartbeatResp:
+		g.verify(m.Raft)
 	case raftpb.MsgReadIndex:
 		if l.leased(g) {
 			l.answerRead(g, m)

@@ -162,3 +162,26 @@ func said(eff *Effects) (out []string) {
 	}
 	return out
 }
+
+// An answer to a heartbeat that a leader sent before it went cold is none to one since: it would confirm reads that were never
+// asked about, or make Raft panic (simulator, seed 102059).
+func TestRuleALateAnswerConfirmsNothing(t *testing.T) {
+	before, now := &group{life: 1}, &group{life: 2}
+	heartbeat := func(g *group) *raftpb.Message {
+		m := &raftpb.Message{Type: raftpb.MsgHeartbeat.Enum(), Context: []byte{1, 0, 0, 0, 0, 0, 0, 0}}
+		g.sign(m)
+		return &raftpb.Message{Type: raftpb.MsgHeartbeatResp.Enum(), Context: m.Context}
+	}
+	late, own := heartbeat(before), heartbeat(now)
+	now.verify(late)
+	now.verify(own)
+	if late.GetContext() != nil || len(own.GetContext()) != 8 || own.GetContext()[0] != 1 {
+		t.Errorf("late %x, its own %x", late.GetContext(), own.GetContext())
+	}
+	for _, c := range [][]byte{nil, {1, 0, 0, 0, 0, 0, 0, 0}} { // none, or of a node that signs nothing
+		m := &raftpb.Message{Context: c}
+		if now.verify(m); len(m.GetContext()) > 0 {
+			t.Errorf("%x counts as %x", c, m.GetContext())
+		}
+	}
+}

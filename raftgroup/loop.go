@@ -29,6 +29,7 @@ type Loop struct {
 	batch          batch   // being made
 	flying         []batch // made and not durable yet, in order
 	reads          uint64  // ReadIndex questions asked
+	lives          uint64  // groups built
 	leaders, awake int     // replicas that lead, and those of them that do not rest
 
 	owed        map[owedKey]*owed        // words that end promises, until they are answered

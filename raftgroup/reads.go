@@ -88,6 +88,29 @@ func (l *Loop) answerRead(g *group, m *Message) {
 	})
 }
 
+// A leader counts its questions from one in each leadership, and a follower's answer to a heartbeat says up to which it was asked. One
+// that was cold goes on at its term and counts from one again: an answer to it as it was before, late, would confirm what was
+// never asked, and Raft would fail on one that it does not have. So heartbeats are signed with the life of the group.
+
+// sign puts the group's life before the question in a heartbeat.
+func (g *group) sign(m *raftpb.Message) {
+	if m.GetType() == raftpb.MsgHeartbeat && len(m.GetContext()) > 0 && !mutant.Is(mutant.LateAnswerCounts) {
+		m.Context = append(binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(m.Context)), g.life), m.Context...)
+	}
+}
+
+// verify takes the life from an answer, and the question too if it was another's.
+func (g *group) verify(m *raftpb.Message) {
+	c := m.GetContext()
+	switch {
+	case len(c) == 0 || mutant.Is(mutant.LateAnswerCounts):
+	case len(c) > 8 && binary.BigEndian.Uint64(c) == g.life:
+		m.Context = c[8:]
+	default:
+		m.Context = nil
+	}
+}
+
 // open counts the questions without an answer.
 func (g *group) open() int {
 	n := 0

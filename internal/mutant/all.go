@@ -51,6 +51,7 @@ func All() []Mutant {
 		{ReadBeforeApplied, "read-before-applied", "a read is served before the replica has applied its index", kinLease},
 		{ReadJoinsRound, "read-joins-round", "a read takes the answer to a question that was asked before it came", kinLease},
 		{StaleLeaderServes, "stale-leader-serves", "reads that wait when a leadership ends are served from what is applied", kinLease},
+		{LateAnswerCounts, "late-answer-counts", "an answer to a heartbeat of before a leader went cold counts for what it has asked since", kinLease},
 		{LeaseFromReceipt, "lease-from-receipt", "support is timed from the receipt of the answer, not from the sending of the question", kinLease},
 		{LeaseRemembered, "lease-remembered", "a read rests on a look at the lease that was made some time ago", kinLease},
 		{LeaseOfOldToken, "lease-of-old-token", "a lease counts followers whose promise was under an earlier token", kinLease},

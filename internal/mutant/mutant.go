@@ -46,6 +46,7 @@ const (
 	ReadBeforeApplied
 	ReadJoinsRound
 	StaleLeaderServes
+	LateAnswerCounts
 
 	// Leases.
 
