@@ -75,8 +75,9 @@ func (k KeyspaceID) AsSingle() KeyspaceID { return k | singleKeyspace }
 // Single says whether the keyspace is one range for ever, whose revisions count 1, 2, 3, … as etcd's do.
 func (k KeyspaceID) Single() bool { return k == KeyspaceDefault || k&singleKeyspace != 0 }
 
-// Splits says whether the keyspace may be cut into ranges.
-func (k KeyspaceID) Splits() bool { return k != KeyspaceRoot && !k.Single() }
+// Splits says whether the keyspace may be cut into ranges. `sys` may not: a node's record and the counter of the nodes' ids change
+// in one transaction, which must lie in one range.
+func (k KeyspaceID) Splits() bool { return k != KeyspaceRoot && k != KeyspaceSys && !k.Single() }
 
 func (n NodeID) String() string    { return fmt.Sprintf("n%d", uint64(n)) }
 func (r RangeID) String() string   { return fmt.Sprintf("r%d", uint64(r)) }

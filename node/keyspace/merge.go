@@ -3,6 +3,7 @@ package keyspace
 import (
 	"context"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -50,14 +51,39 @@ func (m *Manager) Merge(ctx context.Context, name string, key []byte, dryRun boo
 
 // pair is the range that holds a key, and its right neighbour.
 func (m *Manager) pair(ctx context.Context, ks base.KeyspaceID, key []byte) (left, right *metapb.RangeDescriptor, err error) {
-	if left, err = m.cfg.Cluster.Descriptor(ctx, ks, key); err != nil {
+	if left, err = m.settled(ctx, ks, key); err != nil {
 		return nil, nil, err
 	}
 	if len(left.End) == 0 {
 		return nil, nil, status.Errorf(codes.FailedPrecondition, "%s is the last of its keyspace: it has no right neighbour", base.RangeID(left.RangeId))
 	}
-	right, err = m.cfg.Cluster.Descriptor(ctx, ks, left.End)
+	right, err = m.settled(ctx, ks, left.End)
 	return left, right, err
+}
+
+// settled is the range that holds a key, once no merge of it is under way: what is left to do of one that was decided is done here,
+// and one that is not is waited for, as long as whoever drives it may take, and as its leader waits before it takes it up.
+func (m *Manager) settled(ctx context.Context, ks base.KeyspaceID, key []byte) (*metapb.RangeDescriptor, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*base.MergePatience)
+	defer cancel()
+	tick := time.NewTicker(base.AlignPoll)
+	defer tick.Stop()
+	for {
+		d, err := m.cfg.Cluster.Descriptor(ctx, ks, key)
+		switch {
+		case err != nil || !desc.IsFrozen(d) && d.Absorbing == 0:
+			return d, err
+		case d.Absorbing != 0:
+			if _, err := m.FinishMerge(ctx, d); err == nil {
+				continue
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, status.Errorf(codes.Unavailable, "a merge of %s is not ended yet: see cairn range ls, and try again", base.RangeID(d.RangeId))
+		}
+	}
 }
 
 // MergeNow merges two neighbours, of just those generations.

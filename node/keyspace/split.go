@@ -32,7 +32,7 @@ func (m *Manager) Split(ctx context.Context, name string, key []byte, dryRun boo
 	}
 	var id uint64
 	for try := 1; ; try++ {
-		d, err := m.cfg.Cluster.Descriptor(ctx, ks, key)
+		d, err := m.settled(ctx, ks, key)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -31,6 +31,7 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
 		{"an excision without tables", testExciseOnly},
 		{"an ingestion does not reach views from before it", testIngestUnderViews},
 		{"snapshots during ingestions", testSnapshotsDuringIngests},
+		{"snapshots where nothing is in memory", testSnapshotsOfTables},
 		{"an ingestion that fails changes nothing", testBadTable},
 		{"tables that overlap are refused", testOverlap},
 		{"a table out of order is refused", testDisorder},

@@ -208,3 +208,19 @@ func testSnapshotsDuringIngests(t *testing.T, e engine.Engine) {
 	makers.Wait()
 	wantDump(t, e, "a=1 b=99 b1=99")
 }
+
+// testSnapshotsOfTables: a snapshot keeps what an ingestion excises, also where all that there is came with ingestions: nothing is in
+// memory then that would have to be written out first.
+func testSnapshotsOfTables(t *testing.T, e engine.Engine) {
+	span := engine.Span{Start: []byte("b"), End: []byte("c")}
+	for i := range 4 {
+		must(t, e.Ingest([]string{table(t, e, "t", fmt.Sprintf("b=%d", i))}, span))
+		s := e.NewSnapshot()
+		must(t, e.Ingest([]string{table(t, e, "t", "b=new")}, span))
+		if v, err := s.Get([]byte("b")); err != nil || string(v) != fmt.Sprint(i) {
+			t.Errorf("the snapshot shows %q, %v, not %d", v, err, i)
+		}
+		must(t, s.Close())
+	}
+	wantDump(t, e, "b=new")
+}
