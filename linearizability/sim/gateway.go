@@ -256,7 +256,7 @@ func (g *gateway) leased(id base.RangeID, c *call, deadline base.Instant, lease 
 // held is how long a goroutine is away between two steps of a read: most often hardly at all; but it may be descheduled, or
 // wait for a page, for longer than any lease lasts.
 func (n *node) held() time.Duration {
-	if chance(n.rand, 20_000) {
+	if away := chance(n.rand, 20_000); away && !n.w.clientsEnd { // when all is to be well again, nobody is away for longer than clients wait
 		return exponential(n.rand, 400*time.Millisecond)
 	}
 	return exponential(n.rand, 20*time.Microsecond)
