@@ -126,9 +126,10 @@ func parseKeyspace(name string) (base.KeyspaceID, bool) {
 	}
 	digits, ok := strings.CutPrefix(name, "ks")
 	digits, single := strings.CutSuffix(digits, "s")
-	n, err := strconv.ParseUint(digits, 10, 62)
+	n, err := strconv.ParseUint(digits, 10, 64)
+	ks := base.KeyspaceID(n)
 	if single {
-		return base.KeyspaceID(n).AsSingle(), ok && err == nil
+		ks = ks.AsSingle()
 	}
-	return base.KeyspaceID(n), ok && err == nil
+	return ks, ok && err == nil && ks.String() == name // one name each: what is single is not written otherwise
 }
