@@ -51,10 +51,18 @@ func translate(where string, err error) error {
 // read found is the reader's too, so it goes on to it.
 func (p *Pebble) listener() *pebble.EventListener {
 	return &pebble.EventListener{
-		BackgroundError: func(err error) { p.stop(fmt.Errorf("background work of the store: %w", err)) },
+		BackgroundError: p.background,
 		DataCorruption: func(info pebble.DataCorruptionInfo) {
 			p.fail(&base.Corruption{Where: info.Path, Cause: info.Details})
 		},
+	}
+}
+
+// background is told of what went wrong in Pebble's own work. A compaction that an ingestion has cancelled is made again: nothing is
+// wrong with the disk.
+func (p *Pebble) background(err error) {
+	if !errors.Is(err, pebble.ErrCancelledCompaction) {
+		p.stop(fmt.Errorf("background work of the store: %w", err))
 	}
 }
 
