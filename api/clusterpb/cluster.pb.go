@@ -24,6 +24,113 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type NodeChange int32
+
+const (
+	NodeChange_NODE_CHANGE_UNSPECIFIED  NodeChange = 0
+	NodeChange_NODE_CHANGE_CORDON       NodeChange = 1
+	NodeChange_NODE_CHANGE_UNCORDON     NodeChange = 2 // ends a drain, too
+	NodeChange_NODE_CHANGE_RECOMMISSION NodeChange = 3 // of a node that is leaving
+	NodeChange_NODE_CHANGE_REMOVE       NodeChange = 4 // of a node that is dead: its record is ended, and it can never come back
+)
+
+// Enum value maps for NodeChange.
+var (
+	NodeChange_name = map[int32]string{
+		0: "NODE_CHANGE_UNSPECIFIED",
+		1: "NODE_CHANGE_CORDON",
+		2: "NODE_CHANGE_UNCORDON",
+		3: "NODE_CHANGE_RECOMMISSION",
+		4: "NODE_CHANGE_REMOVE",
+	}
+	NodeChange_value = map[string]int32{
+		"NODE_CHANGE_UNSPECIFIED":  0,
+		"NODE_CHANGE_CORDON":       1,
+		"NODE_CHANGE_UNCORDON":     2,
+		"NODE_CHANGE_RECOMMISSION": 3,
+		"NODE_CHANGE_REMOVE":       4,
+	}
+)
+
+func (x NodeChange) Enum() *NodeChange {
+	p := new(NodeChange)
+	*p = x
+	return p
+}
+
+func (x NodeChange) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (NodeChange) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_clusterpb_cluster_proto_enumTypes[0].Descriptor()
+}
+
+func (NodeChange) Type() protoreflect.EnumType {
+	return &file_api_clusterpb_cluster_proto_enumTypes[0]
+}
+
+func (x NodeChange) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use NodeChange.Descriptor instead.
+func (NodeChange) EnumDescriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+}
+
+type OperationChange int32
+
+const (
+	OperationChange_OPERATION_CHANGE_UNSPECIFIED OperationChange = 0
+	OperationChange_OPERATION_CHANGE_CANCEL      OperationChange = 1
+	OperationChange_OPERATION_CHANGE_PAUSE       OperationChange = 2
+	OperationChange_OPERATION_CHANGE_RESUME      OperationChange = 3
+)
+
+// Enum value maps for OperationChange.
+var (
+	OperationChange_name = map[int32]string{
+		0: "OPERATION_CHANGE_UNSPECIFIED",
+		1: "OPERATION_CHANGE_CANCEL",
+		2: "OPERATION_CHANGE_PAUSE",
+		3: "OPERATION_CHANGE_RESUME",
+	}
+	OperationChange_value = map[string]int32{
+		"OPERATION_CHANGE_UNSPECIFIED": 0,
+		"OPERATION_CHANGE_CANCEL":      1,
+		"OPERATION_CHANGE_PAUSE":       2,
+		"OPERATION_CHANGE_RESUME":      3,
+	}
+)
+
+func (x OperationChange) Enum() *OperationChange {
+	p := new(OperationChange)
+	*p = x
+	return p
+}
+
+func (x OperationChange) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OperationChange) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_clusterpb_cluster_proto_enumTypes[1].Descriptor()
+}
+
+func (OperationChange) Type() protoreflect.EnumType {
+	return &file_api_clusterpb_cluster_proto_enumTypes[1]
+}
+
+func (x OperationChange) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OperationChange.Descriptor instead.
+func (OperationChange) EnumDescriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+}
+
 type CheckPart int32
 
 const (
@@ -60,11 +167,11 @@ func (x CheckPart) String() string {
 }
 
 func (CheckPart) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_clusterpb_cluster_proto_enumTypes[0].Descriptor()
+	return file_api_clusterpb_cluster_proto_enumTypes[2].Descriptor()
 }
 
 func (CheckPart) Type() protoreflect.EnumType {
-	return &file_api_clusterpb_cluster_proto_enumTypes[0]
+	return &file_api_clusterpb_cluster_proto_enumTypes[2]
 }
 
 func (x CheckPart) Number() protoreflect.EnumNumber {
@@ -73,7 +180,7 @@ func (x CheckPart) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use CheckPart.Descriptor instead.
 func (CheckPart) EnumDescriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
 }
 
 type FailureKind int32
@@ -121,11 +228,11 @@ func (x FailureKind) String() string {
 }
 
 func (FailureKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_clusterpb_cluster_proto_enumTypes[1].Descriptor()
+	return file_api_clusterpb_cluster_proto_enumTypes[3].Descriptor()
 }
 
 func (FailureKind) Type() protoreflect.EnumType {
-	return &file_api_clusterpb_cluster_proto_enumTypes[1]
+	return &file_api_clusterpb_cluster_proto_enumTypes[3]
 }
 
 func (x FailureKind) Number() protoreflect.EnumNumber {
@@ -134,7 +241,1247 @@ func (x FailureKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use FailureKind.Descriptor instead.
 func (FailureKind) EnumDescriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+type ListNodesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesRequest) Reset() {
+	*x = ListNodesRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesRequest) ProtoMessage() {}
+
+func (x *ListNodesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesRequest.ProtoReflect.Descriptor instead.
+func (*ListNodesRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+}
+
+type ListNodesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Nodes         []*NodeInfo            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	ToldBy        uint64                 `protobuf:"varint,2,opt,name=told_by,json=toldBy,proto3" json:"told_by,omitempty"` // the node that keeps them: the leader of `sys`; 0: it could not be asked, and health is missing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListNodesResponse) Reset() {
+	*x = ListNodesResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListNodesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListNodesResponse) ProtoMessage() {}
+
+func (x *ListNodesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListNodesResponse.ProtoReflect.Descriptor instead.
+func (*ListNodesResponse) Descriptor() ([]byte, []int) {
 	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ListNodesResponse) GetNodes() []*NodeInfo {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *ListNodesResponse) GetToldBy() uint64 {
+	if x != nil {
+		return x.ToldBy
+	}
+	return 0
+}
+
+type NodeInfo struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Record        *metapb.NodeRecord     `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	Health        *metapb.NodeHealth     `protobuf:"bytes,2,opt,name=health,proto3" json:"health,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeInfo) Reset() {
+	*x = NodeInfo{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeInfo) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeInfo) ProtoMessage() {}
+
+func (x *NodeInfo) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeInfo.ProtoReflect.Descriptor instead.
+func (*NodeInfo) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *NodeInfo) GetRecord() *metapb.NodeRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *NodeInfo) GetHealth() *metapb.NodeHealth {
+	if x != nil {
+		return x.Health
+	}
+	return nil
+}
+
+type ChangeNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Change        NodeChange             `protobuf:"varint,2,opt,name=change,proto3,enum=cairn.cluster.v1.NodeChange" json:"change,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNodeRequest) Reset() {
+	*x = ChangeNodeRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNodeRequest) ProtoMessage() {}
+
+func (x *ChangeNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNodeRequest.ProtoReflect.Descriptor instead.
+func (*ChangeNodeRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ChangeNodeRequest) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *ChangeNodeRequest) GetChange() NodeChange {
+	if x != nil {
+		return x.Change
+	}
+	return NodeChange_NODE_CHANGE_UNSPECIFIED
+}
+
+func (x *ChangeNodeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type ChangeNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Record        *metapb.NodeRecord     `protobuf:"bytes,1,opt,name=record,proto3" json:"record,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeNodeResponse) Reset() {
+	*x = ChangeNodeResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeNodeResponse) ProtoMessage() {}
+
+func (x *ChangeNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeNodeResponse.ProtoReflect.Descriptor instead.
+func (*ChangeNodeResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ChangeNodeResponse) GetRecord() *metapb.NodeRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+type StartOperationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *metapb.Operation      `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"` // kind, nodes, range_id, voters, leader
+	DryRun        bool                   `protobuf:"varint,2,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartOperationRequest) Reset() {
+	*x = StartOperationRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartOperationRequest) ProtoMessage() {}
+
+func (x *StartOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartOperationRequest.ProtoReflect.Descriptor instead.
+func (*StartOperationRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StartOperationRequest) GetOperation() *metapb.Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *StartOperationRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type StartOperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *metapb.Operation      `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	Steps         []string               `protobuf:"bytes,2,rep,name=steps,proto3" json:"steps,omitempty"` // what would be done, in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartOperationResponse) Reset() {
+	*x = StartOperationResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartOperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartOperationResponse) ProtoMessage() {}
+
+func (x *StartOperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartOperationResponse.ProtoReflect.Descriptor instead.
+func (*StartOperationResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *StartOperationResponse) GetOperation() *metapb.Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+func (x *StartOperationResponse) GetSteps() []string {
+	if x != nil {
+		return x.Steps
+	}
+	return nil
+}
+
+type ListOperationsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OpId          uint64                 `protobuf:"varint,1,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"` // 0: all
+	Ended         bool                   `protobuf:"varint,2,opt,name=ended,proto3" json:"ended,omitempty"`           // those that have ended, too
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperationsRequest) Reset() {
+	*x = ListOperationsRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperationsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperationsRequest) ProtoMessage() {}
+
+func (x *ListOperationsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperationsRequest.ProtoReflect.Descriptor instead.
+func (*ListOperationsRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListOperationsRequest) GetOpId() uint64 {
+	if x != nil {
+		return x.OpId
+	}
+	return 0
+}
+
+func (x *ListOperationsRequest) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+type ListOperationsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operations    []*metapb.Operation    `protobuf:"bytes,1,rep,name=operations,proto3" json:"operations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListOperationsResponse) Reset() {
+	*x = ListOperationsResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListOperationsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListOperationsResponse) ProtoMessage() {}
+
+func (x *ListOperationsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListOperationsResponse.ProtoReflect.Descriptor instead.
+func (*ListOperationsResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListOperationsResponse) GetOperations() []*metapb.Operation {
+	if x != nil {
+		return x.Operations
+	}
+	return nil
+}
+
+type ChangeOperationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OpId          uint64                 `protobuf:"varint,1,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
+	Change        OperationChange        `protobuf:"varint,2,opt,name=change,proto3,enum=cairn.cluster.v1.OperationChange" json:"change,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeOperationRequest) Reset() {
+	*x = ChangeOperationRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeOperationRequest) ProtoMessage() {}
+
+func (x *ChangeOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeOperationRequest.ProtoReflect.Descriptor instead.
+func (*ChangeOperationRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *ChangeOperationRequest) GetOpId() uint64 {
+	if x != nil {
+		return x.OpId
+	}
+	return 0
+}
+
+func (x *ChangeOperationRequest) GetChange() OperationChange {
+	if x != nil {
+		return x.Change
+	}
+	return OperationChange_OPERATION_CHANGE_UNSPECIFIED
+}
+
+func (x *ChangeOperationRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type ChangeOperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *metapb.Operation      `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeOperationResponse) Reset() {
+	*x = ChangeOperationResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeOperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeOperationResponse) ProtoMessage() {}
+
+func (x *ChangeOperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeOperationResponse.ProtoReflect.Descriptor instead.
+func (*ChangeOperationResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ChangeOperationResponse) GetOperation() *metapb.Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type WatchOperationRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	OpId          uint64                 `protobuf:"varint,1,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchOperationRequest) Reset() {
+	*x = WatchOperationRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchOperationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchOperationRequest) ProtoMessage() {}
+
+func (x *WatchOperationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchOperationRequest.ProtoReflect.Descriptor instead.
+func (*WatchOperationRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *WatchOperationRequest) GetOpId() uint64 {
+	if x != nil {
+		return x.OpId
+	}
+	return 0
+}
+
+type WatchOperationResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Operation     *metapb.Operation      `protobuf:"bytes,1,opt,name=operation,proto3" json:"operation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchOperationResponse) Reset() {
+	*x = WatchOperationResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchOperationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchOperationResponse) ProtoMessage() {}
+
+func (x *WatchOperationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchOperationResponse.ProtoReflect.Descriptor instead.
+func (*WatchOperationResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *WatchOperationResponse) GetOperation() *metapb.Operation {
+	if x != nil {
+		return x.Operation
+	}
+	return nil
+}
+
+type GetPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyRequest) Reset() {
+	*x = GetPolicyRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyRequest) ProtoMessage() {}
+
+func (x *GetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*GetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *GetPolicyRequest) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+type GetPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stored        *metapb.PolicyRecord   `protobuf:"bytes,1,opt,name=stored,proto3" json:"stored,omitempty"`       // what somebody set
+	Effective     *metapb.PolicyRecord   `protobuf:"bytes,2,opt,name=effective,proto3" json:"effective,omitempty"` // with every default filled in
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetPolicyResponse) Reset() {
+	*x = GetPolicyResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetPolicyResponse) ProtoMessage() {}
+
+func (x *GetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*GetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetPolicyResponse) GetStored() *metapb.PolicyRecord {
+	if x != nil {
+		return x.Stored
+	}
+	return nil
+}
+
+func (x *GetPolicyResponse) GetEffective() *metapb.PolicyRecord {
+	if x != nil {
+		return x.Effective
+	}
+	return nil
+}
+
+type SetPolicyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Keyspace      string                 `protobuf:"bytes,1,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	Policy        *metapb.PolicyRecord   `protobuf:"bytes,2,opt,name=policy,proto3" json:"policy,omitempty"` // its generation is the one that it was read at
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPolicyRequest) Reset() {
+	*x = SetPolicyRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPolicyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPolicyRequest) ProtoMessage() {}
+
+func (x *SetPolicyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPolicyRequest.ProtoReflect.Descriptor instead.
+func (*SetPolicyRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *SetPolicyRequest) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+func (x *SetPolicyRequest) GetPolicy() *metapb.PolicyRecord {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *SetPolicyRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type SetPolicyResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        *metapb.PolicyRecord   `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"` // what no node, or too few, can satisfy now
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SetPolicyResponse) Reset() {
+	*x = SetPolicyResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SetPolicyResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SetPolicyResponse) ProtoMessage() {}
+
+func (x *SetPolicyResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SetPolicyResponse.ProtoReflect.Descriptor instead.
+func (*SetPolicyResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *SetPolicyResponse) GetPolicy() *metapb.PolicyRecord {
+	if x != nil {
+		return x.Policy
+	}
+	return nil
+}
+
+func (x *SetPolicyResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type SafeToStopRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeIds       []uint64               `protobuf:"varint,1,rep,packed,name=node_ids,json=nodeIds,proto3" json:"node_ids,omitempty"`
+	HoldMicros    uint64                 `protobuf:"varint,2,opt,name=hold_micros,json=holdMicros,proto3" json:"hold_micros,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SafeToStopRequest) Reset() {
+	*x = SafeToStopRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SafeToStopRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SafeToStopRequest) ProtoMessage() {}
+
+func (x *SafeToStopRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SafeToStopRequest.ProtoReflect.Descriptor instead.
+func (*SafeToStopRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *SafeToStopRequest) GetNodeIds() []uint64 {
+	if x != nil {
+		return x.NodeIds
+	}
+	return nil
+}
+
+func (x *SafeToStopRequest) GetHoldMicros() uint64 {
+	if x != nil {
+		return x.HoldMicros
+	}
+	return 0
+}
+
+type SafeToStopResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Safe          bool                   `protobuf:"varint,1,opt,name=safe,proto3" json:"safe,omitempty"`
+	Findings      []*StopFinding         `protobuf:"bytes,2,rep,name=findings,proto3" json:"findings,omitempty"`
+	HoldOpId      uint64                 `protobuf:"varint,3,opt,name=hold_op_id,json=holdOpId,proto3" json:"hold_op_id,omitempty"`
+	Ranges        uint64                 `protobuf:"varint,4,opt,name=ranges,proto3" json:"ranges,omitempty"` // that were looked at
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SafeToStopResponse) Reset() {
+	*x = SafeToStopResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SafeToStopResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SafeToStopResponse) ProtoMessage() {}
+
+func (x *SafeToStopResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SafeToStopResponse.ProtoReflect.Descriptor instead.
+func (*SafeToStopResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *SafeToStopResponse) GetSafe() bool {
+	if x != nil {
+		return x.Safe
+	}
+	return false
+}
+
+func (x *SafeToStopResponse) GetFindings() []*StopFinding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
+func (x *SafeToStopResponse) GetHoldOpId() uint64 {
+	if x != nil {
+		return x.HoldOpId
+	}
+	return 0
+}
+
+func (x *SafeToStopResponse) GetRanges() uint64 {
+	if x != nil {
+		return x.Ranges
+	}
+	return 0
+}
+
+type StopFinding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RangeId       uint64                 `protobuf:"varint,1,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"` // 0: of no one range
+	Keyspace      string                 `protobuf:"bytes,2,opt,name=keyspace,proto3" json:"keyspace,omitempty"`
+	What          string                 `protobuf:"bytes,3,opt,name=what,proto3" json:"what,omitempty"`
+	Next          string                 `protobuf:"bytes,4,opt,name=next,proto3" json:"next,omitempty"` // what to do
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StopFinding) Reset() {
+	*x = StopFinding{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StopFinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StopFinding) ProtoMessage() {}
+
+func (x *StopFinding) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StopFinding.ProtoReflect.Descriptor instead.
+func (*StopFinding) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StopFinding) GetRangeId() uint64 {
+	if x != nil {
+		return x.RangeId
+	}
+	return 0
+}
+
+func (x *StopFinding) GetKeyspace() string {
+	if x != nil {
+		return x.Keyspace
+	}
+	return ""
+}
+
+func (x *StopFinding) GetWhat() string {
+	if x != nil {
+		return x.What
+	}
+	return ""
+}
+
+func (x *StopFinding) GetNext() string {
+	if x != nil {
+		return x.Next
+	}
+	return ""
+}
+
+type ExplainRangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RangeId       uint64                 `protobuf:"varint,1,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRangeRequest) Reset() {
+	*x = ExplainRangeRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRangeRequest) ProtoMessage() {}
+
+func (x *ExplainRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRangeRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRangeRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *ExplainRangeRequest) GetRangeId() uint64 {
+	if x != nil {
+		return x.RangeId
+	}
+	return 0
+}
+
+type ExplainRangeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Explanation   *metapb.Explanation    `protobuf:"bytes,1,opt,name=explanation,proto3" json:"explanation,omitempty"`
+	Decider       uint64                 `protobuf:"varint,2,opt,name=decider,proto3" json:"decider,omitempty"` // the node that was asked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRangeResponse) Reset() {
+	*x = ExplainRangeResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRangeResponse) ProtoMessage() {}
+
+func (x *ExplainRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRangeResponse.ProtoReflect.Descriptor instead.
+func (*ExplainRangeResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *ExplainRangeResponse) GetExplanation() *metapb.Explanation {
+	if x != nil {
+		return x.Explanation
+	}
+	return nil
+}
+
+func (x *ExplainRangeResponse) GetDecider() uint64 {
+	if x != nil {
+		return x.Decider
+	}
+	return 0
+}
+
+type TransferRangeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	RangeId       uint64                 `protobuf:"varint,1,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
+	ToNode        uint64                 `protobuf:"varint,2,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRangeRequest) Reset() {
+	*x = TransferRangeRequest{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRangeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRangeRequest) ProtoMessage() {}
+
+func (x *TransferRangeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRangeRequest.ProtoReflect.Descriptor instead.
+func (*TransferRangeRequest) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *TransferRangeRequest) GetRangeId() uint64 {
+	if x != nil {
+		return x.RangeId
+	}
+	return 0
+}
+
+func (x *TransferRangeRequest) GetToNode() uint64 {
+	if x != nil {
+		return x.ToNode
+	}
+	return 0
+}
+
+func (x *TransferRangeRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+type TransferRangeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	FromNode      uint64                 `protobuf:"varint,1,opt,name=from_node,json=fromNode,proto3" json:"from_node,omitempty"`
+	ToNode        uint64                 `protobuf:"varint,2,opt,name=to_node,json=toNode,proto3" json:"to_node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferRangeResponse) Reset() {
+	*x = TransferRangeResponse{}
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferRangeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferRangeResponse) ProtoMessage() {}
+
+func (x *TransferRangeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferRangeResponse.ProtoReflect.Descriptor instead.
+func (*TransferRangeResponse) Descriptor() ([]byte, []int) {
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *TransferRangeResponse) GetFromNode() uint64 {
+	if x != nil {
+		return x.FromNode
+	}
+	return 0
+}
+
+func (x *TransferRangeResponse) GetToNode() uint64 {
+	if x != nil {
+		return x.ToNode
+	}
+	return 0
 }
 
 type CheckRequest struct {
@@ -147,7 +1494,7 @@ type CheckRequest struct {
 
 func (x *CheckRequest) Reset() {
 	*x = CheckRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -159,7 +1506,7 @@ func (x *CheckRequest) String() string {
 func (*CheckRequest) ProtoMessage() {}
 
 func (x *CheckRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[0]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -172,7 +1519,7 @@ func (x *CheckRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckRequest.ProtoReflect.Descriptor instead.
 func (*CheckRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{0}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *CheckRequest) GetKeyspace() string {
@@ -204,7 +1551,7 @@ type CheckResponse struct {
 
 func (x *CheckResponse) Reset() {
 	*x = CheckResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +1563,7 @@ func (x *CheckResponse) String() string {
 func (*CheckResponse) ProtoMessage() {}
 
 func (x *CheckResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[1]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +1576,7 @@ func (x *CheckResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckResponse.ProtoReflect.Descriptor instead.
 func (*CheckResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{1}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CheckResponse) GetBody() isCheckResponse_Body {
@@ -314,7 +1661,7 @@ type CheckProgress struct {
 
 func (x *CheckProgress) Reset() {
 	*x = CheckProgress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +1673,7 @@ func (x *CheckProgress) String() string {
 func (*CheckProgress) ProtoMessage() {}
 
 func (x *CheckProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[2]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +1686,7 @@ func (x *CheckProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckProgress.ProtoReflect.Descriptor instead.
 func (*CheckProgress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{2}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CheckProgress) GetDoing() string {
@@ -380,7 +1727,7 @@ type CheckFinding struct {
 
 func (x *CheckFinding) Reset() {
 	*x = CheckFinding{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -392,7 +1739,7 @@ func (x *CheckFinding) String() string {
 func (*CheckFinding) ProtoMessage() {}
 
 func (x *CheckFinding) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[3]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -405,7 +1752,7 @@ func (x *CheckFinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckFinding.ProtoReflect.Descriptor instead.
 func (*CheckFinding) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{3}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *CheckFinding) GetPart() CheckPart {
@@ -478,7 +1825,7 @@ type CheckUnseen struct {
 
 func (x *CheckUnseen) Reset() {
 	*x = CheckUnseen{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +1837,7 @@ func (x *CheckUnseen) String() string {
 func (*CheckUnseen) ProtoMessage() {}
 
 func (x *CheckUnseen) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[4]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +1850,7 @@ func (x *CheckUnseen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckUnseen.ProtoReflect.Descriptor instead.
 func (*CheckUnseen) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{4}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *CheckUnseen) GetKeyspace() string {
@@ -560,7 +1907,7 @@ type CheckSummary struct {
 
 func (x *CheckSummary) Reset() {
 	*x = CheckSummary{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +1919,7 @@ func (x *CheckSummary) String() string {
 func (*CheckSummary) ProtoMessage() {}
 
 func (x *CheckSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[5]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +1932,7 @@ func (x *CheckSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CheckSummary.ProtoReflect.Descriptor instead.
 func (*CheckSummary) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{5}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *CheckSummary) GetKeyspaces() uint64 {
@@ -675,7 +2022,7 @@ type CreateKeyspaceRequest struct {
 
 func (x *CreateKeyspaceRequest) Reset() {
 	*x = CreateKeyspaceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -687,7 +2034,7 @@ func (x *CreateKeyspaceRequest) String() string {
 func (*CreateKeyspaceRequest) ProtoMessage() {}
 
 func (x *CreateKeyspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[6]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -700,7 +2047,7 @@ func (x *CreateKeyspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyspaceRequest.ProtoReflect.Descriptor instead.
 func (*CreateKeyspaceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{6}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *CreateKeyspaceRequest) GetName() string {
@@ -726,7 +2073,7 @@ type CreateKeyspaceResponse struct {
 
 func (x *CreateKeyspaceResponse) Reset() {
 	*x = CreateKeyspaceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -738,7 +2085,7 @@ func (x *CreateKeyspaceResponse) String() string {
 func (*CreateKeyspaceResponse) ProtoMessage() {}
 
 func (x *CreateKeyspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[7]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -751,7 +2098,7 @@ func (x *CreateKeyspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateKeyspaceResponse.ProtoReflect.Descriptor instead.
 func (*CreateKeyspaceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{7}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *CreateKeyspaceResponse) GetKeyspace() *metapb.KeyspaceRecord {
@@ -770,7 +2117,7 @@ type DropKeyspaceRequest struct {
 
 func (x *DropKeyspaceRequest) Reset() {
 	*x = DropKeyspaceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -782,7 +2129,7 @@ func (x *DropKeyspaceRequest) String() string {
 func (*DropKeyspaceRequest) ProtoMessage() {}
 
 func (x *DropKeyspaceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[8]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -795,7 +2142,7 @@ func (x *DropKeyspaceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropKeyspaceRequest.ProtoReflect.Descriptor instead.
 func (*DropKeyspaceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{8}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *DropKeyspaceRequest) GetName() string {
@@ -814,7 +2161,7 @@ type DropKeyspaceResponse struct {
 
 func (x *DropKeyspaceResponse) Reset() {
 	*x = DropKeyspaceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -826,7 +2173,7 @@ func (x *DropKeyspaceResponse) String() string {
 func (*DropKeyspaceResponse) ProtoMessage() {}
 
 func (x *DropKeyspaceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[9]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -839,7 +2186,7 @@ func (x *DropKeyspaceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropKeyspaceResponse.ProtoReflect.Descriptor instead.
 func (*DropKeyspaceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{9}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *DropKeyspaceResponse) GetRanges() uint64 {
@@ -857,7 +2204,7 @@ type ListKeyspacesRequest struct {
 
 func (x *ListKeyspacesRequest) Reset() {
 	*x = ListKeyspacesRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -869,7 +2216,7 @@ func (x *ListKeyspacesRequest) String() string {
 func (*ListKeyspacesRequest) ProtoMessage() {}
 
 func (x *ListKeyspacesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[10]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -882,7 +2229,7 @@ func (x *ListKeyspacesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeyspacesRequest.ProtoReflect.Descriptor instead.
 func (*ListKeyspacesRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{10}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
 }
 
 type ListKeyspacesResponse struct {
@@ -894,7 +2241,7 @@ type ListKeyspacesResponse struct {
 
 func (x *ListKeyspacesResponse) Reset() {
 	*x = ListKeyspacesResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -906,7 +2253,7 @@ func (x *ListKeyspacesResponse) String() string {
 func (*ListKeyspacesResponse) ProtoMessage() {}
 
 func (x *ListKeyspacesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[11]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -919,7 +2266,7 @@ func (x *ListKeyspacesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListKeyspacesResponse.ProtoReflect.Descriptor instead.
 func (*ListKeyspacesResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{11}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListKeyspacesResponse) GetKeyspaces() []*metapb.KeyspaceRecord {
@@ -938,7 +2285,7 @@ type ListRangesRequest struct {
 
 func (x *ListRangesRequest) Reset() {
 	*x = ListRangesRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -950,7 +2297,7 @@ func (x *ListRangesRequest) String() string {
 func (*ListRangesRequest) ProtoMessage() {}
 
 func (x *ListRangesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[12]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -963,7 +2310,7 @@ func (x *ListRangesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRangesRequest.ProtoReflect.Descriptor instead.
 func (*ListRangesRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{12}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListRangesRequest) GetKeyspace() string {
@@ -982,7 +2329,7 @@ type ListRangesResponse struct {
 
 func (x *ListRangesResponse) Reset() {
 	*x = ListRangesResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +2341,7 @@ func (x *ListRangesResponse) String() string {
 func (*ListRangesResponse) ProtoMessage() {}
 
 func (x *ListRangesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[13]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +2354,7 @@ func (x *ListRangesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRangesResponse.ProtoReflect.Descriptor instead.
 func (*ListRangesResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{13}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListRangesResponse) GetRanges() []*IndexedRange {
@@ -1027,7 +2374,7 @@ type IndexedRange struct {
 
 func (x *IndexedRange) Reset() {
 	*x = IndexedRange{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1039,7 +2386,7 @@ func (x *IndexedRange) String() string {
 func (*IndexedRange) ProtoMessage() {}
 
 func (x *IndexedRange) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[14]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1052,7 +2399,7 @@ func (x *IndexedRange) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IndexedRange.ProtoReflect.Descriptor instead.
 func (*IndexedRange) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{14}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *IndexedRange) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1080,7 +2427,7 @@ type SplitRangeRequest struct {
 
 func (x *SplitRangeRequest) Reset() {
 	*x = SplitRangeRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1092,7 +2439,7 @@ func (x *SplitRangeRequest) String() string {
 func (*SplitRangeRequest) ProtoMessage() {}
 
 func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[15]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1105,7 +2452,7 @@ func (x *SplitRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeRequest.ProtoReflect.Descriptor instead.
 func (*SplitRangeRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{15}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *SplitRangeRequest) GetKeyspace() string {
@@ -1140,7 +2487,7 @@ type MergeRangeRequest struct {
 
 func (x *MergeRangeRequest) Reset() {
 	*x = MergeRangeRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +2499,7 @@ func (x *MergeRangeRequest) String() string {
 func (*MergeRangeRequest) ProtoMessage() {}
 
 func (x *MergeRangeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[16]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +2512,7 @@ func (x *MergeRangeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangeRequest.ProtoReflect.Descriptor instead.
 func (*MergeRangeRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{16}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *MergeRangeRequest) GetKeyspace() string {
@@ -1198,7 +2545,7 @@ type MergeRangeResponse struct {
 
 func (x *MergeRangeResponse) Reset() {
 	*x = MergeRangeResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1210,7 +2557,7 @@ func (x *MergeRangeResponse) String() string {
 func (*MergeRangeResponse) ProtoMessage() {}
 
 func (x *MergeRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[17]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1223,7 +2570,7 @@ func (x *MergeRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MergeRangeResponse.ProtoReflect.Descriptor instead.
 func (*MergeRangeResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{17}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *MergeRangeResponse) GetMerged() *metapb.RangeDescriptor {
@@ -1243,7 +2590,7 @@ type SplitRangeResponse struct {
 
 func (x *SplitRangeResponse) Reset() {
 	*x = SplitRangeResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1255,7 +2602,7 @@ func (x *SplitRangeResponse) String() string {
 func (*SplitRangeResponse) ProtoMessage() {}
 
 func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[18]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1268,7 +2615,7 @@ func (x *SplitRangeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRangeResponse.ProtoReflect.Descriptor instead.
 func (*SplitRangeResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{18}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *SplitRangeResponse) GetLeft() *metapb.RangeDescriptor {
@@ -1293,7 +2640,7 @@ type IdentityRequest struct {
 
 func (x *IdentityRequest) Reset() {
 	*x = IdentityRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +2652,7 @@ func (x *IdentityRequest) String() string {
 func (*IdentityRequest) ProtoMessage() {}
 
 func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[19]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +2665,7 @@ func (x *IdentityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityRequest.ProtoReflect.Descriptor instead.
 func (*IdentityRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{19}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
 }
 
 type IdentityResponse struct {
@@ -1334,7 +2681,7 @@ type IdentityResponse struct {
 
 func (x *IdentityResponse) Reset() {
 	*x = IdentityResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1346,7 +2693,7 @@ func (x *IdentityResponse) String() string {
 func (*IdentityResponse) ProtoMessage() {}
 
 func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[20]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1359,7 +2706,7 @@ func (x *IdentityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IdentityResponse.ProtoReflect.Descriptor instead.
 func (*IdentityResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{20}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *IdentityResponse) GetClusterId() uint64 {
@@ -1405,7 +2752,7 @@ type InitRequest struct {
 
 func (x *InitRequest) Reset() {
 	*x = InitRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1417,7 +2764,7 @@ func (x *InitRequest) String() string {
 func (*InitRequest) ProtoMessage() {}
 
 func (x *InitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[21]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1430,7 +2777,7 @@ func (x *InitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitRequest.ProtoReflect.Descriptor instead.
 func (*InitRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{21}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{45}
 }
 
 type InitResponse struct {
@@ -1443,7 +2790,7 @@ type InitResponse struct {
 
 func (x *InitResponse) Reset() {
 	*x = InitResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1455,7 +2802,7 @@ func (x *InitResponse) String() string {
 func (*InitResponse) ProtoMessage() {}
 
 func (x *InitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[22]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1468,7 +2815,7 @@ func (x *InitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InitResponse.ProtoReflect.Descriptor instead.
 func (*InitResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{22}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *InitResponse) GetClusterId() uint64 {
@@ -1497,7 +2844,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1509,7 +2856,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[23]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1522,7 +2869,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{23}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *JoinRequest) GetNode() *metapb.NodeRecord {
@@ -1552,7 +2899,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1564,7 +2911,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[24]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1577,7 +2924,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{24}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JoinResponse) GetClusterId() uint64 {
@@ -1627,7 +2974,7 @@ type ConsentRequest struct {
 
 func (x *ConsentRequest) Reset() {
 	*x = ConsentRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1639,7 +2986,7 @@ func (x *ConsentRequest) String() string {
 func (*ConsentRequest) ProtoMessage() {}
 
 func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[25]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1652,7 +2999,7 @@ func (x *ConsentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentRequest.ProtoReflect.Descriptor instead.
 func (*ConsentRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{25}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ConsentRequest) GetCandidateStoreUuid() []byte {
@@ -1686,7 +3033,7 @@ type ConsentResponse struct {
 
 func (x *ConsentResponse) Reset() {
 	*x = ConsentResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1698,7 +3045,7 @@ func (x *ConsentResponse) String() string {
 func (*ConsentResponse) ProtoMessage() {}
 
 func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[26]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1711,7 +3058,7 @@ func (x *ConsentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConsentResponse.ProtoReflect.Descriptor instead.
 func (*ConsentResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{26}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *ConsentResponse) GetGranted() bool {
@@ -1738,7 +3085,7 @@ type AnnounceRequest struct {
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1750,7 +3097,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[27]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1763,7 +3110,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{27}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *AnnounceRequest) GetClusterId() uint64 {
@@ -1790,7 +3137,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1802,7 +3149,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[28]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1815,7 +3162,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{28}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *AnnounceResponse) GetNodes() []*metapb.NodeRecord {
@@ -1841,7 +3188,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1853,7 +3200,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[29]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1866,7 +3213,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{29}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *StatusRequest) GetRanges() bool {
@@ -1887,7 +3234,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1899,7 +3246,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[30]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1912,7 +3259,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{30}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *StatusResponse) GetClusterId() uint64 {
@@ -1948,7 +3295,7 @@ type NodeEntry struct {
 
 func (x *NodeEntry) Reset() {
 	*x = NodeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1960,7 +3307,7 @@ func (x *NodeEntry) String() string {
 func (*NodeEntry) ProtoMessage() {}
 
 func (x *NodeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[31]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1973,7 +3320,7 @@ func (x *NodeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeEntry.ProtoReflect.Descriptor instead.
 func (*NodeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{31}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *NodeEntry) GetNode() *metapb.NodeRecord {
@@ -2018,7 +3365,7 @@ type SupportEntry struct {
 
 func (x *SupportEntry) Reset() {
 	*x = SupportEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +3377,7 @@ func (x *SupportEntry) String() string {
 func (*SupportEntry) ProtoMessage() {}
 
 func (x *SupportEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[32]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +3390,7 @@ func (x *SupportEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupportEntry.ProtoReflect.Descriptor instead.
 func (*SupportEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{32}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *SupportEntry) GetNode() uint64 {
@@ -2097,7 +3444,7 @@ type RangeEntry struct {
 
 func (x *RangeEntry) Reset() {
 	*x = RangeEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +3456,7 @@ func (x *RangeEntry) String() string {
 func (*RangeEntry) ProtoMessage() {}
 
 func (x *RangeEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[33]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +3469,7 @@ func (x *RangeEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeEntry.ProtoReflect.Descriptor instead.
 func (*RangeEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{33}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RangeEntry) GetDescriptor_() *metapb.RangeDescriptor {
@@ -2193,7 +3540,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2205,7 +3552,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[34]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2218,7 +3565,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{34}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *Lease) GetLeftMicros() int64 {
@@ -2256,7 +3603,7 @@ type ReplicaEntry struct {
 
 func (x *ReplicaEntry) Reset() {
 	*x = ReplicaEntry{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2268,7 +3615,7 @@ func (x *ReplicaEntry) String() string {
 func (*ReplicaEntry) ProtoMessage() {}
 
 func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[35]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2281,7 +3628,7 @@ func (x *ReplicaEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaEntry.ProtoReflect.Descriptor instead.
 func (*ReplicaEntry) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{35}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *ReplicaEntry) GetNode() uint64 {
@@ -2335,7 +3682,7 @@ type NodeStatusRequest struct {
 
 func (x *NodeStatusRequest) Reset() {
 	*x = NodeStatusRequest{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2347,7 +3694,7 @@ func (x *NodeStatusRequest) String() string {
 func (*NodeStatusRequest) ProtoMessage() {}
 
 func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[36]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2360,7 +3707,7 @@ func (x *NodeStatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusRequest.ProtoReflect.Descriptor instead.
 func (*NodeStatusRequest) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{36}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *NodeStatusRequest) GetRanges() bool {
@@ -2382,7 +3729,7 @@ type NodeStatusResponse struct {
 
 func (x *NodeStatusResponse) Reset() {
 	*x = NodeStatusResponse{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2394,7 +3741,7 @@ func (x *NodeStatusResponse) String() string {
 func (*NodeStatusResponse) ProtoMessage() {}
 
 func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[37]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2407,7 +3754,7 @@ func (x *NodeStatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatusResponse.ProtoReflect.Descriptor instead.
 func (*NodeStatusResponse) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{37}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *NodeStatusResponse) GetNode() *metapb.NodeRecord {
@@ -2465,7 +3812,7 @@ type StoreMetrics struct {
 
 func (x *StoreMetrics) Reset() {
 	*x = StoreMetrics{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +3824,7 @@ func (x *StoreMetrics) String() string {
 func (*StoreMetrics) ProtoMessage() {}
 
 func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[38]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +3837,7 @@ func (x *StoreMetrics) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreMetrics.ProtoReflect.Descriptor instead.
 func (*StoreMetrics) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{38}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *StoreMetrics) GetSyncs() uint64 {
@@ -2640,7 +3987,7 @@ type ReplicaStatus struct {
 
 func (x *ReplicaStatus) Reset() {
 	*x = ReplicaStatus{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2652,7 +3999,7 @@ func (x *ReplicaStatus) String() string {
 func (*ReplicaStatus) ProtoMessage() {}
 
 func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[39]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2665,7 +4012,7 @@ func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
 func (*ReplicaStatus) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{39}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *ReplicaStatus) GetDescriptor_() *metapb.RangeDescriptor {
@@ -2771,7 +4118,7 @@ type Progress struct {
 
 func (x *Progress) Reset() {
 	*x = Progress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2783,7 +4130,7 @@ func (x *Progress) String() string {
 func (*Progress) ProtoMessage() {}
 
 func (x *Progress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[40]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2796,7 +4143,7 @@ func (x *Progress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Progress.ProtoReflect.Descriptor instead.
 func (*Progress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{40}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *Progress) GetReplicaId() uint64 {
@@ -2842,7 +4189,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2854,7 +4201,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[41]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2867,7 +4214,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{41}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{65}
 }
 
 func (x *Route) GetKeyspaceId() uint64 {
@@ -2915,7 +4262,7 @@ type NodeAddress struct {
 
 func (x *NodeAddress) Reset() {
 	*x = NodeAddress{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2927,7 +4274,7 @@ func (x *NodeAddress) String() string {
 func (*NodeAddress) ProtoMessage() {}
 
 func (x *NodeAddress) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[42]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2940,7 +4287,7 @@ func (x *NodeAddress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
 func (*NodeAddress) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{42}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *NodeAddress) GetNodeId() uint64 {
@@ -2971,7 +4318,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2983,7 +4330,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_api_clusterpb_cluster_proto_msgTypes[43]
+	mi := &file_api_clusterpb_cluster_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2996,7 +4343,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{43}
+	return file_api_clusterpb_cluster_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *Failure) GetKind() FailureKind {
@@ -3031,7 +4378,82 @@ var File_api_clusterpb_cluster_proto protoreflect.FileDescriptor
 
 const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1bapi/clusterpb/cluster.proto\x12\x10cairn.cluster.v1\x1a\x15api/metapb/meta.proto\"M\n" +
+	"\x1bapi/clusterpb/cluster.proto\x12\x10cairn.cluster.v1\x1a\x15api/metapb/meta.proto\"\x12\n" +
+	"\x10ListNodesRequest\"^\n" +
+	"\x11ListNodesResponse\x120\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x1a.cairn.cluster.v1.NodeInfoR\x05nodes\x12\x17\n" +
+	"\atold_by\x18\x02 \x01(\x04R\x06toldBy\"p\n" +
+	"\bNodeInfo\x121\n" +
+	"\x06record\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x06record\x121\n" +
+	"\x06health\x18\x02 \x01(\v2\x19.cairn.meta.v1.NodeHealthR\x06health\"{\n" +
+	"\x11ChangeNodeRequest\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x124\n" +
+	"\x06change\x18\x02 \x01(\x0e2\x1c.cairn.cluster.v1.NodeChangeR\x06change\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"G\n" +
+	"\x12ChangeNodeResponse\x121\n" +
+	"\x06record\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x06record\"h\n" +
+	"\x15StartOperationRequest\x126\n" +
+	"\toperation\x18\x01 \x01(\v2\x18.cairn.meta.v1.OperationR\toperation\x12\x17\n" +
+	"\adry_run\x18\x02 \x01(\bR\x06dryRun\"f\n" +
+	"\x16StartOperationResponse\x126\n" +
+	"\toperation\x18\x01 \x01(\v2\x18.cairn.meta.v1.OperationR\toperation\x12\x14\n" +
+	"\x05steps\x18\x02 \x03(\tR\x05steps\"B\n" +
+	"\x15ListOperationsRequest\x12\x13\n" +
+	"\x05op_id\x18\x01 \x01(\x04R\x04opId\x12\x14\n" +
+	"\x05ended\x18\x02 \x01(\bR\x05ended\"R\n" +
+	"\x16ListOperationsResponse\x128\n" +
+	"\n" +
+	"operations\x18\x01 \x03(\v2\x18.cairn.meta.v1.OperationR\n" +
+	"operations\"\x81\x01\n" +
+	"\x16ChangeOperationRequest\x12\x13\n" +
+	"\x05op_id\x18\x01 \x01(\x04R\x04opId\x129\n" +
+	"\x06change\x18\x02 \x01(\x0e2!.cairn.cluster.v1.OperationChangeR\x06change\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"Q\n" +
+	"\x17ChangeOperationResponse\x126\n" +
+	"\toperation\x18\x01 \x01(\v2\x18.cairn.meta.v1.OperationR\toperation\",\n" +
+	"\x15WatchOperationRequest\x12\x13\n" +
+	"\x05op_id\x18\x01 \x01(\x04R\x04opId\"P\n" +
+	"\x16WatchOperationResponse\x126\n" +
+	"\toperation\x18\x01 \x01(\v2\x18.cairn.meta.v1.OperationR\toperation\".\n" +
+	"\x10GetPolicyRequest\x12\x1a\n" +
+	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\"\x83\x01\n" +
+	"\x11GetPolicyResponse\x123\n" +
+	"\x06stored\x18\x01 \x01(\v2\x1b.cairn.meta.v1.PolicyRecordR\x06stored\x129\n" +
+	"\teffective\x18\x02 \x01(\v2\x1b.cairn.meta.v1.PolicyRecordR\teffective\"|\n" +
+	"\x10SetPolicyRequest\x12\x1a\n" +
+	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x123\n" +
+	"\x06policy\x18\x02 \x01(\v2\x1b.cairn.meta.v1.PolicyRecordR\x06policy\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"d\n" +
+	"\x11SetPolicyResponse\x123\n" +
+	"\x06policy\x18\x01 \x01(\v2\x1b.cairn.meta.v1.PolicyRecordR\x06policy\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"O\n" +
+	"\x11SafeToStopRequest\x12\x19\n" +
+	"\bnode_ids\x18\x01 \x03(\x04R\anodeIds\x12\x1f\n" +
+	"\vhold_micros\x18\x02 \x01(\x04R\n" +
+	"holdMicros\"\x99\x01\n" +
+	"\x12SafeToStopResponse\x12\x12\n" +
+	"\x04safe\x18\x01 \x01(\bR\x04safe\x129\n" +
+	"\bfindings\x18\x02 \x03(\v2\x1d.cairn.cluster.v1.StopFindingR\bfindings\x12\x1c\n" +
+	"\n" +
+	"hold_op_id\x18\x03 \x01(\x04R\bholdOpId\x12\x16\n" +
+	"\x06ranges\x18\x04 \x01(\x04R\x06ranges\"l\n" +
+	"\vStopFinding\x12\x19\n" +
+	"\brange_id\x18\x01 \x01(\x04R\arangeId\x12\x1a\n" +
+	"\bkeyspace\x18\x02 \x01(\tR\bkeyspace\x12\x12\n" +
+	"\x04what\x18\x03 \x01(\tR\x04what\x12\x12\n" +
+	"\x04next\x18\x04 \x01(\tR\x04next\"0\n" +
+	"\x13ExplainRangeRequest\x12\x19\n" +
+	"\brange_id\x18\x01 \x01(\x04R\arangeId\"n\n" +
+	"\x14ExplainRangeResponse\x12<\n" +
+	"\vexplanation\x18\x01 \x01(\v2\x1a.cairn.meta.v1.ExplanationR\vexplanation\x12\x18\n" +
+	"\adecider\x18\x02 \x01(\x04R\adecider\"c\n" +
+	"\x14TransferRangeRequest\x12\x19\n" +
+	"\brange_id\x18\x01 \x01(\x04R\arangeId\x12\x17\n" +
+	"\ato_node\x18\x02 \x01(\x04R\x06toNode\x12\x17\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"M\n" +
+	"\x15TransferRangeResponse\x12\x1b\n" +
+	"\tfrom_node\x18\x01 \x01(\x04R\bfromNode\x12\x17\n" +
+	"\ato_node\x18\x02 \x01(\x04R\x06toNode\"M\n" +
 	"\fCheckRequest\x12\x1a\n" +
 	"\bkeyspace\x18\x01 \x01(\tR\bkeyspace\x12!\n" +
 	"\fno_checksums\x18\x02 \x01(\bR\vnoChecksums\"\x87\x02\n" +
@@ -3266,7 +4688,19 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.cairn.cluster.v1.FailureKindR\x04kind\x12,\n" +
 	"\x12retry_after_micros\x18\x02 \x01(\x04R\x10retryAfterMicros\x126\n" +
 	"\x06ranges\x18\x03 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x06ranges\x12\x1a\n" +
-	"\bkeyspace\x18\x04 \x01(\tR\bkeyspace*m\n" +
+	"\bkeyspace\x18\x04 \x01(\tR\bkeyspace*\x91\x01\n" +
+	"\n" +
+	"NodeChange\x12\x1b\n" +
+	"\x17NODE_CHANGE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12NODE_CHANGE_CORDON\x10\x01\x12\x18\n" +
+	"\x14NODE_CHANGE_UNCORDON\x10\x02\x12\x1c\n" +
+	"\x18NODE_CHANGE_RECOMMISSION\x10\x03\x12\x16\n" +
+	"\x12NODE_CHANGE_REMOVE\x10\x04*\x89\x01\n" +
+	"\x0fOperationChange\x12 \n" +
+	"\x1cOPERATION_CHANGE_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17OPERATION_CHANGE_CANCEL\x10\x01\x12\x1a\n" +
+	"\x16OPERATION_CHANGE_PAUSE\x10\x02\x12\x1b\n" +
+	"\x17OPERATION_CHANGE_RESUME\x10\x03*m\n" +
 	"\tCheckPart\x12\x1a\n" +
 	"\x16CHECK_PART_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CHECK_PART_TILING\x10\x01\x12\x14\n" +
@@ -3279,7 +4713,7 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x16FAILURE_KIND_THROTTLED\x10\x03\x12\x18\n" +
 	"\x14FAILURE_KIND_REFUSED\x10\x04\x12\x1f\n" +
 	"\x1bFAILURE_KIND_SEVERAL_RANGES\x10\x05\x12\x1c\n" +
-	"\x18FAILURE_KIND_NO_KEYSPACE\x10\x062\xb0\t\n" +
+	"\x18FAILURE_KIND_NO_KEYSPACE\x10\x062\xbe\x11\n" +
 	"\aCluster\x12Q\n" +
 	"\bIdentity\x12!.cairn.cluster.v1.IdentityRequest\x1a\".cairn.cluster.v1.IdentityResponse\x12E\n" +
 	"\x04Init\x12\x1d.cairn.cluster.v1.InitRequest\x1a\x1e.cairn.cluster.v1.InitResponse\x12E\n" +
@@ -3298,7 +4732,20 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"SplitRange\x12#.cairn.cluster.v1.SplitRangeRequest\x1a$.cairn.cluster.v1.SplitRangeResponse\x12J\n" +
 	"\x05Check\x12\x1e.cairn.cluster.v1.CheckRequest\x1a\x1f.cairn.cluster.v1.CheckResponse0\x01\x12W\n" +
 	"\n" +
-	"MergeRange\x12#.cairn.cluster.v1.MergeRangeRequest\x1a$.cairn.cluster.v1.MergeRangeResponseB(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
+	"MergeRange\x12#.cairn.cluster.v1.MergeRangeRequest\x1a$.cairn.cluster.v1.MergeRangeResponse\x12T\n" +
+	"\tListNodes\x12\".cairn.cluster.v1.ListNodesRequest\x1a#.cairn.cluster.v1.ListNodesResponse\x12W\n" +
+	"\n" +
+	"ChangeNode\x12#.cairn.cluster.v1.ChangeNodeRequest\x1a$.cairn.cluster.v1.ChangeNodeResponse\x12c\n" +
+	"\x0eStartOperation\x12'.cairn.cluster.v1.StartOperationRequest\x1a(.cairn.cluster.v1.StartOperationResponse\x12c\n" +
+	"\x0eListOperations\x12'.cairn.cluster.v1.ListOperationsRequest\x1a(.cairn.cluster.v1.ListOperationsResponse\x12f\n" +
+	"\x0fChangeOperation\x12(.cairn.cluster.v1.ChangeOperationRequest\x1a).cairn.cluster.v1.ChangeOperationResponse\x12e\n" +
+	"\x0eWatchOperation\x12'.cairn.cluster.v1.WatchOperationRequest\x1a(.cairn.cluster.v1.WatchOperationResponse0\x01\x12T\n" +
+	"\tGetPolicy\x12\".cairn.cluster.v1.GetPolicyRequest\x1a#.cairn.cluster.v1.GetPolicyResponse\x12T\n" +
+	"\tSetPolicy\x12\".cairn.cluster.v1.SetPolicyRequest\x1a#.cairn.cluster.v1.SetPolicyResponse\x12W\n" +
+	"\n" +
+	"SafeToStop\x12#.cairn.cluster.v1.SafeToStopRequest\x1a$.cairn.cluster.v1.SafeToStopResponse\x12]\n" +
+	"\fExplainRange\x12%.cairn.cluster.v1.ExplainRangeRequest\x1a&.cairn.cluster.v1.ExplainRangeResponse\x12`\n" +
+	"\rTransferRange\x12&.cairn.cluster.v1.TransferRangeRequest\x1a'.cairn.cluster.v1.TransferRangeResponseB(Z&github.com/cairndb/cairn/api/clusterpbb\x06proto3"
 
 var (
 	file_api_clusterpb_cluster_proto_rawDescOnce sync.Once
@@ -3312,131 +4759,200 @@ func file_api_clusterpb_cluster_proto_rawDescGZIP() []byte {
 	return file_api_clusterpb_cluster_proto_rawDescData
 }
 
-var file_api_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 44)
+var file_api_clusterpb_cluster_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_api_clusterpb_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 68)
 var file_api_clusterpb_cluster_proto_goTypes = []any{
-	(CheckPart)(0),                 // 0: cairn.cluster.v1.CheckPart
-	(FailureKind)(0),               // 1: cairn.cluster.v1.FailureKind
-	(*CheckRequest)(nil),           // 2: cairn.cluster.v1.CheckRequest
-	(*CheckResponse)(nil),          // 3: cairn.cluster.v1.CheckResponse
-	(*CheckProgress)(nil),          // 4: cairn.cluster.v1.CheckProgress
-	(*CheckFinding)(nil),           // 5: cairn.cluster.v1.CheckFinding
-	(*CheckUnseen)(nil),            // 6: cairn.cluster.v1.CheckUnseen
-	(*CheckSummary)(nil),           // 7: cairn.cluster.v1.CheckSummary
-	(*CreateKeyspaceRequest)(nil),  // 8: cairn.cluster.v1.CreateKeyspaceRequest
-	(*CreateKeyspaceResponse)(nil), // 9: cairn.cluster.v1.CreateKeyspaceResponse
-	(*DropKeyspaceRequest)(nil),    // 10: cairn.cluster.v1.DropKeyspaceRequest
-	(*DropKeyspaceResponse)(nil),   // 11: cairn.cluster.v1.DropKeyspaceResponse
-	(*ListKeyspacesRequest)(nil),   // 12: cairn.cluster.v1.ListKeyspacesRequest
-	(*ListKeyspacesResponse)(nil),  // 13: cairn.cluster.v1.ListKeyspacesResponse
-	(*ListRangesRequest)(nil),      // 14: cairn.cluster.v1.ListRangesRequest
-	(*ListRangesResponse)(nil),     // 15: cairn.cluster.v1.ListRangesResponse
-	(*IndexedRange)(nil),           // 16: cairn.cluster.v1.IndexedRange
-	(*SplitRangeRequest)(nil),      // 17: cairn.cluster.v1.SplitRangeRequest
-	(*MergeRangeRequest)(nil),      // 18: cairn.cluster.v1.MergeRangeRequest
-	(*MergeRangeResponse)(nil),     // 19: cairn.cluster.v1.MergeRangeResponse
-	(*SplitRangeResponse)(nil),     // 20: cairn.cluster.v1.SplitRangeResponse
-	(*IdentityRequest)(nil),        // 21: cairn.cluster.v1.IdentityRequest
-	(*IdentityResponse)(nil),       // 22: cairn.cluster.v1.IdentityResponse
-	(*InitRequest)(nil),            // 23: cairn.cluster.v1.InitRequest
-	(*InitResponse)(nil),           // 24: cairn.cluster.v1.InitResponse
-	(*JoinRequest)(nil),            // 25: cairn.cluster.v1.JoinRequest
-	(*JoinResponse)(nil),           // 26: cairn.cluster.v1.JoinResponse
-	(*ConsentRequest)(nil),         // 27: cairn.cluster.v1.ConsentRequest
-	(*ConsentResponse)(nil),        // 28: cairn.cluster.v1.ConsentResponse
-	(*AnnounceRequest)(nil),        // 29: cairn.cluster.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),       // 30: cairn.cluster.v1.AnnounceResponse
-	(*StatusRequest)(nil),          // 31: cairn.cluster.v1.StatusRequest
-	(*StatusResponse)(nil),         // 32: cairn.cluster.v1.StatusResponse
-	(*NodeEntry)(nil),              // 33: cairn.cluster.v1.NodeEntry
-	(*SupportEntry)(nil),           // 34: cairn.cluster.v1.SupportEntry
-	(*RangeEntry)(nil),             // 35: cairn.cluster.v1.RangeEntry
-	(*Lease)(nil),                  // 36: cairn.cluster.v1.Lease
-	(*ReplicaEntry)(nil),           // 37: cairn.cluster.v1.ReplicaEntry
-	(*NodeStatusRequest)(nil),      // 38: cairn.cluster.v1.NodeStatusRequest
-	(*NodeStatusResponse)(nil),     // 39: cairn.cluster.v1.NodeStatusResponse
-	(*StoreMetrics)(nil),           // 40: cairn.cluster.v1.StoreMetrics
-	(*ReplicaStatus)(nil),          // 41: cairn.cluster.v1.ReplicaStatus
-	(*Progress)(nil),               // 42: cairn.cluster.v1.Progress
-	(*Route)(nil),                  // 43: cairn.cluster.v1.Route
-	(*NodeAddress)(nil),            // 44: cairn.cluster.v1.NodeAddress
-	(*Failure)(nil),                // 45: cairn.cluster.v1.Failure
-	(*metapb.KeyspaceRecord)(nil),  // 46: cairn.meta.v1.KeyspaceRecord
-	(*metapb.RangeDescriptor)(nil), // 47: cairn.meta.v1.RangeDescriptor
-	(*metapb.NodeRecord)(nil),      // 48: cairn.meta.v1.NodeRecord
-	(metapb.ReplicaRole)(0),        // 49: cairn.meta.v1.ReplicaRole
+	(NodeChange)(0),                 // 0: cairn.cluster.v1.NodeChange
+	(OperationChange)(0),            // 1: cairn.cluster.v1.OperationChange
+	(CheckPart)(0),                  // 2: cairn.cluster.v1.CheckPart
+	(FailureKind)(0),                // 3: cairn.cluster.v1.FailureKind
+	(*ListNodesRequest)(nil),        // 4: cairn.cluster.v1.ListNodesRequest
+	(*ListNodesResponse)(nil),       // 5: cairn.cluster.v1.ListNodesResponse
+	(*NodeInfo)(nil),                // 6: cairn.cluster.v1.NodeInfo
+	(*ChangeNodeRequest)(nil),       // 7: cairn.cluster.v1.ChangeNodeRequest
+	(*ChangeNodeResponse)(nil),      // 8: cairn.cluster.v1.ChangeNodeResponse
+	(*StartOperationRequest)(nil),   // 9: cairn.cluster.v1.StartOperationRequest
+	(*StartOperationResponse)(nil),  // 10: cairn.cluster.v1.StartOperationResponse
+	(*ListOperationsRequest)(nil),   // 11: cairn.cluster.v1.ListOperationsRequest
+	(*ListOperationsResponse)(nil),  // 12: cairn.cluster.v1.ListOperationsResponse
+	(*ChangeOperationRequest)(nil),  // 13: cairn.cluster.v1.ChangeOperationRequest
+	(*ChangeOperationResponse)(nil), // 14: cairn.cluster.v1.ChangeOperationResponse
+	(*WatchOperationRequest)(nil),   // 15: cairn.cluster.v1.WatchOperationRequest
+	(*WatchOperationResponse)(nil),  // 16: cairn.cluster.v1.WatchOperationResponse
+	(*GetPolicyRequest)(nil),        // 17: cairn.cluster.v1.GetPolicyRequest
+	(*GetPolicyResponse)(nil),       // 18: cairn.cluster.v1.GetPolicyResponse
+	(*SetPolicyRequest)(nil),        // 19: cairn.cluster.v1.SetPolicyRequest
+	(*SetPolicyResponse)(nil),       // 20: cairn.cluster.v1.SetPolicyResponse
+	(*SafeToStopRequest)(nil),       // 21: cairn.cluster.v1.SafeToStopRequest
+	(*SafeToStopResponse)(nil),      // 22: cairn.cluster.v1.SafeToStopResponse
+	(*StopFinding)(nil),             // 23: cairn.cluster.v1.StopFinding
+	(*ExplainRangeRequest)(nil),     // 24: cairn.cluster.v1.ExplainRangeRequest
+	(*ExplainRangeResponse)(nil),    // 25: cairn.cluster.v1.ExplainRangeResponse
+	(*TransferRangeRequest)(nil),    // 26: cairn.cluster.v1.TransferRangeRequest
+	(*TransferRangeResponse)(nil),   // 27: cairn.cluster.v1.TransferRangeResponse
+	(*CheckRequest)(nil),            // 28: cairn.cluster.v1.CheckRequest
+	(*CheckResponse)(nil),           // 29: cairn.cluster.v1.CheckResponse
+	(*CheckProgress)(nil),           // 30: cairn.cluster.v1.CheckProgress
+	(*CheckFinding)(nil),            // 31: cairn.cluster.v1.CheckFinding
+	(*CheckUnseen)(nil),             // 32: cairn.cluster.v1.CheckUnseen
+	(*CheckSummary)(nil),            // 33: cairn.cluster.v1.CheckSummary
+	(*CreateKeyspaceRequest)(nil),   // 34: cairn.cluster.v1.CreateKeyspaceRequest
+	(*CreateKeyspaceResponse)(nil),  // 35: cairn.cluster.v1.CreateKeyspaceResponse
+	(*DropKeyspaceRequest)(nil),     // 36: cairn.cluster.v1.DropKeyspaceRequest
+	(*DropKeyspaceResponse)(nil),    // 37: cairn.cluster.v1.DropKeyspaceResponse
+	(*ListKeyspacesRequest)(nil),    // 38: cairn.cluster.v1.ListKeyspacesRequest
+	(*ListKeyspacesResponse)(nil),   // 39: cairn.cluster.v1.ListKeyspacesResponse
+	(*ListRangesRequest)(nil),       // 40: cairn.cluster.v1.ListRangesRequest
+	(*ListRangesResponse)(nil),      // 41: cairn.cluster.v1.ListRangesResponse
+	(*IndexedRange)(nil),            // 42: cairn.cluster.v1.IndexedRange
+	(*SplitRangeRequest)(nil),       // 43: cairn.cluster.v1.SplitRangeRequest
+	(*MergeRangeRequest)(nil),       // 44: cairn.cluster.v1.MergeRangeRequest
+	(*MergeRangeResponse)(nil),      // 45: cairn.cluster.v1.MergeRangeResponse
+	(*SplitRangeResponse)(nil),      // 46: cairn.cluster.v1.SplitRangeResponse
+	(*IdentityRequest)(nil),         // 47: cairn.cluster.v1.IdentityRequest
+	(*IdentityResponse)(nil),        // 48: cairn.cluster.v1.IdentityResponse
+	(*InitRequest)(nil),             // 49: cairn.cluster.v1.InitRequest
+	(*InitResponse)(nil),            // 50: cairn.cluster.v1.InitResponse
+	(*JoinRequest)(nil),             // 51: cairn.cluster.v1.JoinRequest
+	(*JoinResponse)(nil),            // 52: cairn.cluster.v1.JoinResponse
+	(*ConsentRequest)(nil),          // 53: cairn.cluster.v1.ConsentRequest
+	(*ConsentResponse)(nil),         // 54: cairn.cluster.v1.ConsentResponse
+	(*AnnounceRequest)(nil),         // 55: cairn.cluster.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),        // 56: cairn.cluster.v1.AnnounceResponse
+	(*StatusRequest)(nil),           // 57: cairn.cluster.v1.StatusRequest
+	(*StatusResponse)(nil),          // 58: cairn.cluster.v1.StatusResponse
+	(*NodeEntry)(nil),               // 59: cairn.cluster.v1.NodeEntry
+	(*SupportEntry)(nil),            // 60: cairn.cluster.v1.SupportEntry
+	(*RangeEntry)(nil),              // 61: cairn.cluster.v1.RangeEntry
+	(*Lease)(nil),                   // 62: cairn.cluster.v1.Lease
+	(*ReplicaEntry)(nil),            // 63: cairn.cluster.v1.ReplicaEntry
+	(*NodeStatusRequest)(nil),       // 64: cairn.cluster.v1.NodeStatusRequest
+	(*NodeStatusResponse)(nil),      // 65: cairn.cluster.v1.NodeStatusResponse
+	(*StoreMetrics)(nil),            // 66: cairn.cluster.v1.StoreMetrics
+	(*ReplicaStatus)(nil),           // 67: cairn.cluster.v1.ReplicaStatus
+	(*Progress)(nil),                // 68: cairn.cluster.v1.Progress
+	(*Route)(nil),                   // 69: cairn.cluster.v1.Route
+	(*NodeAddress)(nil),             // 70: cairn.cluster.v1.NodeAddress
+	(*Failure)(nil),                 // 71: cairn.cluster.v1.Failure
+	(*metapb.NodeRecord)(nil),       // 72: cairn.meta.v1.NodeRecord
+	(*metapb.NodeHealth)(nil),       // 73: cairn.meta.v1.NodeHealth
+	(*metapb.Operation)(nil),        // 74: cairn.meta.v1.Operation
+	(*metapb.PolicyRecord)(nil),     // 75: cairn.meta.v1.PolicyRecord
+	(*metapb.Explanation)(nil),      // 76: cairn.meta.v1.Explanation
+	(*metapb.KeyspaceRecord)(nil),   // 77: cairn.meta.v1.KeyspaceRecord
+	(*metapb.RangeDescriptor)(nil),  // 78: cairn.meta.v1.RangeDescriptor
+	(metapb.ReplicaRole)(0),         // 79: cairn.meta.v1.ReplicaRole
 }
 var file_api_clusterpb_cluster_proto_depIdxs = []int32{
-	4,  // 0: cairn.cluster.v1.CheckResponse.progress:type_name -> cairn.cluster.v1.CheckProgress
-	5,  // 1: cairn.cluster.v1.CheckResponse.finding:type_name -> cairn.cluster.v1.CheckFinding
-	6,  // 2: cairn.cluster.v1.CheckResponse.unseen:type_name -> cairn.cluster.v1.CheckUnseen
-	7,  // 3: cairn.cluster.v1.CheckResponse.summary:type_name -> cairn.cluster.v1.CheckSummary
-	0,  // 4: cairn.cluster.v1.CheckFinding.part:type_name -> cairn.cluster.v1.CheckPart
-	46, // 5: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
-	46, // 6: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
-	16, // 7: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
-	47, // 8: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	47, // 9: cairn.cluster.v1.MergeRangeResponse.merged:type_name -> cairn.meta.v1.RangeDescriptor
-	47, // 10: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	47, // 11: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	48, // 12: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	48, // 13: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	47, // 14: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	48, // 15: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
-	48, // 16: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
-	47, // 17: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
-	33, // 18: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
-	35, // 19: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
-	48, // 20: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
-	34, // 21: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
-	47, // 22: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	37, // 23: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
-	36, // 24: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
-	49, // 25: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
-	48, // 26: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
-	41, // 27: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
-	40, // 28: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
-	34, // 29: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
-	47, // 30: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	42, // 31: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
-	36, // 32: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
-	47, // 33: cairn.cluster.v1.Route.range:type_name -> cairn.meta.v1.RangeDescriptor
-	44, // 34: cairn.cluster.v1.Route.nodes:type_name -> cairn.cluster.v1.NodeAddress
-	1,  // 35: cairn.cluster.v1.Failure.kind:type_name -> cairn.cluster.v1.FailureKind
-	47, // 36: cairn.cluster.v1.Failure.ranges:type_name -> cairn.meta.v1.RangeDescriptor
-	21, // 37: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
-	23, // 38: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
-	25, // 39: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
-	27, // 40: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
-	29, // 41: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
-	31, // 42: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
-	38, // 43: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
-	8,  // 44: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
-	10, // 45: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
-	12, // 46: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
-	14, // 47: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
-	17, // 48: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
-	2,  // 49: cairn.cluster.v1.Cluster.Check:input_type -> cairn.cluster.v1.CheckRequest
-	18, // 50: cairn.cluster.v1.Cluster.MergeRange:input_type -> cairn.cluster.v1.MergeRangeRequest
-	22, // 51: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
-	24, // 52: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
-	26, // 53: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
-	28, // 54: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
-	30, // 55: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
-	32, // 56: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
-	39, // 57: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
-	9,  // 58: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
-	11, // 59: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
-	13, // 60: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
-	15, // 61: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
-	20, // 62: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
-	3,  // 63: cairn.cluster.v1.Cluster.Check:output_type -> cairn.cluster.v1.CheckResponse
-	19, // 64: cairn.cluster.v1.Cluster.MergeRange:output_type -> cairn.cluster.v1.MergeRangeResponse
-	51, // [51:65] is the sub-list for method output_type
-	37, // [37:51] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	6,  // 0: cairn.cluster.v1.ListNodesResponse.nodes:type_name -> cairn.cluster.v1.NodeInfo
+	72, // 1: cairn.cluster.v1.NodeInfo.record:type_name -> cairn.meta.v1.NodeRecord
+	73, // 2: cairn.cluster.v1.NodeInfo.health:type_name -> cairn.meta.v1.NodeHealth
+	0,  // 3: cairn.cluster.v1.ChangeNodeRequest.change:type_name -> cairn.cluster.v1.NodeChange
+	72, // 4: cairn.cluster.v1.ChangeNodeResponse.record:type_name -> cairn.meta.v1.NodeRecord
+	74, // 5: cairn.cluster.v1.StartOperationRequest.operation:type_name -> cairn.meta.v1.Operation
+	74, // 6: cairn.cluster.v1.StartOperationResponse.operation:type_name -> cairn.meta.v1.Operation
+	74, // 7: cairn.cluster.v1.ListOperationsResponse.operations:type_name -> cairn.meta.v1.Operation
+	1,  // 8: cairn.cluster.v1.ChangeOperationRequest.change:type_name -> cairn.cluster.v1.OperationChange
+	74, // 9: cairn.cluster.v1.ChangeOperationResponse.operation:type_name -> cairn.meta.v1.Operation
+	74, // 10: cairn.cluster.v1.WatchOperationResponse.operation:type_name -> cairn.meta.v1.Operation
+	75, // 11: cairn.cluster.v1.GetPolicyResponse.stored:type_name -> cairn.meta.v1.PolicyRecord
+	75, // 12: cairn.cluster.v1.GetPolicyResponse.effective:type_name -> cairn.meta.v1.PolicyRecord
+	75, // 13: cairn.cluster.v1.SetPolicyRequest.policy:type_name -> cairn.meta.v1.PolicyRecord
+	75, // 14: cairn.cluster.v1.SetPolicyResponse.policy:type_name -> cairn.meta.v1.PolicyRecord
+	23, // 15: cairn.cluster.v1.SafeToStopResponse.findings:type_name -> cairn.cluster.v1.StopFinding
+	76, // 16: cairn.cluster.v1.ExplainRangeResponse.explanation:type_name -> cairn.meta.v1.Explanation
+	30, // 17: cairn.cluster.v1.CheckResponse.progress:type_name -> cairn.cluster.v1.CheckProgress
+	31, // 18: cairn.cluster.v1.CheckResponse.finding:type_name -> cairn.cluster.v1.CheckFinding
+	32, // 19: cairn.cluster.v1.CheckResponse.unseen:type_name -> cairn.cluster.v1.CheckUnseen
+	33, // 20: cairn.cluster.v1.CheckResponse.summary:type_name -> cairn.cluster.v1.CheckSummary
+	2,  // 21: cairn.cluster.v1.CheckFinding.part:type_name -> cairn.cluster.v1.CheckPart
+	77, // 22: cairn.cluster.v1.CreateKeyspaceResponse.keyspace:type_name -> cairn.meta.v1.KeyspaceRecord
+	77, // 23: cairn.cluster.v1.ListKeyspacesResponse.keyspaces:type_name -> cairn.meta.v1.KeyspaceRecord
+	42, // 24: cairn.cluster.v1.ListRangesResponse.ranges:type_name -> cairn.cluster.v1.IndexedRange
+	78, // 25: cairn.cluster.v1.IndexedRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	78, // 26: cairn.cluster.v1.MergeRangeResponse.merged:type_name -> cairn.meta.v1.RangeDescriptor
+	78, // 27: cairn.cluster.v1.SplitRangeResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	78, // 28: cairn.cluster.v1.SplitRangeResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	72, // 29: cairn.cluster.v1.JoinRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	72, // 30: cairn.cluster.v1.JoinResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	78, // 31: cairn.cluster.v1.JoinResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	72, // 32: cairn.cluster.v1.AnnounceRequest.node:type_name -> cairn.meta.v1.NodeRecord
+	72, // 33: cairn.cluster.v1.AnnounceResponse.nodes:type_name -> cairn.meta.v1.NodeRecord
+	78, // 34: cairn.cluster.v1.AnnounceResponse.root:type_name -> cairn.meta.v1.RangeDescriptor
+	59, // 35: cairn.cluster.v1.StatusResponse.nodes:type_name -> cairn.cluster.v1.NodeEntry
+	61, // 36: cairn.cluster.v1.StatusResponse.ranges:type_name -> cairn.cluster.v1.RangeEntry
+	72, // 37: cairn.cluster.v1.NodeEntry.node:type_name -> cairn.meta.v1.NodeRecord
+	60, // 38: cairn.cluster.v1.NodeEntry.supports:type_name -> cairn.cluster.v1.SupportEntry
+	78, // 39: cairn.cluster.v1.RangeEntry.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	63, // 40: cairn.cluster.v1.RangeEntry.replicas:type_name -> cairn.cluster.v1.ReplicaEntry
+	62, // 41: cairn.cluster.v1.RangeEntry.lease:type_name -> cairn.cluster.v1.Lease
+	79, // 42: cairn.cluster.v1.ReplicaEntry.role:type_name -> cairn.meta.v1.ReplicaRole
+	72, // 43: cairn.cluster.v1.NodeStatusResponse.node:type_name -> cairn.meta.v1.NodeRecord
+	67, // 44: cairn.cluster.v1.NodeStatusResponse.replicas:type_name -> cairn.cluster.v1.ReplicaStatus
+	66, // 45: cairn.cluster.v1.NodeStatusResponse.store:type_name -> cairn.cluster.v1.StoreMetrics
+	60, // 46: cairn.cluster.v1.NodeStatusResponse.supports:type_name -> cairn.cluster.v1.SupportEntry
+	78, // 47: cairn.cluster.v1.ReplicaStatus.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	68, // 48: cairn.cluster.v1.ReplicaStatus.progress:type_name -> cairn.cluster.v1.Progress
+	62, // 49: cairn.cluster.v1.ReplicaStatus.lease:type_name -> cairn.cluster.v1.Lease
+	78, // 50: cairn.cluster.v1.Route.range:type_name -> cairn.meta.v1.RangeDescriptor
+	70, // 51: cairn.cluster.v1.Route.nodes:type_name -> cairn.cluster.v1.NodeAddress
+	3,  // 52: cairn.cluster.v1.Failure.kind:type_name -> cairn.cluster.v1.FailureKind
+	78, // 53: cairn.cluster.v1.Failure.ranges:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 54: cairn.cluster.v1.Cluster.Identity:input_type -> cairn.cluster.v1.IdentityRequest
+	49, // 55: cairn.cluster.v1.Cluster.Init:input_type -> cairn.cluster.v1.InitRequest
+	51, // 56: cairn.cluster.v1.Cluster.Join:input_type -> cairn.cluster.v1.JoinRequest
+	53, // 57: cairn.cluster.v1.Cluster.Consent:input_type -> cairn.cluster.v1.ConsentRequest
+	55, // 58: cairn.cluster.v1.Cluster.Announce:input_type -> cairn.cluster.v1.AnnounceRequest
+	57, // 59: cairn.cluster.v1.Cluster.Status:input_type -> cairn.cluster.v1.StatusRequest
+	64, // 60: cairn.cluster.v1.Cluster.NodeStatus:input_type -> cairn.cluster.v1.NodeStatusRequest
+	34, // 61: cairn.cluster.v1.Cluster.CreateKeyspace:input_type -> cairn.cluster.v1.CreateKeyspaceRequest
+	36, // 62: cairn.cluster.v1.Cluster.DropKeyspace:input_type -> cairn.cluster.v1.DropKeyspaceRequest
+	38, // 63: cairn.cluster.v1.Cluster.ListKeyspaces:input_type -> cairn.cluster.v1.ListKeyspacesRequest
+	40, // 64: cairn.cluster.v1.Cluster.ListRanges:input_type -> cairn.cluster.v1.ListRangesRequest
+	43, // 65: cairn.cluster.v1.Cluster.SplitRange:input_type -> cairn.cluster.v1.SplitRangeRequest
+	28, // 66: cairn.cluster.v1.Cluster.Check:input_type -> cairn.cluster.v1.CheckRequest
+	44, // 67: cairn.cluster.v1.Cluster.MergeRange:input_type -> cairn.cluster.v1.MergeRangeRequest
+	4,  // 68: cairn.cluster.v1.Cluster.ListNodes:input_type -> cairn.cluster.v1.ListNodesRequest
+	7,  // 69: cairn.cluster.v1.Cluster.ChangeNode:input_type -> cairn.cluster.v1.ChangeNodeRequest
+	9,  // 70: cairn.cluster.v1.Cluster.StartOperation:input_type -> cairn.cluster.v1.StartOperationRequest
+	11, // 71: cairn.cluster.v1.Cluster.ListOperations:input_type -> cairn.cluster.v1.ListOperationsRequest
+	13, // 72: cairn.cluster.v1.Cluster.ChangeOperation:input_type -> cairn.cluster.v1.ChangeOperationRequest
+	15, // 73: cairn.cluster.v1.Cluster.WatchOperation:input_type -> cairn.cluster.v1.WatchOperationRequest
+	17, // 74: cairn.cluster.v1.Cluster.GetPolicy:input_type -> cairn.cluster.v1.GetPolicyRequest
+	19, // 75: cairn.cluster.v1.Cluster.SetPolicy:input_type -> cairn.cluster.v1.SetPolicyRequest
+	21, // 76: cairn.cluster.v1.Cluster.SafeToStop:input_type -> cairn.cluster.v1.SafeToStopRequest
+	24, // 77: cairn.cluster.v1.Cluster.ExplainRange:input_type -> cairn.cluster.v1.ExplainRangeRequest
+	26, // 78: cairn.cluster.v1.Cluster.TransferRange:input_type -> cairn.cluster.v1.TransferRangeRequest
+	48, // 79: cairn.cluster.v1.Cluster.Identity:output_type -> cairn.cluster.v1.IdentityResponse
+	50, // 80: cairn.cluster.v1.Cluster.Init:output_type -> cairn.cluster.v1.InitResponse
+	52, // 81: cairn.cluster.v1.Cluster.Join:output_type -> cairn.cluster.v1.JoinResponse
+	54, // 82: cairn.cluster.v1.Cluster.Consent:output_type -> cairn.cluster.v1.ConsentResponse
+	56, // 83: cairn.cluster.v1.Cluster.Announce:output_type -> cairn.cluster.v1.AnnounceResponse
+	58, // 84: cairn.cluster.v1.Cluster.Status:output_type -> cairn.cluster.v1.StatusResponse
+	65, // 85: cairn.cluster.v1.Cluster.NodeStatus:output_type -> cairn.cluster.v1.NodeStatusResponse
+	35, // 86: cairn.cluster.v1.Cluster.CreateKeyspace:output_type -> cairn.cluster.v1.CreateKeyspaceResponse
+	37, // 87: cairn.cluster.v1.Cluster.DropKeyspace:output_type -> cairn.cluster.v1.DropKeyspaceResponse
+	39, // 88: cairn.cluster.v1.Cluster.ListKeyspaces:output_type -> cairn.cluster.v1.ListKeyspacesResponse
+	41, // 89: cairn.cluster.v1.Cluster.ListRanges:output_type -> cairn.cluster.v1.ListRangesResponse
+	46, // 90: cairn.cluster.v1.Cluster.SplitRange:output_type -> cairn.cluster.v1.SplitRangeResponse
+	29, // 91: cairn.cluster.v1.Cluster.Check:output_type -> cairn.cluster.v1.CheckResponse
+	45, // 92: cairn.cluster.v1.Cluster.MergeRange:output_type -> cairn.cluster.v1.MergeRangeResponse
+	5,  // 93: cairn.cluster.v1.Cluster.ListNodes:output_type -> cairn.cluster.v1.ListNodesResponse
+	8,  // 94: cairn.cluster.v1.Cluster.ChangeNode:output_type -> cairn.cluster.v1.ChangeNodeResponse
+	10, // 95: cairn.cluster.v1.Cluster.StartOperation:output_type -> cairn.cluster.v1.StartOperationResponse
+	12, // 96: cairn.cluster.v1.Cluster.ListOperations:output_type -> cairn.cluster.v1.ListOperationsResponse
+	14, // 97: cairn.cluster.v1.Cluster.ChangeOperation:output_type -> cairn.cluster.v1.ChangeOperationResponse
+	16, // 98: cairn.cluster.v1.Cluster.WatchOperation:output_type -> cairn.cluster.v1.WatchOperationResponse
+	18, // 99: cairn.cluster.v1.Cluster.GetPolicy:output_type -> cairn.cluster.v1.GetPolicyResponse
+	20, // 100: cairn.cluster.v1.Cluster.SetPolicy:output_type -> cairn.cluster.v1.SetPolicyResponse
+	22, // 101: cairn.cluster.v1.Cluster.SafeToStop:output_type -> cairn.cluster.v1.SafeToStopResponse
+	25, // 102: cairn.cluster.v1.Cluster.ExplainRange:output_type -> cairn.cluster.v1.ExplainRangeResponse
+	27, // 103: cairn.cluster.v1.Cluster.TransferRange:output_type -> cairn.cluster.v1.TransferRangeResponse
+	79, // [79:104] is the sub-list for method output_type
+	54, // [54:79] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_api_clusterpb_cluster_proto_init() }
@@ -3444,7 +4960,7 @@ func file_api_clusterpb_cluster_proto_init() {
 	if File_api_clusterpb_cluster_proto != nil {
 		return
 	}
-	file_api_clusterpb_cluster_proto_msgTypes[1].OneofWrappers = []any{
+	file_api_clusterpb_cluster_proto_msgTypes[25].OneofWrappers = []any{
 		(*CheckResponse_Progress)(nil),
 		(*CheckResponse_Finding)(nil),
 		(*CheckResponse_Unseen)(nil),
@@ -3455,8 +4971,8 @@ func file_api_clusterpb_cluster_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_clusterpb_cluster_proto_rawDesc), len(file_api_clusterpb_cluster_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   44,
+			NumEnums:      4,
+			NumMessages:   68,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -21,20 +21,31 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	Cluster_Identity_FullMethodName       = "/cairn.cluster.v1.Cluster/Identity"
-	Cluster_Init_FullMethodName           = "/cairn.cluster.v1.Cluster/Init"
-	Cluster_Join_FullMethodName           = "/cairn.cluster.v1.Cluster/Join"
-	Cluster_Consent_FullMethodName        = "/cairn.cluster.v1.Cluster/Consent"
-	Cluster_Announce_FullMethodName       = "/cairn.cluster.v1.Cluster/Announce"
-	Cluster_Status_FullMethodName         = "/cairn.cluster.v1.Cluster/Status"
-	Cluster_NodeStatus_FullMethodName     = "/cairn.cluster.v1.Cluster/NodeStatus"
-	Cluster_CreateKeyspace_FullMethodName = "/cairn.cluster.v1.Cluster/CreateKeyspace"
-	Cluster_DropKeyspace_FullMethodName   = "/cairn.cluster.v1.Cluster/DropKeyspace"
-	Cluster_ListKeyspaces_FullMethodName  = "/cairn.cluster.v1.Cluster/ListKeyspaces"
-	Cluster_ListRanges_FullMethodName     = "/cairn.cluster.v1.Cluster/ListRanges"
-	Cluster_SplitRange_FullMethodName     = "/cairn.cluster.v1.Cluster/SplitRange"
-	Cluster_Check_FullMethodName          = "/cairn.cluster.v1.Cluster/Check"
-	Cluster_MergeRange_FullMethodName     = "/cairn.cluster.v1.Cluster/MergeRange"
+	Cluster_Identity_FullMethodName        = "/cairn.cluster.v1.Cluster/Identity"
+	Cluster_Init_FullMethodName            = "/cairn.cluster.v1.Cluster/Init"
+	Cluster_Join_FullMethodName            = "/cairn.cluster.v1.Cluster/Join"
+	Cluster_Consent_FullMethodName         = "/cairn.cluster.v1.Cluster/Consent"
+	Cluster_Announce_FullMethodName        = "/cairn.cluster.v1.Cluster/Announce"
+	Cluster_Status_FullMethodName          = "/cairn.cluster.v1.Cluster/Status"
+	Cluster_NodeStatus_FullMethodName      = "/cairn.cluster.v1.Cluster/NodeStatus"
+	Cluster_CreateKeyspace_FullMethodName  = "/cairn.cluster.v1.Cluster/CreateKeyspace"
+	Cluster_DropKeyspace_FullMethodName    = "/cairn.cluster.v1.Cluster/DropKeyspace"
+	Cluster_ListKeyspaces_FullMethodName   = "/cairn.cluster.v1.Cluster/ListKeyspaces"
+	Cluster_ListRanges_FullMethodName      = "/cairn.cluster.v1.Cluster/ListRanges"
+	Cluster_SplitRange_FullMethodName      = "/cairn.cluster.v1.Cluster/SplitRange"
+	Cluster_Check_FullMethodName           = "/cairn.cluster.v1.Cluster/Check"
+	Cluster_MergeRange_FullMethodName      = "/cairn.cluster.v1.Cluster/MergeRange"
+	Cluster_ListNodes_FullMethodName       = "/cairn.cluster.v1.Cluster/ListNodes"
+	Cluster_ChangeNode_FullMethodName      = "/cairn.cluster.v1.Cluster/ChangeNode"
+	Cluster_StartOperation_FullMethodName  = "/cairn.cluster.v1.Cluster/StartOperation"
+	Cluster_ListOperations_FullMethodName  = "/cairn.cluster.v1.Cluster/ListOperations"
+	Cluster_ChangeOperation_FullMethodName = "/cairn.cluster.v1.Cluster/ChangeOperation"
+	Cluster_WatchOperation_FullMethodName  = "/cairn.cluster.v1.Cluster/WatchOperation"
+	Cluster_GetPolicy_FullMethodName       = "/cairn.cluster.v1.Cluster/GetPolicy"
+	Cluster_SetPolicy_FullMethodName       = "/cairn.cluster.v1.Cluster/SetPolicy"
+	Cluster_SafeToStop_FullMethodName      = "/cairn.cluster.v1.Cluster/SafeToStop"
+	Cluster_ExplainRange_FullMethodName    = "/cairn.cluster.v1.Cluster/ExplainRange"
+	Cluster_TransferRange_FullMethodName   = "/cairn.cluster.v1.Cluster/TransferRange"
 )
 
 // ClusterClient is the client API for Cluster service.
@@ -69,6 +80,25 @@ type ClusterClient interface {
 	Check(ctx context.Context, in *CheckRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[CheckResponse], error)
 	// MergeRange has the range that holds a key take over its right neighbour.
 	MergeRange(ctx context.Context, in *MergeRangeRequest, opts ...grpc.CallOption) (*MergeRangeResponse, error)
+	// ListNodes is who is in the cluster, who is well, and why each is held to be what it is.
+	ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error)
+	// ChangeNode cordons a node, takes that back, takes a decommission back, or removes a node for good that is dead.
+	ChangeNode(ctx context.Context, in *ChangeNodeRequest, opts ...grpc.CallOption) (*ChangeNodeResponse, error)
+	// StartOperation drains or decommissions nodes, or moves a range. It refuses what cannot end well, and says what can.
+	StartOperation(ctx context.Context, in *StartOperationRequest, opts ...grpc.CallOption) (*StartOperationResponse, error)
+	ListOperations(ctx context.Context, in *ListOperationsRequest, opts ...grpc.CallOption) (*ListOperationsResponse, error)
+	// ChangeOperation cancels, pauses or resumes.
+	ChangeOperation(ctx context.Context, in *ChangeOperationRequest, opts ...grpc.CallOption) (*ChangeOperationResponse, error)
+	// WatchOperation sends an operation now and whenever it changes, until it has ended.
+	WatchOperation(ctx context.Context, in *WatchOperationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchOperationResponse], error)
+	GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error)
+	SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error)
+	// SafeToStop says whether a set of nodes can be stopped at once; with hold_micros the answer is kept true for as long.
+	SafeToStop(ctx context.Context, in *SafeToStopRequest, opts ...grpc.CallOption) (*SafeToStopResponse, error)
+	// ExplainRange says what would be decided for a range now, and why.
+	ExplainRange(ctx context.Context, in *ExplainRangeRequest, opts ...grpc.CallOption) (*ExplainRangeResponse, error)
+	// TransferRange hands a range's leadership over.
+	TransferRange(ctx context.Context, in *TransferRangeRequest, opts ...grpc.CallOption) (*TransferRangeResponse, error)
 }
 
 type clusterClient struct {
@@ -228,6 +258,125 @@ func (c *clusterClient) MergeRange(ctx context.Context, in *MergeRangeRequest, o
 	return out, nil
 }
 
+func (c *clusterClient) ListNodes(ctx context.Context, in *ListNodesRequest, opts ...grpc.CallOption) (*ListNodesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListNodesResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListNodes_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ChangeNode(ctx context.Context, in *ChangeNodeRequest, opts ...grpc.CallOption) (*ChangeNodeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeNodeResponse)
+	err := c.cc.Invoke(ctx, Cluster_ChangeNode_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) StartOperation(ctx context.Context, in *StartOperationRequest, opts ...grpc.CallOption) (*StartOperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartOperationResponse)
+	err := c.cc.Invoke(ctx, Cluster_StartOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ListOperations(ctx context.Context, in *ListOperationsRequest, opts ...grpc.CallOption) (*ListOperationsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListOperationsResponse)
+	err := c.cc.Invoke(ctx, Cluster_ListOperations_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ChangeOperation(ctx context.Context, in *ChangeOperationRequest, opts ...grpc.CallOption) (*ChangeOperationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ChangeOperationResponse)
+	err := c.cc.Invoke(ctx, Cluster_ChangeOperation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) WatchOperation(ctx context.Context, in *WatchOperationRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchOperationResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Cluster_ServiceDesc.Streams[1], Cluster_WatchOperation_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchOperationRequest, WatchOperationResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_WatchOperationClient = grpc.ServerStreamingClient[WatchOperationResponse]
+
+func (c *clusterClient) GetPolicy(ctx context.Context, in *GetPolicyRequest, opts ...grpc.CallOption) (*GetPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetPolicyResponse)
+	err := c.cc.Invoke(ctx, Cluster_GetPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) SetPolicy(ctx context.Context, in *SetPolicyRequest, opts ...grpc.CallOption) (*SetPolicyResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SetPolicyResponse)
+	err := c.cc.Invoke(ctx, Cluster_SetPolicy_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) SafeToStop(ctx context.Context, in *SafeToStopRequest, opts ...grpc.CallOption) (*SafeToStopResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SafeToStopResponse)
+	err := c.cc.Invoke(ctx, Cluster_SafeToStop_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) ExplainRange(ctx context.Context, in *ExplainRangeRequest, opts ...grpc.CallOption) (*ExplainRangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ExplainRangeResponse)
+	err := c.cc.Invoke(ctx, Cluster_ExplainRange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *clusterClient) TransferRange(ctx context.Context, in *TransferRangeRequest, opts ...grpc.CallOption) (*TransferRangeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(TransferRangeResponse)
+	err := c.cc.Invoke(ctx, Cluster_TransferRange_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ClusterServer is the server API for Cluster service.
 // All implementations must embed UnimplementedClusterServer
 // for forward compatibility.
@@ -260,6 +409,25 @@ type ClusterServer interface {
 	Check(*CheckRequest, grpc.ServerStreamingServer[CheckResponse]) error
 	// MergeRange has the range that holds a key take over its right neighbour.
 	MergeRange(context.Context, *MergeRangeRequest) (*MergeRangeResponse, error)
+	// ListNodes is who is in the cluster, who is well, and why each is held to be what it is.
+	ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error)
+	// ChangeNode cordons a node, takes that back, takes a decommission back, or removes a node for good that is dead.
+	ChangeNode(context.Context, *ChangeNodeRequest) (*ChangeNodeResponse, error)
+	// StartOperation drains or decommissions nodes, or moves a range. It refuses what cannot end well, and says what can.
+	StartOperation(context.Context, *StartOperationRequest) (*StartOperationResponse, error)
+	ListOperations(context.Context, *ListOperationsRequest) (*ListOperationsResponse, error)
+	// ChangeOperation cancels, pauses or resumes.
+	ChangeOperation(context.Context, *ChangeOperationRequest) (*ChangeOperationResponse, error)
+	// WatchOperation sends an operation now and whenever it changes, until it has ended.
+	WatchOperation(*WatchOperationRequest, grpc.ServerStreamingServer[WatchOperationResponse]) error
+	GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error)
+	SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error)
+	// SafeToStop says whether a set of nodes can be stopped at once; with hold_micros the answer is kept true for as long.
+	SafeToStop(context.Context, *SafeToStopRequest) (*SafeToStopResponse, error)
+	// ExplainRange says what would be decided for a range now, and why.
+	ExplainRange(context.Context, *ExplainRangeRequest) (*ExplainRangeResponse, error)
+	// TransferRange hands a range's leadership over.
+	TransferRange(context.Context, *TransferRangeRequest) (*TransferRangeResponse, error)
 	mustEmbedUnimplementedClusterServer()
 }
 
@@ -311,6 +479,39 @@ func (UnimplementedClusterServer) Check(*CheckRequest, grpc.ServerStreamingServe
 }
 func (UnimplementedClusterServer) MergeRange(context.Context, *MergeRangeRequest) (*MergeRangeResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method MergeRange not implemented")
+}
+func (UnimplementedClusterServer) ListNodes(context.Context, *ListNodesRequest) (*ListNodesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListNodes not implemented")
+}
+func (UnimplementedClusterServer) ChangeNode(context.Context, *ChangeNodeRequest) (*ChangeNodeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeNode not implemented")
+}
+func (UnimplementedClusterServer) StartOperation(context.Context, *StartOperationRequest) (*StartOperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartOperation not implemented")
+}
+func (UnimplementedClusterServer) ListOperations(context.Context, *ListOperationsRequest) (*ListOperationsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListOperations not implemented")
+}
+func (UnimplementedClusterServer) ChangeOperation(context.Context, *ChangeOperationRequest) (*ChangeOperationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ChangeOperation not implemented")
+}
+func (UnimplementedClusterServer) WatchOperation(*WatchOperationRequest, grpc.ServerStreamingServer[WatchOperationResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchOperation not implemented")
+}
+func (UnimplementedClusterServer) GetPolicy(context.Context, *GetPolicyRequest) (*GetPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetPolicy not implemented")
+}
+func (UnimplementedClusterServer) SetPolicy(context.Context, *SetPolicyRequest) (*SetPolicyResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SetPolicy not implemented")
+}
+func (UnimplementedClusterServer) SafeToStop(context.Context, *SafeToStopRequest) (*SafeToStopResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SafeToStop not implemented")
+}
+func (UnimplementedClusterServer) ExplainRange(context.Context, *ExplainRangeRequest) (*ExplainRangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainRange not implemented")
+}
+func (UnimplementedClusterServer) TransferRange(context.Context, *TransferRangeRequest) (*TransferRangeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method TransferRange not implemented")
 }
 func (UnimplementedClusterServer) mustEmbedUnimplementedClusterServer() {}
 func (UnimplementedClusterServer) testEmbeddedByValue()                 {}
@@ -578,6 +779,197 @@ func _Cluster_MergeRange_Handler(srv interface{}, ctx context.Context, dec func(
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Cluster_ListNodes_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListNodesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListNodes(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListNodes_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListNodes(ctx, req.(*ListNodesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ChangeNode_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeNodeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ChangeNode(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ChangeNode_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ChangeNode(ctx, req.(*ChangeNodeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_StartOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).StartOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_StartOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).StartOperation(ctx, req.(*StartOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ListOperations_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListOperationsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ListOperations(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ListOperations_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ListOperations(ctx, req.(*ListOperationsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ChangeOperation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ChangeOperationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ChangeOperation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ChangeOperation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ChangeOperation(ctx, req.(*ChangeOperationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_WatchOperation_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchOperationRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ClusterServer).WatchOperation(m, &grpc.GenericServerStream[WatchOperationRequest, WatchOperationResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Cluster_WatchOperationServer = grpc.ServerStreamingServer[WatchOperationResponse]
+
+func _Cluster_GetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).GetPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_GetPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).GetPolicy(ctx, req.(*GetPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_SetPolicy_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SetPolicyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).SetPolicy(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_SetPolicy_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).SetPolicy(ctx, req.(*SetPolicyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_SafeToStop_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SafeToStopRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).SafeToStop(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_SafeToStop_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).SafeToStop(ctx, req.(*SafeToStopRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_ExplainRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ExplainRangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).ExplainRange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_ExplainRange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).ExplainRange(ctx, req.(*ExplainRangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Cluster_TransferRange_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(TransferRangeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ClusterServer).TransferRange(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Cluster_TransferRange_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ClusterServer).TransferRange(ctx, req.(*TransferRangeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Cluster_ServiceDesc is the grpc.ServiceDesc for Cluster service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -637,11 +1029,56 @@ var Cluster_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "MergeRange",
 			Handler:    _Cluster_MergeRange_Handler,
 		},
+		{
+			MethodName: "ListNodes",
+			Handler:    _Cluster_ListNodes_Handler,
+		},
+		{
+			MethodName: "ChangeNode",
+			Handler:    _Cluster_ChangeNode_Handler,
+		},
+		{
+			MethodName: "StartOperation",
+			Handler:    _Cluster_StartOperation_Handler,
+		},
+		{
+			MethodName: "ListOperations",
+			Handler:    _Cluster_ListOperations_Handler,
+		},
+		{
+			MethodName: "ChangeOperation",
+			Handler:    _Cluster_ChangeOperation_Handler,
+		},
+		{
+			MethodName: "GetPolicy",
+			Handler:    _Cluster_GetPolicy_Handler,
+		},
+		{
+			MethodName: "SetPolicy",
+			Handler:    _Cluster_SetPolicy_Handler,
+		},
+		{
+			MethodName: "SafeToStop",
+			Handler:    _Cluster_SafeToStop_Handler,
+		},
+		{
+			MethodName: "ExplainRange",
+			Handler:    _Cluster_ExplainRange_Handler,
+		},
+		{
+			MethodName: "TransferRange",
+			Handler:    _Cluster_TransferRange_Handler,
+		},
 	},
 	Streams: []grpc.StreamDesc{
 		{
 			StreamName:    "Check",
 			Handler:       _Cluster_Check_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "WatchOperation",
+			Handler:       _Cluster_WatchOperation_Handler,
 			ServerStreams: true,
 		},
 	},

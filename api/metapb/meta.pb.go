@@ -145,6 +145,171 @@ func (NodeState) EnumDescriptor() ([]byte, []int) {
 	return file_api_metapb_meta_proto_rawDescGZIP(), []int{1}
 }
 
+type ConstraintKind int32
+
+const (
+	ConstraintKind_CONSTRAINT_KIND_UNSPECIFIED ConstraintKind = 0
+	ConstraintKind_CONSTRAINT_KIND_REQUIRED    ConstraintKind = 1
+	ConstraintKind_CONSTRAINT_KIND_FORBIDDEN   ConstraintKind = 2
+	ConstraintKind_CONSTRAINT_KIND_PREFERRED   ConstraintKind = 3
+)
+
+// Enum value maps for ConstraintKind.
+var (
+	ConstraintKind_name = map[int32]string{
+		0: "CONSTRAINT_KIND_UNSPECIFIED",
+		1: "CONSTRAINT_KIND_REQUIRED",
+		2: "CONSTRAINT_KIND_FORBIDDEN",
+		3: "CONSTRAINT_KIND_PREFERRED",
+	}
+	ConstraintKind_value = map[string]int32{
+		"CONSTRAINT_KIND_UNSPECIFIED": 0,
+		"CONSTRAINT_KIND_REQUIRED":    1,
+		"CONSTRAINT_KIND_FORBIDDEN":   2,
+		"CONSTRAINT_KIND_PREFERRED":   3,
+	}
+)
+
+func (x ConstraintKind) Enum() *ConstraintKind {
+	p := new(ConstraintKind)
+	*p = x
+	return p
+}
+
+func (x ConstraintKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConstraintKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_metapb_meta_proto_enumTypes[2].Descriptor()
+}
+
+func (ConstraintKind) Type() protoreflect.EnumType {
+	return &file_api_metapb_meta_proto_enumTypes[2]
+}
+
+func (x ConstraintKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConstraintKind.Descriptor instead.
+func (ConstraintKind) EnumDescriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{2}
+}
+
+type OperationKind int32
+
+const (
+	OperationKind_OPERATION_KIND_UNSPECIFIED  OperationKind = 0
+	OperationKind_OPERATION_KIND_DRAIN        OperationKind = 1 // nodes are to lead nothing, and take nothing new
+	OperationKind_OPERATION_KIND_DECOMMISSION OperationKind = 2 // nodes are to hold nothing, and then to leave
+	OperationKind_OPERATION_KIND_RELOCATE     OperationKind = 3 // a range's voters are wanted on just these nodes
+	OperationKind_OPERATION_KIND_HOLD         OperationKind = 4 // somebody is about to stop nodes, and was told that he may
+)
+
+// Enum value maps for OperationKind.
+var (
+	OperationKind_name = map[int32]string{
+		0: "OPERATION_KIND_UNSPECIFIED",
+		1: "OPERATION_KIND_DRAIN",
+		2: "OPERATION_KIND_DECOMMISSION",
+		3: "OPERATION_KIND_RELOCATE",
+		4: "OPERATION_KIND_HOLD",
+	}
+	OperationKind_value = map[string]int32{
+		"OPERATION_KIND_UNSPECIFIED":  0,
+		"OPERATION_KIND_DRAIN":        1,
+		"OPERATION_KIND_DECOMMISSION": 2,
+		"OPERATION_KIND_RELOCATE":     3,
+		"OPERATION_KIND_HOLD":         4,
+	}
+)
+
+func (x OperationKind) Enum() *OperationKind {
+	p := new(OperationKind)
+	*p = x
+	return p
+}
+
+func (x OperationKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OperationKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_metapb_meta_proto_enumTypes[3].Descriptor()
+}
+
+func (OperationKind) Type() protoreflect.EnumType {
+	return &file_api_metapb_meta_proto_enumTypes[3]
+}
+
+func (x OperationKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OperationKind.Descriptor instead.
+func (OperationKind) EnumDescriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{3}
+}
+
+type OperationState int32
+
+const (
+	OperationState_OPERATION_STATE_UNSPECIFIED OperationState = 0
+	OperationState_OPERATION_STATE_RUNNING     OperationState = 1
+	OperationState_OPERATION_STATE_PAUSED      OperationState = 2
+	OperationState_OPERATION_STATE_DONE        OperationState = 3
+	OperationState_OPERATION_STATE_CANCELLED   OperationState = 4
+	OperationState_OPERATION_STATE_FAILED      OperationState = 5
+)
+
+// Enum value maps for OperationState.
+var (
+	OperationState_name = map[int32]string{
+		0: "OPERATION_STATE_UNSPECIFIED",
+		1: "OPERATION_STATE_RUNNING",
+		2: "OPERATION_STATE_PAUSED",
+		3: "OPERATION_STATE_DONE",
+		4: "OPERATION_STATE_CANCELLED",
+		5: "OPERATION_STATE_FAILED",
+	}
+	OperationState_value = map[string]int32{
+		"OPERATION_STATE_UNSPECIFIED": 0,
+		"OPERATION_STATE_RUNNING":     1,
+		"OPERATION_STATE_PAUSED":      2,
+		"OPERATION_STATE_DONE":        3,
+		"OPERATION_STATE_CANCELLED":   4,
+		"OPERATION_STATE_FAILED":      5,
+	}
+)
+
+func (x OperationState) Enum() *OperationState {
+	p := new(OperationState)
+	*p = x
+	return p
+}
+
+func (x OperationState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (OperationState) Descriptor() protoreflect.EnumDescriptor {
+	return file_api_metapb_meta_proto_enumTypes[4].Descriptor()
+}
+
+func (OperationState) Type() protoreflect.EnumType {
+	return &file_api_metapb_meta_proto_enumTypes[4]
+}
+
+func (x OperationState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use OperationState.Descriptor instead.
+func (OperationState) EnumDescriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{4}
+}
+
 type KeyspaceState int32
 
 const (
@@ -181,11 +346,11 @@ func (x KeyspaceState) String() string {
 }
 
 func (KeyspaceState) Descriptor() protoreflect.EnumDescriptor {
-	return file_api_metapb_meta_proto_enumTypes[2].Descriptor()
+	return file_api_metapb_meta_proto_enumTypes[5].Descriptor()
 }
 
 func (KeyspaceState) Type() protoreflect.EnumType {
-	return &file_api_metapb_meta_proto_enumTypes[2]
+	return &file_api_metapb_meta_proto_enumTypes[5]
 }
 
 func (x KeyspaceState) Number() protoreflect.EnumNumber {
@@ -194,7 +359,7 @@ func (x KeyspaceState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use KeyspaceState.Descriptor instead.
 func (KeyspaceState) EnumDescriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{2}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{5}
 }
 
 // Replica is one range's copy on one node. A replica_id is never used twice in a range.
@@ -495,16 +660,25 @@ func (x *LocalityTier) GetValue() string {
 
 // NodeRecord is a member of the cluster, stored in `sys` under node/<id>.
 type NodeRecord struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
-	StoreUuid     []byte                 `protobuf:"bytes,2,opt,name=store_uuid,json=storeUuid,proto3" json:"store_uuid,omitempty"` // 16 random bytes, made with the store; tells a node from another at its address
-	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
-	Locality      []*LocalityTier        `protobuf:"bytes,4,rep,name=locality,proto3" json:"locality,omitempty"`
-	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
-	Incarnation   uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
-	State         NodeState              `protobuf:"varint,7,opt,name=state,proto3,enum=cairn.meta.v1.NodeState" json:"state,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	NodeId          uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	StoreUuid       []byte                 `protobuf:"bytes,2,opt,name=store_uuid,json=storeUuid,proto3" json:"store_uuid,omitempty"` // 16 random bytes, made with the store; tells a node from another at its address
+	Address         string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	Locality        []*LocalityTier        `protobuf:"bytes,4,rep,name=locality,proto3" json:"locality,omitempty"`
+	Version         string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Incarnation     uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	State           NodeState              `protobuf:"varint,7,opt,name=state,proto3,enum=cairn.meta.v1.NodeState" json:"state,omitempty"`
+	Generation      uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`                 // counts the changes of this record
+	Epoch           uint64                 `protobuf:"varint,9,opt,name=epoch,proto3" json:"epoch,omitempty"`                           // grows when the node is fenced: what it was, or was told, under a lower one no longer holds
+	Cordoned        bool                   `protobuf:"varint,10,opt,name=cordoned,proto3" json:"cordoned,omitempty"`                    // it is given no new replica and no leadership
+	Draining        bool                   `protobuf:"varint,11,opt,name=draining,proto3" json:"draining,omitempty"`                    // it is to lead nothing
+	Attributes      []string               `protobuf:"bytes,12,rep,name=attributes,proto3" json:"attributes,omitempty"`                 // what constraints may ask for: ssd, gpu
+	DiskBytes       uint64                 `protobuf:"varint,13,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"` // how much its disk holds; 0: not known
+	Cpus            uint32                 `protobuf:"varint,14,opt,name=cpus,proto3" json:"cpus,omitempty"`
+	Reason          string                 `protobuf:"bytes,15,opt,name=reason,proto3" json:"reason,omitempty"`                                             // why it is in its state
+	SinceUnixMicros int64                  `protobuf:"varint,16,opt,name=since_unix_micros,json=sinceUnixMicros,proto3" json:"since_unix_micros,omitempty"` // when it came into it, by the clock of whoever wrote that
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *NodeRecord) Reset() {
@@ -586,6 +760,1226 @@ func (x *NodeRecord) GetState() NodeState {
 	return NodeState_NODE_STATE_UNSPECIFIED
 }
 
+func (x *NodeRecord) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *NodeRecord) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *NodeRecord) GetCordoned() bool {
+	if x != nil {
+		return x.Cordoned
+	}
+	return false
+}
+
+func (x *NodeRecord) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *NodeRecord) GetAttributes() []string {
+	if x != nil {
+		return x.Attributes
+	}
+	return nil
+}
+
+func (x *NodeRecord) GetDiskBytes() uint64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *NodeRecord) GetCpus() uint32 {
+	if x != nil {
+		return x.Cpus
+	}
+	return 0
+}
+
+func (x *NodeRecord) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *NodeRecord) GetSinceUnixMicros() int64 {
+	if x != nil {
+		return x.SinceUnixMicros
+	}
+	return 0
+}
+
+// NodeLoad is how busy a node is, as it says itself.
+type NodeLoad struct {
+	state                  protoimpl.MessageState `protogen:"open.v1"`
+	Replicas               uint64                 `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"`
+	Leaders                uint64                 `protobuf:"varint,2,opt,name=leaders,proto3" json:"leaders,omitempty"`
+	Bytes                  uint64                 `protobuf:"varint,3,opt,name=bytes,proto3" json:"bytes,omitempty"`                       // of its replicas' data
+	DiskUsed               uint64                 `protobuf:"varint,4,opt,name=disk_used,json=diskUsed,proto3" json:"disk_used,omitempty"` // of its disk, by whatever
+	DiskBytes              uint64                 `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	RequestsPerSecond      float64                `protobuf:"fixed64,6,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"` // that its leaders serve
+	CpuPermille            uint32                 `protobuf:"varint,7,opt,name=cpu_permille,json=cpuPermille,proto3" json:"cpu_permille,omitempty"`                      // of all its cores, by this process
+	SyncMicros             int64                  `protobuf:"varint,8,opt,name=sync_micros,json=syncMicros,proto3" json:"sync_micros,omitempty"`                         // how long a sync of its disk takes now: the p99 of the last while
+	PutMicros              int64                  `protobuf:"varint,9,opt,name=put_micros,json=putMicros,proto3" json:"put_micros,omitempty"`                            // how long a write takes that it leads: the p99 of the last while
+	PutNormalMicros        int64                  `protobuf:"varint,10,opt,name=put_normal_micros,json=putNormalMicros,proto3" json:"put_normal_micros,omitempty"`       // and what that is when nothing moves
+	LateMicros             int64                  `protobuf:"varint,11,opt,name=late_micros,json=lateMicros,proto3" json:"late_micros,omitempty"`                        // how late its own timers are: a busy or paused process
+	SnapshotsSending       uint32                 `protobuf:"varint,12,opt,name=snapshots_sending,json=snapshotsSending,proto3" json:"snapshots_sending,omitempty"`
+	SnapshotsReceiving     uint32                 `protobuf:"varint,13,opt,name=snapshots_receiving,json=snapshotsReceiving,proto3" json:"snapshots_receiving,omitempty"`
+	SnapshotBytesPerSecond uint64                 `protobuf:"varint,14,opt,name=snapshot_bytes_per_second,json=snapshotBytesPerSecond,proto3" json:"snapshot_bytes_per_second,omitempty"` // that it sends and receives now
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *NodeLoad) Reset() {
+	*x = NodeLoad{}
+	mi := &file_api_metapb_meta_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeLoad) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeLoad) ProtoMessage() {}
+
+func (x *NodeLoad) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeLoad.ProtoReflect.Descriptor instead.
+func (*NodeLoad) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *NodeLoad) GetReplicas() uint64 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetLeaders() uint64 {
+	if x != nil {
+		return x.Leaders
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetDiskUsed() uint64 {
+	if x != nil {
+		return x.DiskUsed
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetDiskBytes() uint64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetCpuPermille() uint32 {
+	if x != nil {
+		return x.CpuPermille
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetSyncMicros() int64 {
+	if x != nil {
+		return x.SyncMicros
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetPutMicros() int64 {
+	if x != nil {
+		return x.PutMicros
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetPutNormalMicros() int64 {
+	if x != nil {
+		return x.PutNormalMicros
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetLateMicros() int64 {
+	if x != nil {
+		return x.LateMicros
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetSnapshotsSending() uint32 {
+	if x != nil {
+		return x.SnapshotsSending
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetSnapshotsReceiving() uint32 {
+	if x != nil {
+		return x.SnapshotsReceiving
+	}
+	return 0
+}
+
+func (x *NodeLoad) GetSnapshotBytesPerSecond() uint64 {
+	if x != nil {
+		return x.SnapshotBytesPerSecond
+	}
+	return 0
+}
+
+// Heartbeat is what a node tells the leader of the range that holds the nodes' records, again and again.
+type Heartbeat struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"` // of its record, as it knows it
+	Seq           uint64                 `protobuf:"varint,4,opt,name=seq,proto3" json:"seq,omitempty"`     // grows within an incarnation
+	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Load          *NodeLoad              `protobuf:"bytes,7,opt,name=load,proto3" json:"load,omitempty"`
+	Heard         []*HeardOf             `protobuf:"bytes,8,rep,name=heard,proto3" json:"heard,omitempty"` // of every node that it shares a range with
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Heartbeat) Reset() {
+	*x = Heartbeat{}
+	mi := &file_api_metapb_meta_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Heartbeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Heartbeat) ProtoMessage() {}
+
+func (x *Heartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
+func (*Heartbeat) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *Heartbeat) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Heartbeat) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Heartbeat) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Heartbeat) GetLoad() *NodeLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+func (x *Heartbeat) GetHeard() []*HeardOf {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+// HeardOf is what one node can say of another.
+type HeardOf struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	NodeId          uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Supports        bool                   `protobuf:"varint,2,opt,name=supports,proto3" json:"supports,omitempty"`                                        // it promises the other support now: the other asks, and its disk is well
+	Supported       bool                   `protobuf:"varint,3,opt,name=supported,proto3" json:"supported,omitempty"`                                      // the other promises it support
+	RoundTripMicros int64                  `protobuf:"varint,4,opt,name=round_trip_micros,json=roundTripMicros,proto3" json:"round_trip_micros,omitempty"` // 0: not known
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *HeardOf) Reset() {
+	*x = HeardOf{}
+	mi := &file_api_metapb_meta_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeardOf) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeardOf) ProtoMessage() {}
+
+func (x *HeardOf) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeardOf.ProtoReflect.Descriptor instead.
+func (*HeardOf) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *HeardOf) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *HeardOf) GetSupports() bool {
+	if x != nil {
+		return x.Supports
+	}
+	return false
+}
+
+func (x *HeardOf) GetSupported() bool {
+	if x != nil {
+		return x.Supported
+	}
+	return false
+}
+
+func (x *HeardOf) GetRoundTripMicros() int64 {
+	if x != nil {
+		return x.RoundTripMicros
+	}
+	return 0
+}
+
+// HeartbeatAnswer is how the cluster is, in the eyes of that leader.
+type HeartbeatAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Own           *NodeRecord            `protobuf:"bytes,1,opt,name=own,proto3" json:"own,omitempty"` // of the node that asked
+	Nodes         []*NodeHealth          `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HeartbeatAnswer) Reset() {
+	*x = HeartbeatAnswer{}
+	mi := &file_api_metapb_meta_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HeartbeatAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HeartbeatAnswer) ProtoMessage() {}
+
+func (x *HeartbeatAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HeartbeatAnswer.ProtoReflect.Descriptor instead.
+func (*HeartbeatAnswer) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *HeartbeatAnswer) GetOwn() *NodeRecord {
+	if x != nil {
+		return x.Own
+	}
+	return nil
+}
+
+func (x *HeartbeatAnswer) GetNodes() []*NodeHealth {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+// NodeHealth is what is known of a node beside its record. It is nowhere stored.
+type NodeHealth struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	NodeId          uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	HeardMicros     int64                  `protobuf:"varint,2,opt,name=heard_micros,json=heardMicros,proto3" json:"heard_micros,omitempty"`             // since its last heartbeat; negative: there was none since this leader leads
+	SuspectedMicros int64                  `protobuf:"varint,3,opt,name=suspected_micros,json=suspectedMicros,proto3" json:"suspected_micros,omitempty"` // for how long it has been suspect; 0: it is not
+	Reporters       []uint64               `protobuf:"varint,4,rep,packed,name=reporters,proto3" json:"reporters,omitempty"`                             // nodes that could say whether they support it
+	Supporters      []uint64               `protobuf:"varint,5,rep,packed,name=supporters,proto3" json:"supporters,omitempty"`                           // and those of them that do
+	Load            *NodeLoad              `protobuf:"bytes,6,opt,name=load,proto3" json:"load,omitempty"`
+	Slow            string                 `protobuf:"bytes,7,opt,name=slow,proto3" json:"slow,omitempty"`   // not empty: it lives and is slow, and what shows it
+	Why             string                 `protobuf:"bytes,8,opt,name=why,proto3" json:"why,omitempty"`     // why it is held to be what it is
+	Hears           []*HeardOf             `protobuf:"bytes,9,rep,name=hears,proto3" json:"hears,omitempty"` // its own row of who hears whom
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *NodeHealth) Reset() {
+	*x = NodeHealth{}
+	mi := &file_api_metapb_meta_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeHealth) ProtoMessage() {}
+
+func (x *NodeHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeHealth.ProtoReflect.Descriptor instead.
+func (*NodeHealth) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NodeHealth) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *NodeHealth) GetHeardMicros() int64 {
+	if x != nil {
+		return x.HeardMicros
+	}
+	return 0
+}
+
+func (x *NodeHealth) GetSuspectedMicros() int64 {
+	if x != nil {
+		return x.SuspectedMicros
+	}
+	return 0
+}
+
+func (x *NodeHealth) GetReporters() []uint64 {
+	if x != nil {
+		return x.Reporters
+	}
+	return nil
+}
+
+func (x *NodeHealth) GetSupporters() []uint64 {
+	if x != nil {
+		return x.Supporters
+	}
+	return nil
+}
+
+func (x *NodeHealth) GetLoad() *NodeLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
+func (x *NodeHealth) GetSlow() string {
+	if x != nil {
+		return x.Slow
+	}
+	return ""
+}
+
+func (x *NodeHealth) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *NodeHealth) GetHears() []*HeardOf {
+	if x != nil {
+		return x.Hears
+	}
+	return nil
+}
+
+// Constraint says on which nodes replicas, or leaders, are to be. Written: +region=eu, -zone=a, ~ssd, +region=eu:2.
+type Constraint struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          ConstraintKind         `protobuf:"varint,1,opt,name=kind,proto3,enum=cairn.meta.v1.ConstraintKind" json:"kind,omitempty"`
+	Key           string                 `protobuf:"bytes,2,opt,name=key,proto3" json:"key,omitempty"` // of a locality tier; empty: value is an attribute
+	Value         string                 `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Replicas      uint32                 `protobuf:"varint,4,opt,name=replicas,proto3" json:"replicas,omitempty"` // how many of them; 0: all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Constraint) Reset() {
+	*x = Constraint{}
+	mi := &file_api_metapb_meta_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Constraint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Constraint) ProtoMessage() {}
+
+func (x *Constraint) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Constraint.ProtoReflect.Descriptor instead.
+func (*Constraint) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Constraint) GetKind() ConstraintKind {
+	if x != nil {
+		return x.Kind
+	}
+	return ConstraintKind_CONSTRAINT_KIND_UNSPECIFIED
+}
+
+func (x *Constraint) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Constraint) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Constraint) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+// PlacementPolicy is where a keyspace's ranges are to be. Zero values are the defaults of the cluster.
+type PlacementPolicy struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replicas      uint32                 `protobuf:"varint,1,opt,name=replicas,proto3" json:"replicas,omitempty"` // voters of each range
+	Constraints   []*Constraint          `protobuf:"bytes,2,rep,name=constraints,proto3" json:"constraints,omitempty"`
+	Leaders       []*Constraint          `protobuf:"bytes,3,rep,name=leaders,proto3" json:"leaders,omitempty"` // preferences for leaders: the first that some voter meets counts
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacementPolicy) Reset() {
+	*x = PlacementPolicy{}
+	mi := &file_api_metapb_meta_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementPolicy) ProtoMessage() {}
+
+func (x *PlacementPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementPolicy.ProtoReflect.Descriptor instead.
+func (*PlacementPolicy) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PlacementPolicy) GetReplicas() uint32 {
+	if x != nil {
+		return x.Replicas
+	}
+	return 0
+}
+
+func (x *PlacementPolicy) GetConstraints() []*Constraint {
+	if x != nil {
+		return x.Constraints
+	}
+	return nil
+}
+
+func (x *PlacementPolicy) GetLeaders() []*Constraint {
+	if x != nil {
+		return x.Leaders
+	}
+	return nil
+}
+
+// ClusterPolicy is how the cluster is looked after. Zero values are the defaults (internal/base/limits.go).
+type ClusterPolicy struct {
+	state                  protoimpl.MessageState `protogen:"open.v1"`
+	FailedAfterMillis      uint64                 `protobuf:"varint,1,opt,name=failed_after_millis,json=failedAfterMillis,proto3" json:"failed_after_millis,omitempty"`                  // how long a node is suspect before its replicas are replaced
+	FailedAfterOwnMillis   uint64                 `protobuf:"varint,2,opt,name=failed_after_own_millis,json=failedAfterOwnMillis,proto3" json:"failed_after_own_millis,omitempty"`       // the same for Cairn's own ranges
+	FailedSharePermille    uint32                 `protobuf:"varint,3,opt,name=failed_share_permille,json=failedSharePermille,proto3" json:"failed_share_permille,omitempty"`            // above this share of nodes that fail together nothing is replaced; above half of it slowly
+	FailedTier             string                 `protobuf:"bytes,4,opt,name=failed_tier,json=failedTier,proto3" json:"failed_tier,omitempty"`                                          // the locality tier by whose values the share is also looked at; empty: none
+	MovesPerNode           uint32                 `protobuf:"varint,5,opt,name=moves_per_node,json=movesPerNode,proto3" json:"moves_per_node,omitempty"`                                 // replicas that come to, or leave, one node at once
+	Moves                  uint32                 `protobuf:"varint,6,opt,name=moves,proto3" json:"moves,omitempty"`                                                                     // in the whole cluster, for each decider
+	SnapshotBytesPerSecond uint64                 `protobuf:"varint,7,opt,name=snapshot_bytes_per_second,json=snapshotBytesPerSecond,proto3" json:"snapshot_bytes_per_second,omitempty"` // that one node sends
+	PauseLatencyPermille   uint32                 `protobuf:"varint,8,opt,name=pause_latency_permille,json=pauseLatencyPermille,proto3" json:"pause_latency_permille,omitempty"`         // moves wait while a node's writes take more than this, of what is normal
+	ImbalancePermille      uint32                 `protobuf:"varint,9,opt,name=imbalance_permille,json=imbalancePermille,proto3" json:"imbalance_permille,omitempty"`                    // how far a node may be from the mean before replicas are moved for balance
+	NoBalance              bool                   `protobuf:"varint,10,opt,name=no_balance,json=noBalance,proto3" json:"no_balance,omitempty"`                                           // nothing is moved for balance
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
+}
+
+func (x *ClusterPolicy) Reset() {
+	*x = ClusterPolicy{}
+	mi := &file_api_metapb_meta_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterPolicy) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterPolicy) ProtoMessage() {}
+
+func (x *ClusterPolicy) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterPolicy.ProtoReflect.Descriptor instead.
+func (*ClusterPolicy) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *ClusterPolicy) GetFailedAfterMillis() uint64 {
+	if x != nil {
+		return x.FailedAfterMillis
+	}
+	return 0
+}
+
+func (x *ClusterPolicy) GetFailedAfterOwnMillis() uint64 {
+	if x != nil {
+		return x.FailedAfterOwnMillis
+	}
+	return 0
+}
+
+func (x *ClusterPolicy) GetFailedSharePermille() uint32 {
+	if x != nil {
+		return x.FailedSharePermille
+	}
+	return 0
+}
+
+func (x *ClusterPolicy) GetFailedTier() string {
+	if x != nil {
+		return x.FailedTier
+	}
+	return ""
+}
+
+func (x *ClusterPolicy) GetMovesPerNode() uint32 {
+	if x != nil {
+		return x.MovesPerNode
+	}
+	return 0
+}
+
+func (x *ClusterPolicy) GetMoves() uint32 {
+	if x != nil {
+		return x.Moves
+	}
+	return 0
+}
+
+func (x *ClusterPolicy) GetSnapshotBytesPerSecond() uint64 {
+	if x != nil {
+		return x.SnapshotBytesPerSecond
+	}
+	return 0
+}
+
+func (x *ClusterPolicy) GetPauseLatencyPermille() uint32 {
+	if x != nil {
+		return x.PauseLatencyPermille
+	}
+	return 0
+}
+
+func (x *ClusterPolicy) GetImbalancePermille() uint32 {
+	if x != nil {
+		return x.ImbalancePermille
+	}
+	return 0
+}
+
+func (x *ClusterPolicy) GetNoBalance() bool {
+	if x != nil {
+		return x.NoBalance
+	}
+	return false
+}
+
+// PolicyRecord is stored in `sys` under policy/<keyspace id>; 0 is the cluster's own, with the defaults of all keyspaces.
+type PolicyRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyspaceId    uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	Generation    uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`
+	Placement     *PlacementPolicy       `protobuf:"bytes,3,opt,name=placement,proto3" json:"placement,omitempty"`
+	Cluster       *ClusterPolicy         `protobuf:"bytes,4,opt,name=cluster,proto3" json:"cluster,omitempty"` // of keyspace 0 only
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PolicyRecord) Reset() {
+	*x = PolicyRecord{}
+	mi := &file_api_metapb_meta_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PolicyRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PolicyRecord) ProtoMessage() {}
+
+func (x *PolicyRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PolicyRecord.ProtoReflect.Descriptor instead.
+func (*PolicyRecord) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *PolicyRecord) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *PolicyRecord) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *PolicyRecord) GetPlacement() *PlacementPolicy {
+	if x != nil {
+		return x.Placement
+	}
+	return nil
+}
+
+func (x *PolicyRecord) GetCluster() *ClusterPolicy {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+// Operation is what somebody asked for and what becomes of it. It is stored in `sys` under op/<id>, and whoever leads that range
+// carries it on.
+type Operation struct {
+	state             protoimpl.MessageState `protogen:"open.v1"`
+	OpId              uint64                 `protobuf:"varint,1,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`
+	Generation        uint64                 `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"` // counts the changes of this record
+	Kind              OperationKind          `protobuf:"varint,3,opt,name=kind,proto3,enum=cairn.meta.v1.OperationKind" json:"kind,omitempty"`
+	State             OperationState         `protobuf:"varint,4,opt,name=state,proto3,enum=cairn.meta.v1.OperationState" json:"state,omitempty"`
+	Nodes             []uint64               `protobuf:"varint,5,rep,packed,name=nodes,proto3" json:"nodes,omitempty"`
+	RangeId           uint64                 `protobuf:"varint,6,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
+	Voters            []uint64               `protobuf:"varint,7,rep,packed,name=voters,proto3" json:"voters,omitempty"`
+	Leader            uint64                 `protobuf:"varint,8,opt,name=leader,proto3" json:"leader,omitempty"` // RELOCATE: who is to lead; 0: anybody
+	CreatedUnixMicros int64                  `protobuf:"varint,9,opt,name=created_unix_micros,json=createdUnixMicros,proto3" json:"created_unix_micros,omitempty"`
+	ChangedUnixMicros int64                  `protobuf:"varint,10,opt,name=changed_unix_micros,json=changedUnixMicros,proto3" json:"changed_unix_micros,omitempty"`
+	UntilUnixMicros   int64                  `protobuf:"varint,11,opt,name=until_unix_micros,json=untilUnixMicros,proto3" json:"until_unix_micros,omitempty"` // HOLD: when it ends by itself
+	Waiting           string                 `protobuf:"bytes,12,opt,name=waiting,proto3" json:"waiting,omitempty"`                                           // why it does not go on now; empty: it goes on
+	Outcome           string                 `protobuf:"bytes,13,opt,name=outcome,proto3" json:"outcome,omitempty"`                                           // of an operation that has ended
+	Total             uint64                 `protobuf:"varint,14,opt,name=total,proto3" json:"total,omitempty"`                                              // what there was to do: replicas, or leaders
+	Left              uint64                 `protobuf:"varint,15,opt,name=left,proto3" json:"left,omitempty"`                                                // and what of it is left, by the stored descriptors
+	BytesTotal        uint64                 `protobuf:"varint,16,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	BytesLeft         uint64                 `protobuf:"varint,17,opt,name=bytes_left,json=bytesLeft,proto3" json:"bytes_left,omitempty"`
+	EstimateMicros    int64                  `protobuf:"varint,18,opt,name=estimate_micros,json=estimateMicros,proto3" json:"estimate_micros,omitempty"` // until it is done; 0: not known
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *Operation) Reset() {
+	*x = Operation{}
+	mi := &file_api_metapb_meta_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Operation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Operation) ProtoMessage() {}
+
+func (x *Operation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Operation.ProtoReflect.Descriptor instead.
+func (*Operation) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Operation) GetOpId() uint64 {
+	if x != nil {
+		return x.OpId
+	}
+	return 0
+}
+
+func (x *Operation) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Operation) GetKind() OperationKind {
+	if x != nil {
+		return x.Kind
+	}
+	return OperationKind_OPERATION_KIND_UNSPECIFIED
+}
+
+func (x *Operation) GetState() OperationState {
+	if x != nil {
+		return x.State
+	}
+	return OperationState_OPERATION_STATE_UNSPECIFIED
+}
+
+func (x *Operation) GetNodes() []uint64 {
+	if x != nil {
+		return x.Nodes
+	}
+	return nil
+}
+
+func (x *Operation) GetRangeId() uint64 {
+	if x != nil {
+		return x.RangeId
+	}
+	return 0
+}
+
+func (x *Operation) GetVoters() []uint64 {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *Operation) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *Operation) GetCreatedUnixMicros() int64 {
+	if x != nil {
+		return x.CreatedUnixMicros
+	}
+	return 0
+}
+
+func (x *Operation) GetChangedUnixMicros() int64 {
+	if x != nil {
+		return x.ChangedUnixMicros
+	}
+	return 0
+}
+
+func (x *Operation) GetUntilUnixMicros() int64 {
+	if x != nil {
+		return x.UntilUnixMicros
+	}
+	return 0
+}
+
+func (x *Operation) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
+}
+
+func (x *Operation) GetOutcome() string {
+	if x != nil {
+		return x.Outcome
+	}
+	return ""
+}
+
+func (x *Operation) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *Operation) GetLeft() uint64 {
+	if x != nil {
+		return x.Left
+	}
+	return 0
+}
+
+func (x *Operation) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+func (x *Operation) GetBytesLeft() uint64 {
+	if x != nil {
+		return x.BytesLeft
+	}
+	return 0
+}
+
+func (x *Operation) GetEstimateMicros() int64 {
+	if x != nil {
+		return x.EstimateMicros
+	}
+	return 0
+}
+
+// Explanation is what would be decided for a range now, and why.
+type Explanation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Range         *RangeDescriptor       `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`
+	Decision      string                 `protobuf:"bytes,2,opt,name=decision,proto3" json:"decision,omitempty"` // what would be done; empty: nothing
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`     // why, or why nothing
+	Goal          string                 `protobuf:"bytes,4,opt,name=goal,proto3" json:"goal,omitempty"`         // of the planner's goals, the one that it comes from
+	Candidates    []*Candidate           `protobuf:"bytes,5,rep,name=candidates,proto3" json:"candidates,omitempty"`
+	Advice        []string               `protobuf:"bytes,6,rep,name=advice,proto3" json:"advice,omitempty"`                     // what a person could do
+	UnderWay      string                 `protobuf:"bytes,7,opt,name=under_way,json=underWay,proto3" json:"under_way,omitempty"` // what is being done with the range, and what that waits for; empty: nothing
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Explanation) Reset() {
+	*x = Explanation{}
+	mi := &file_api_metapb_meta_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Explanation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Explanation) ProtoMessage() {}
+
+func (x *Explanation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Explanation.ProtoReflect.Descriptor instead.
+func (*Explanation) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Explanation) GetRange() *RangeDescriptor {
+	if x != nil {
+		return x.Range
+	}
+	return nil
+}
+
+func (x *Explanation) GetDecision() string {
+	if x != nil {
+		return x.Decision
+	}
+	return ""
+}
+
+func (x *Explanation) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Explanation) GetGoal() string {
+	if x != nil {
+		return x.Goal
+	}
+	return ""
+}
+
+func (x *Explanation) GetCandidates() []*Candidate {
+	if x != nil {
+		return x.Candidates
+	}
+	return nil
+}
+
+func (x *Explanation) GetAdvice() []string {
+	if x != nil {
+		return x.Advice
+	}
+	return nil
+}
+
+func (x *Explanation) GetUnderWay() string {
+	if x != nil {
+		return x.UnderWay
+	}
+	return ""
+}
+
+// Candidate is a node as a place for a replica.
+type Candidate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Holds         bool                   `protobuf:"varint,2,opt,name=holds,proto3" json:"holds,omitempty"` // it has a replica of the range
+	Allowed       bool                   `protobuf:"varint,3,opt,name=allowed,proto3" json:"allowed,omitempty"`
+	Against       []string               `protobuf:"bytes,4,rep,name=against,proto3" json:"against,omitempty"`
+	InFavour      []string               `protobuf:"bytes,5,rep,name=in_favour,json=inFavour,proto3" json:"in_favour,omitempty"`
+	Score         float64                `protobuf:"fixed64,6,opt,name=score,proto3" json:"score,omitempty"` // lower is better
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Candidate) Reset() {
+	*x = Candidate{}
+	mi := &file_api_metapb_meta_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Candidate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Candidate) ProtoMessage() {}
+
+func (x *Candidate) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
+func (*Candidate) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Candidate) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *Candidate) GetHolds() bool {
+	if x != nil {
+		return x.Holds
+	}
+	return false
+}
+
+func (x *Candidate) GetAllowed() bool {
+	if x != nil {
+		return x.Allowed
+	}
+	return false
+}
+
+func (x *Candidate) GetAgainst() []string {
+	if x != nil {
+		return x.Against
+	}
+	return nil
+}
+
+func (x *Candidate) GetInFavour() []string {
+	if x != nil {
+		return x.InFavour
+	}
+	return nil
+}
+
+func (x *Candidate) GetScore() float64 {
+	if x != nil {
+		return x.Score
+	}
+	return 0
+}
+
 // KeyspaceRecord is a keyspace that somebody made, stored in `sys` under keyspace/<name>.
 type KeyspaceRecord struct {
 	state             protoimpl.MessageState `protogen:"open.v1"`
@@ -601,7 +1995,7 @@ type KeyspaceRecord struct {
 
 func (x *KeyspaceRecord) Reset() {
 	*x = KeyspaceRecord{}
-	mi := &file_api_metapb_meta_proto_msgTypes[5]
+	mi := &file_api_metapb_meta_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -613,7 +2007,7 @@ func (x *KeyspaceRecord) String() string {
 func (*KeyspaceRecord) ProtoMessage() {}
 
 func (x *KeyspaceRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[5]
+	mi := &file_api_metapb_meta_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -626,7 +2020,7 @@ func (x *KeyspaceRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyspaceRecord.ProtoReflect.Descriptor instead.
 func (*KeyspaceRecord) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{5}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KeyspaceRecord) GetKeyspaceId() uint64 {
@@ -685,7 +2079,7 @@ type StoreIdentity struct {
 
 func (x *StoreIdentity) Reset() {
 	*x = StoreIdentity{}
-	mi := &file_api_metapb_meta_proto_msgTypes[6]
+	mi := &file_api_metapb_meta_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +2091,7 @@ func (x *StoreIdentity) String() string {
 func (*StoreIdentity) ProtoMessage() {}
 
 func (x *StoreIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[6]
+	mi := &file_api_metapb_meta_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +2104,7 @@ func (x *StoreIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StoreIdentity.ProtoReflect.Descriptor instead.
 func (*StoreIdentity) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{6}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *StoreIdentity) GetClusterId() uint64 {
@@ -758,7 +2152,7 @@ type AddressBook struct {
 
 func (x *AddressBook) Reset() {
 	*x = AddressBook{}
-	mi := &file_api_metapb_meta_proto_msgTypes[7]
+	mi := &file_api_metapb_meta_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -770,7 +2164,7 @@ func (x *AddressBook) String() string {
 func (*AddressBook) ProtoMessage() {}
 
 func (x *AddressBook) ProtoReflect() protoreflect.Message {
-	mi := &file_api_metapb_meta_proto_msgTypes[7]
+	mi := &file_api_metapb_meta_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -783,7 +2177,7 @@ func (x *AddressBook) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddressBook.ProtoReflect.Descriptor instead.
 func (*AddressBook) Descriptor() ([]byte, []int) {
-	return file_api_metapb_meta_proto_rawDescGZIP(), []int{7}
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AddressBook) GetNodes() []*NodeRecord {
@@ -825,7 +2219,7 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"into_start\x18\x03 \x01(\fR\tintoStart\"6\n" +
 	"\fLocalityTier\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value\"\x83\x02\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"\x88\x04\n" +
 	"\n" +
 	"NodeRecord\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x1d\n" +
@@ -835,7 +2229,145 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"\blocality\x18\x04 \x03(\v2\x1b.cairn.meta.v1.LocalityTierR\blocality\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12 \n" +
 	"\vincarnation\x18\x06 \x01(\x04R\vincarnation\x12.\n" +
-	"\x05state\x18\a \x01(\x0e2\x18.cairn.meta.v1.NodeStateR\x05state\"\xf7\x01\n" +
+	"\x05state\x18\a \x01(\x0e2\x18.cairn.meta.v1.NodeStateR\x05state\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x04R\n" +
+	"generation\x12\x14\n" +
+	"\x05epoch\x18\t \x01(\x04R\x05epoch\x12\x1a\n" +
+	"\bcordoned\x18\n" +
+	" \x01(\bR\bcordoned\x12\x1a\n" +
+	"\bdraining\x18\v \x01(\bR\bdraining\x12\x1e\n" +
+	"\n" +
+	"attributes\x18\f \x03(\tR\n" +
+	"attributes\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\r \x01(\x04R\tdiskBytes\x12\x12\n" +
+	"\x04cpus\x18\x0e \x01(\rR\x04cpus\x12\x16\n" +
+	"\x06reason\x18\x0f \x01(\tR\x06reason\x12*\n" +
+	"\x11since_unix_micros\x18\x10 \x01(\x03R\x0fsinceUnixMicros\"\x8b\x04\n" +
+	"\bNodeLoad\x12\x1a\n" +
+	"\breplicas\x18\x01 \x01(\x04R\breplicas\x12\x18\n" +
+	"\aleaders\x18\x02 \x01(\x04R\aleaders\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\x12\x1b\n" +
+	"\tdisk_used\x18\x04 \x01(\x04R\bdiskUsed\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x05 \x01(\x04R\tdiskBytes\x12.\n" +
+	"\x13requests_per_second\x18\x06 \x01(\x01R\x11requestsPerSecond\x12!\n" +
+	"\fcpu_permille\x18\a \x01(\rR\vcpuPermille\x12\x1f\n" +
+	"\vsync_micros\x18\b \x01(\x03R\n" +
+	"syncMicros\x12\x1d\n" +
+	"\n" +
+	"put_micros\x18\t \x01(\x03R\tputMicros\x12*\n" +
+	"\x11put_normal_micros\x18\n" +
+	" \x01(\x03R\x0fputNormalMicros\x12\x1f\n" +
+	"\vlate_micros\x18\v \x01(\x03R\n" +
+	"lateMicros\x12+\n" +
+	"\x11snapshots_sending\x18\f \x01(\rR\x10snapshotsSending\x12/\n" +
+	"\x13snapshots_receiving\x18\r \x01(\rR\x12snapshotsReceiving\x129\n" +
+	"\x19snapshot_bytes_per_second\x18\x0e \x01(\x04R\x16snapshotBytesPerSecond\"\xfd\x01\n" +
+	"\tHeartbeat\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x10\n" +
+	"\x03seq\x18\x04 \x01(\x04R\x03seq\x12\x18\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12+\n" +
+	"\x04load\x18\a \x01(\v2\x17.cairn.meta.v1.NodeLoadR\x04load\x12,\n" +
+	"\x05heard\x18\b \x03(\v2\x16.cairn.meta.v1.HeardOfR\x05heard\"\x88\x01\n" +
+	"\aHeardOf\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x1a\n" +
+	"\bsupports\x18\x02 \x01(\bR\bsupports\x12\x1c\n" +
+	"\tsupported\x18\x03 \x01(\bR\tsupported\x12*\n" +
+	"\x11round_trip_micros\x18\x04 \x01(\x03R\x0froundTripMicros\"o\n" +
+	"\x0fHeartbeatAnswer\x12+\n" +
+	"\x03own\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x03own\x12/\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x19.cairn.meta.v1.NodeHealthR\x05nodes\"\xb2\x02\n" +
+	"\n" +
+	"NodeHealth\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12!\n" +
+	"\fheard_micros\x18\x02 \x01(\x03R\vheardMicros\x12)\n" +
+	"\x10suspected_micros\x18\x03 \x01(\x03R\x0fsuspectedMicros\x12\x1c\n" +
+	"\treporters\x18\x04 \x03(\x04R\treporters\x12\x1e\n" +
+	"\n" +
+	"supporters\x18\x05 \x03(\x04R\n" +
+	"supporters\x12+\n" +
+	"\x04load\x18\x06 \x01(\v2\x17.cairn.meta.v1.NodeLoadR\x04load\x12\x12\n" +
+	"\x04slow\x18\a \x01(\tR\x04slow\x12\x10\n" +
+	"\x03why\x18\b \x01(\tR\x03why\x12,\n" +
+	"\x05hears\x18\t \x03(\v2\x16.cairn.meta.v1.HeardOfR\x05hears\"\x83\x01\n" +
+	"\n" +
+	"Constraint\x121\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\x1d.cairn.meta.v1.ConstraintKindR\x04kind\x12\x10\n" +
+	"\x03key\x18\x02 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\tR\x05value\x12\x1a\n" +
+	"\breplicas\x18\x04 \x01(\rR\breplicas\"\x9f\x01\n" +
+	"\x0fPlacementPolicy\x12\x1a\n" +
+	"\breplicas\x18\x01 \x01(\rR\breplicas\x12;\n" +
+	"\vconstraints\x18\x02 \x03(\v2\x19.cairn.meta.v1.ConstraintR\vconstraints\x123\n" +
+	"\aleaders\x18\x03 \x03(\v2\x19.cairn.meta.v1.ConstraintR\aleaders\"\xc6\x03\n" +
+	"\rClusterPolicy\x12.\n" +
+	"\x13failed_after_millis\x18\x01 \x01(\x04R\x11failedAfterMillis\x125\n" +
+	"\x17failed_after_own_millis\x18\x02 \x01(\x04R\x14failedAfterOwnMillis\x122\n" +
+	"\x15failed_share_permille\x18\x03 \x01(\rR\x13failedSharePermille\x12\x1f\n" +
+	"\vfailed_tier\x18\x04 \x01(\tR\n" +
+	"failedTier\x12$\n" +
+	"\x0emoves_per_node\x18\x05 \x01(\rR\fmovesPerNode\x12\x14\n" +
+	"\x05moves\x18\x06 \x01(\rR\x05moves\x129\n" +
+	"\x19snapshot_bytes_per_second\x18\a \x01(\x04R\x16snapshotBytesPerSecond\x124\n" +
+	"\x16pause_latency_permille\x18\b \x01(\rR\x14pauseLatencyPermille\x12-\n" +
+	"\x12imbalance_permille\x18\t \x01(\rR\x11imbalancePermille\x12\x1d\n" +
+	"\n" +
+	"no_balance\x18\n" +
+	" \x01(\bR\tnoBalance\"\xc5\x01\n" +
+	"\fPolicyRecord\x12\x1f\n" +
+	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
+	"keyspaceId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x12<\n" +
+	"\tplacement\x18\x03 \x01(\v2\x1e.cairn.meta.v1.PlacementPolicyR\tplacement\x126\n" +
+	"\acluster\x18\x04 \x01(\v2\x1c.cairn.meta.v1.ClusterPolicyR\acluster\"\xdb\x04\n" +
+	"\tOperation\x12\x13\n" +
+	"\x05op_id\x18\x01 \x01(\x04R\x04opId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x02 \x01(\x04R\n" +
+	"generation\x120\n" +
+	"\x04kind\x18\x03 \x01(\x0e2\x1c.cairn.meta.v1.OperationKindR\x04kind\x123\n" +
+	"\x05state\x18\x04 \x01(\x0e2\x1d.cairn.meta.v1.OperationStateR\x05state\x12\x14\n" +
+	"\x05nodes\x18\x05 \x03(\x04R\x05nodes\x12\x19\n" +
+	"\brange_id\x18\x06 \x01(\x04R\arangeId\x12\x16\n" +
+	"\x06voters\x18\a \x03(\x04R\x06voters\x12\x16\n" +
+	"\x06leader\x18\b \x01(\x04R\x06leader\x12.\n" +
+	"\x13created_unix_micros\x18\t \x01(\x03R\x11createdUnixMicros\x12.\n" +
+	"\x13changed_unix_micros\x18\n" +
+	" \x01(\x03R\x11changedUnixMicros\x12*\n" +
+	"\x11until_unix_micros\x18\v \x01(\x03R\x0funtilUnixMicros\x12\x18\n" +
+	"\awaiting\x18\f \x01(\tR\awaiting\x12\x18\n" +
+	"\aoutcome\x18\r \x01(\tR\aoutcome\x12\x14\n" +
+	"\x05total\x18\x0e \x01(\x04R\x05total\x12\x12\n" +
+	"\x04left\x18\x0f \x01(\x04R\x04left\x12\x1f\n" +
+	"\vbytes_total\x18\x10 \x01(\x04R\n" +
+	"bytesTotal\x12\x1d\n" +
+	"\n" +
+	"bytes_left\x18\x11 \x01(\x04R\tbytesLeft\x12'\n" +
+	"\x0festimate_micros\x18\x12 \x01(\x03R\x0eestimateMicros\"\xfa\x01\n" +
+	"\vExplanation\x124\n" +
+	"\x05range\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05range\x12\x1a\n" +
+	"\bdecision\x18\x02 \x01(\tR\bdecision\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04goal\x18\x04 \x01(\tR\x04goal\x128\n" +
+	"\n" +
+	"candidates\x18\x05 \x03(\v2\x18.cairn.meta.v1.CandidateR\n" +
+	"candidates\x12\x16\n" +
+	"\x06advice\x18\x06 \x03(\tR\x06advice\x12\x1b\n" +
+	"\tunder_way\x18\a \x01(\tR\bunderWay\"\xa1\x01\n" +
+	"\tCandidate\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x14\n" +
+	"\x05holds\x18\x02 \x01(\bR\x05holds\x12\x18\n" +
+	"\aallowed\x18\x03 \x01(\bR\aallowed\x12\x18\n" +
+	"\aagainst\x18\x04 \x03(\tR\aagainst\x12\x1b\n" +
+	"\tin_favour\x18\x05 \x03(\tR\binFavour\x12\x14\n" +
+	"\x05score\x18\x06 \x01(\x01R\x05score\"\xf7\x01\n" +
 	"\x0eKeyspaceRecord\x12\x1f\n" +
 	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
 	"keyspaceId\x12\x12\n" +
@@ -868,7 +2400,25 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"\x11NODE_STATE_FAILED\x10\x04\x12\x16\n" +
 	"\x12NODE_STATE_LEAVING\x10\x05\x12\x13\n" +
 	"\x0fNODE_STATE_LEFT\x10\x06\x12\x17\n" +
-	"\x13NODE_STATE_REPLACED\x10\a*\x84\x01\n" +
+	"\x13NODE_STATE_REPLACED\x10\a*\x8d\x01\n" +
+	"\x0eConstraintKind\x12\x1f\n" +
+	"\x1bCONSTRAINT_KIND_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18CONSTRAINT_KIND_REQUIRED\x10\x01\x12\x1d\n" +
+	"\x19CONSTRAINT_KIND_FORBIDDEN\x10\x02\x12\x1d\n" +
+	"\x19CONSTRAINT_KIND_PREFERRED\x10\x03*\xa0\x01\n" +
+	"\rOperationKind\x12\x1e\n" +
+	"\x1aOPERATION_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14OPERATION_KIND_DRAIN\x10\x01\x12\x1f\n" +
+	"\x1bOPERATION_KIND_DECOMMISSION\x10\x02\x12\x1b\n" +
+	"\x17OPERATION_KIND_RELOCATE\x10\x03\x12\x17\n" +
+	"\x13OPERATION_KIND_HOLD\x10\x04*\xbf\x01\n" +
+	"\x0eOperationState\x12\x1f\n" +
+	"\x1bOPERATION_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17OPERATION_STATE_RUNNING\x10\x01\x12\x1a\n" +
+	"\x16OPERATION_STATE_PAUSED\x10\x02\x12\x18\n" +
+	"\x14OPERATION_STATE_DONE\x10\x03\x12\x1d\n" +
+	"\x19OPERATION_STATE_CANCELLED\x10\x04\x12\x1a\n" +
+	"\x16OPERATION_STATE_FAILED\x10\x05*\x84\x01\n" +
 	"\rKeyspaceState\x12\x1e\n" +
 	"\x1aKEYSPACE_STATE_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17KEYSPACE_STATE_CREATING\x10\x01\x12\x19\n" +
@@ -887,35 +2437,65 @@ func file_api_metapb_meta_proto_rawDescGZIP() []byte {
 	return file_api_metapb_meta_proto_rawDescData
 }
 
-var file_api_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_api_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
+var file_api_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_api_metapb_meta_proto_goTypes = []any{
 	(ReplicaRole)(0),        // 0: cairn.meta.v1.ReplicaRole
 	(NodeState)(0),          // 1: cairn.meta.v1.NodeState
-	(KeyspaceState)(0),      // 2: cairn.meta.v1.KeyspaceState
-	(*Replica)(nil),         // 3: cairn.meta.v1.Replica
-	(*RangeDescriptor)(nil), // 4: cairn.meta.v1.RangeDescriptor
-	(*Frozen)(nil),          // 5: cairn.meta.v1.Frozen
-	(*LocalityTier)(nil),    // 6: cairn.meta.v1.LocalityTier
-	(*NodeRecord)(nil),      // 7: cairn.meta.v1.NodeRecord
-	(*KeyspaceRecord)(nil),  // 8: cairn.meta.v1.KeyspaceRecord
-	(*StoreIdentity)(nil),   // 9: cairn.meta.v1.StoreIdentity
-	(*AddressBook)(nil),     // 10: cairn.meta.v1.AddressBook
+	(ConstraintKind)(0),     // 2: cairn.meta.v1.ConstraintKind
+	(OperationKind)(0),      // 3: cairn.meta.v1.OperationKind
+	(OperationState)(0),     // 4: cairn.meta.v1.OperationState
+	(KeyspaceState)(0),      // 5: cairn.meta.v1.KeyspaceState
+	(*Replica)(nil),         // 6: cairn.meta.v1.Replica
+	(*RangeDescriptor)(nil), // 7: cairn.meta.v1.RangeDescriptor
+	(*Frozen)(nil),          // 8: cairn.meta.v1.Frozen
+	(*LocalityTier)(nil),    // 9: cairn.meta.v1.LocalityTier
+	(*NodeRecord)(nil),      // 10: cairn.meta.v1.NodeRecord
+	(*NodeLoad)(nil),        // 11: cairn.meta.v1.NodeLoad
+	(*Heartbeat)(nil),       // 12: cairn.meta.v1.Heartbeat
+	(*HeardOf)(nil),         // 13: cairn.meta.v1.HeardOf
+	(*HeartbeatAnswer)(nil), // 14: cairn.meta.v1.HeartbeatAnswer
+	(*NodeHealth)(nil),      // 15: cairn.meta.v1.NodeHealth
+	(*Constraint)(nil),      // 16: cairn.meta.v1.Constraint
+	(*PlacementPolicy)(nil), // 17: cairn.meta.v1.PlacementPolicy
+	(*ClusterPolicy)(nil),   // 18: cairn.meta.v1.ClusterPolicy
+	(*PolicyRecord)(nil),    // 19: cairn.meta.v1.PolicyRecord
+	(*Operation)(nil),       // 20: cairn.meta.v1.Operation
+	(*Explanation)(nil),     // 21: cairn.meta.v1.Explanation
+	(*Candidate)(nil),       // 22: cairn.meta.v1.Candidate
+	(*KeyspaceRecord)(nil),  // 23: cairn.meta.v1.KeyspaceRecord
+	(*StoreIdentity)(nil),   // 24: cairn.meta.v1.StoreIdentity
+	(*AddressBook)(nil),     // 25: cairn.meta.v1.AddressBook
 }
 var file_api_metapb_meta_proto_depIdxs = []int32{
-	0, // 0: cairn.meta.v1.Replica.role:type_name -> cairn.meta.v1.ReplicaRole
-	3, // 1: cairn.meta.v1.RangeDescriptor.replicas:type_name -> cairn.meta.v1.Replica
-	5, // 2: cairn.meta.v1.RangeDescriptor.frozen:type_name -> cairn.meta.v1.Frozen
-	6, // 3: cairn.meta.v1.NodeRecord.locality:type_name -> cairn.meta.v1.LocalityTier
-	1, // 4: cairn.meta.v1.NodeRecord.state:type_name -> cairn.meta.v1.NodeState
-	2, // 5: cairn.meta.v1.KeyspaceRecord.state:type_name -> cairn.meta.v1.KeyspaceState
-	4, // 6: cairn.meta.v1.KeyspaceRecord.first:type_name -> cairn.meta.v1.RangeDescriptor
-	7, // 7: cairn.meta.v1.AddressBook.nodes:type_name -> cairn.meta.v1.NodeRecord
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	0,  // 0: cairn.meta.v1.Replica.role:type_name -> cairn.meta.v1.ReplicaRole
+	6,  // 1: cairn.meta.v1.RangeDescriptor.replicas:type_name -> cairn.meta.v1.Replica
+	8,  // 2: cairn.meta.v1.RangeDescriptor.frozen:type_name -> cairn.meta.v1.Frozen
+	9,  // 3: cairn.meta.v1.NodeRecord.locality:type_name -> cairn.meta.v1.LocalityTier
+	1,  // 4: cairn.meta.v1.NodeRecord.state:type_name -> cairn.meta.v1.NodeState
+	11, // 5: cairn.meta.v1.Heartbeat.load:type_name -> cairn.meta.v1.NodeLoad
+	13, // 6: cairn.meta.v1.Heartbeat.heard:type_name -> cairn.meta.v1.HeardOf
+	10, // 7: cairn.meta.v1.HeartbeatAnswer.own:type_name -> cairn.meta.v1.NodeRecord
+	15, // 8: cairn.meta.v1.HeartbeatAnswer.nodes:type_name -> cairn.meta.v1.NodeHealth
+	11, // 9: cairn.meta.v1.NodeHealth.load:type_name -> cairn.meta.v1.NodeLoad
+	13, // 10: cairn.meta.v1.NodeHealth.hears:type_name -> cairn.meta.v1.HeardOf
+	2,  // 11: cairn.meta.v1.Constraint.kind:type_name -> cairn.meta.v1.ConstraintKind
+	16, // 12: cairn.meta.v1.PlacementPolicy.constraints:type_name -> cairn.meta.v1.Constraint
+	16, // 13: cairn.meta.v1.PlacementPolicy.leaders:type_name -> cairn.meta.v1.Constraint
+	17, // 14: cairn.meta.v1.PolicyRecord.placement:type_name -> cairn.meta.v1.PlacementPolicy
+	18, // 15: cairn.meta.v1.PolicyRecord.cluster:type_name -> cairn.meta.v1.ClusterPolicy
+	3,  // 16: cairn.meta.v1.Operation.kind:type_name -> cairn.meta.v1.OperationKind
+	4,  // 17: cairn.meta.v1.Operation.state:type_name -> cairn.meta.v1.OperationState
+	7,  // 18: cairn.meta.v1.Explanation.range:type_name -> cairn.meta.v1.RangeDescriptor
+	22, // 19: cairn.meta.v1.Explanation.candidates:type_name -> cairn.meta.v1.Candidate
+	5,  // 20: cairn.meta.v1.KeyspaceRecord.state:type_name -> cairn.meta.v1.KeyspaceState
+	7,  // 21: cairn.meta.v1.KeyspaceRecord.first:type_name -> cairn.meta.v1.RangeDescriptor
+	10, // 22: cairn.meta.v1.AddressBook.nodes:type_name -> cairn.meta.v1.NodeRecord
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_api_metapb_meta_proto_init() }
@@ -928,8 +2508,8 @@ func file_api_metapb_meta_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_metapb_meta_proto_rawDesc), len(file_api_metapb_meta_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   8,
+			NumEnums:      6,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -97,6 +97,11 @@ const (
 	RequestKind_REQUEST_KIND_CONFIRM     RequestKind = 10 // body: uint64 generation, eight bytes; answered when the replica has applied that, and it is on disk
 	RequestKind_REQUEST_KIND_ALIGN       RequestKind = 11 // body: cairn.meta.v1.RangeDescriptor of another range: bring the replicas to where that one's are
 	RequestKind_REQUEST_KIND_PAGE        RequestKind = 12 // body: PageRequest, linearizable; answered with an etcdserverpb.RangeResponse
+	RequestKind_REQUEST_KIND_HEARTBEAT   RequestKind = 13 // body: cairn.meta.v1.Heartbeat, to the leader of `sys`; answered with a HeartbeatAnswer
+	RequestKind_REQUEST_KIND_DIRECT      RequestKind = 14 // body: Directive, to the range's leader; answered with a DirectiveAnswer
+	RequestKind_REQUEST_KIND_RESERVE     RequestKind = 15 // body: Reserve, to the node; answered with a Reservation
+	RequestKind_REQUEST_KIND_REPORT      RequestKind = 16 // body: ReportRequest, to the node; answered with a Report
+	RequestKind_REQUEST_KIND_EXPLAIN     RequestKind = 17 // body: ExplainRequest, to the leader of the index range that lists the range; answered with an Explanation
 	RequestKind_REQUEST_KIND_END         RequestKind = 5  // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
 )
 
@@ -115,6 +120,11 @@ var (
 		10: "REQUEST_KIND_CONFIRM",
 		11: "REQUEST_KIND_ALIGN",
 		12: "REQUEST_KIND_PAGE",
+		13: "REQUEST_KIND_HEARTBEAT",
+		14: "REQUEST_KIND_DIRECT",
+		15: "REQUEST_KIND_RESERVE",
+		16: "REQUEST_KIND_REPORT",
+		17: "REQUEST_KIND_EXPLAIN",
 		5:  "REQUEST_KIND_END",
 	}
 	RequestKind_value = map[string]int32{
@@ -130,6 +140,11 @@ var (
 		"REQUEST_KIND_CONFIRM":     10,
 		"REQUEST_KIND_ALIGN":       11,
 		"REQUEST_KIND_PAGE":        12,
+		"REQUEST_KIND_HEARTBEAT":   13,
+		"REQUEST_KIND_DIRECT":      14,
+		"REQUEST_KIND_RESERVE":     15,
+		"REQUEST_KIND_REPORT":      16,
+		"REQUEST_KIND_EXPLAIN":     17,
 		"REQUEST_KIND_END":         5,
 	}
 )
@@ -2037,6 +2052,604 @@ func (x *SnapshotDone) GetError() string {
 	return ""
 }
 
+// Directive is what a range's decider wants of its leader: the leader takes the range there step by step, as long as the range's
+// generation is the one that was decided on, or one that its own steps have led to. It is forgotten when it is not renewed.
+type Directive struct {
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Decider            uint64                 `protobuf:"varint,1,opt,name=decider,proto3" json:"decider,omitempty"` // the node that decided
+	Seq                uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`         // of the decision, unique on that node's incarnation
+	ExpectedGeneration uint64                 `protobuf:"varint,3,opt,name=expected_generation,json=expectedGeneration,proto3" json:"expected_generation,omitempty"`
+	Voters             []uint64               `protobuf:"varint,4,rep,packed,name=voters,proto3" json:"voters,omitempty"` // where the voters are wanted, ascending; empty: where they are
+	Leader             uint64                 `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`        // the node that is to lead; 0: anyone
+	Reason             string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	TimeoutMicros      uint64                 `protobuf:"varint,7,opt,name=timeout_micros,json=timeoutMicros,proto3" json:"timeout_micros,omitempty"` // how long it holds if it is not renewed
+	OpId               uint64                 `protobuf:"varint,8,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`                            // that it is for; 0: none
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *Directive) Reset() {
+	*x = Directive{}
+	mi := &file_api_rangepb_range_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Directive) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Directive) ProtoMessage() {}
+
+func (x *Directive) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Directive.ProtoReflect.Descriptor instead.
+func (*Directive) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *Directive) GetDecider() uint64 {
+	if x != nil {
+		return x.Decider
+	}
+	return 0
+}
+
+func (x *Directive) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Directive) GetExpectedGeneration() uint64 {
+	if x != nil {
+		return x.ExpectedGeneration
+	}
+	return 0
+}
+
+func (x *Directive) GetVoters() []uint64 {
+	if x != nil {
+		return x.Voters
+	}
+	return nil
+}
+
+func (x *Directive) GetLeader() uint64 {
+	if x != nil {
+		return x.Leader
+	}
+	return 0
+}
+
+func (x *Directive) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *Directive) GetTimeoutMicros() uint64 {
+	if x != nil {
+		return x.TimeoutMicros
+	}
+	return 0
+}
+
+func (x *Directive) GetOpId() uint64 {
+	if x != nil {
+		return x.OpId
+	}
+	return 0
+}
+
+// DirectiveAnswer is how far a directive is.
+type DirectiveAnswer struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Done          bool                    `protobuf:"varint,1,opt,name=done,proto3" json:"done,omitempty"`
+	Refused       string                  `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"` // why it is not followed; empty: it is
+	Doing         string                  `protobuf:"bytes,3,opt,name=doing,proto3" json:"doing,omitempty"`     // the step that was taken last
+	Waiting       string                  `protobuf:"bytes,4,opt,name=waiting,proto3" json:"waiting,omitempty"` // what the next one waits for
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,5,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	BytesSent     uint64                  `protobuf:"varint,6,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"` // of a snapshot under way
+	BytesTotal    uint64                  `protobuf:"varint,7,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DirectiveAnswer) Reset() {
+	*x = DirectiveAnswer{}
+	mi := &file_api_rangepb_range_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DirectiveAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DirectiveAnswer) ProtoMessage() {}
+
+func (x *DirectiveAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DirectiveAnswer.ProtoReflect.Descriptor instead.
+func (*DirectiveAnswer) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *DirectiveAnswer) GetDone() bool {
+	if x != nil {
+		return x.Done
+	}
+	return false
+}
+
+func (x *DirectiveAnswer) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *DirectiveAnswer) GetDoing() string {
+	if x != nil {
+		return x.Doing
+	}
+	return ""
+}
+
+func (x *DirectiveAnswer) GetWaiting() string {
+	if x != nil {
+		return x.Waiting
+	}
+	return ""
+}
+
+func (x *DirectiveAnswer) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *DirectiveAnswer) GetBytesSent() uint64 {
+	if x != nil {
+		return x.BytesSent
+	}
+	return 0
+}
+
+func (x *DirectiveAnswer) GetBytesTotal() uint64 {
+	if x != nil {
+		return x.BytesTotal
+	}
+	return 0
+}
+
+// Reserve asks a node to take a replica. Renewed, it holds on; a reservation that is not renewed ends by itself.
+type Reserve struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Decider       uint64                 `protobuf:"varint,1,opt,name=decider,proto3" json:"decider,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	RangeId       uint64                 `protobuf:"varint,3,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
+	Bytes         uint64                 `protobuf:"varint,4,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	TimeoutMicros uint64                 `protobuf:"varint,5,opt,name=timeout_micros,json=timeoutMicros,proto3" json:"timeout_micros,omitempty"`
+	Release       bool                   `protobuf:"varint,6,opt,name=release,proto3" json:"release,omitempty"` // end it
+	Urgent        bool                   `protobuf:"varint,7,opt,name=urgent,proto3" json:"urgent,omitempty"`   // the range lacks a replica: goes before what is for balance
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Reserve) Reset() {
+	*x = Reserve{}
+	mi := &file_api_rangepb_range_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reserve) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reserve) ProtoMessage() {}
+
+func (x *Reserve) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
+func (*Reserve) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *Reserve) GetDecider() uint64 {
+	if x != nil {
+		return x.Decider
+	}
+	return 0
+}
+
+func (x *Reserve) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Reserve) GetRangeId() uint64 {
+	if x != nil {
+		return x.RangeId
+	}
+	return 0
+}
+
+func (x *Reserve) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *Reserve) GetTimeoutMicros() uint64 {
+	if x != nil {
+		return x.TimeoutMicros
+	}
+	return 0
+}
+
+func (x *Reserve) GetRelease() bool {
+	if x != nil {
+		return x.Release
+	}
+	return false
+}
+
+func (x *Reserve) GetUrgent() bool {
+	if x != nil {
+		return x.Urgent
+	}
+	return false
+}
+
+type Reservation struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	Granted          bool                   `protobuf:"varint,1,opt,name=granted,proto3" json:"granted,omitempty"`
+	Refused          string                 `protobuf:"bytes,2,opt,name=refused,proto3" json:"refused,omitempty"` // why not
+	RetryAfterMicros uint64                 `protobuf:"varint,3,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Reservation) Reset() {
+	*x = Reservation{}
+	mi := &file_api_rangepb_range_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Reservation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Reservation) ProtoMessage() {}
+
+func (x *Reservation) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
+func (*Reservation) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *Reservation) GetGranted() bool {
+	if x != nil {
+		return x.Granted
+	}
+	return false
+}
+
+func (x *Reservation) GetRefused() string {
+	if x != nil {
+		return x.Refused
+	}
+	return ""
+}
+
+func (x *Reservation) GetRetryAfterMicros() uint64 {
+	if x != nil {
+		return x.RetryAfterMicros
+	}
+	return 0
+}
+
+// ReportRequest asks a node how the ranges are that it leads.
+type ReportRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	After         uint64                 `protobuf:"varint,1,opt,name=after,proto3" json:"after,omitempty"`                             // the version of the last report that was received from this incarnation; 0: of all
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`                 // of the asked node, in that report
+	KeyspaceId    uint64                 `protobuf:"varint,3,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"` // of the ranges of all keyspaces whose index this keyspace is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportRequest) Reset() {
+	*x = ReportRequest{}
+	mi := &file_api_rangepb_range_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportRequest) ProtoMessage() {}
+
+func (x *ReportRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
+func (*ReportRequest) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ReportRequest) GetAfter() uint64 {
+	if x != nil {
+		return x.After
+	}
+	return 0
+}
+
+func (x *ReportRequest) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *ReportRequest) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+type Report struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       uint64                 `protobuf:"varint,1,opt,name=version,proto3" json:"version,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Ranges        []*RangeReport         `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`       // that have changed, and are led here
+	All           bool                   `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`            // these are all ranges that it leads: `after` was another incarnation's, or too old
+	Ended         []uint64               `protobuf:"varint,5,rep,packed,name=ended,proto3" json:"ended,omitempty"` // ranges that it leads no more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Report) Reset() {
+	*x = Report{}
+	mi := &file_api_rangepb_range_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Report) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Report) ProtoMessage() {}
+
+func (x *Report) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Report.ProtoReflect.Descriptor instead.
+func (*Report) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *Report) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Report) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Report) GetRanges() []*RangeReport {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *Report) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
+func (x *Report) GetEnded() []uint64 {
+	if x != nil {
+		return x.Ended
+	}
+	return nil
+}
+
+// RangeReport is what the leader of a range knows of it.
+type RangeReport struct {
+	state             protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_       *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	Bytes             uint64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	RequestsPerSecond float64                 `protobuf:"fixed64,3,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
+	Behind            []uint64                `protobuf:"varint,4,rep,packed,name=behind,proto3" json:"behind,omitempty"` // nodes whose replica is down or has not caught up
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *RangeReport) Reset() {
+	*x = RangeReport{}
+	mi := &file_api_rangepb_range_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RangeReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RangeReport) ProtoMessage() {}
+
+func (x *RangeReport) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RangeReport.ProtoReflect.Descriptor instead.
+func (*RangeReport) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *RangeReport) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
+func (x *RangeReport) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *RangeReport) GetRequestsPerSecond() float64 {
+	if x != nil {
+		return x.RequestsPerSecond
+	}
+	return 0
+}
+
+func (x *RangeReport) GetBehind() []uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return nil
+}
+
+type ExplainRequest struct {
+	state         protoimpl.MessageState  `protogen:"open.v1"`
+	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,1,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExplainRequest) Reset() {
+	*x = ExplainRequest{}
+	mi := &file_api_rangepb_range_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExplainRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExplainRequest) ProtoMessage() {}
+
+func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
+func (*ExplainRequest) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ExplainRequest) GetDescriptor_() *metapb.RangeDescriptor {
+	if x != nil {
+		return x.Descriptor_
+	}
+	return nil
+}
+
 var File_api_rangepb_range_proto protoreflect.FileDescriptor
 
 const file_api_rangepb_range_proto_rawDesc = "" +
@@ -2180,14 +2793,69 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\vSnapshotAck\x12\x18\n" +
 	"\acredits\x18\x01 \x01(\x04R\acredits\"$\n" +
 	"\fSnapshotDone\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\tR\x05error*\xcf\x01\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\"\xec\x01\n" +
+	"\tDirective\x12\x18\n" +
+	"\adecider\x18\x01 \x01(\x04R\adecider\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12/\n" +
+	"\x13expected_generation\x18\x03 \x01(\x04R\x12expectedGeneration\x12\x16\n" +
+	"\x06voters\x18\x04 \x03(\x04R\x06voters\x12\x16\n" +
+	"\x06leader\x18\x05 \x01(\x04R\x06leader\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12%\n" +
+	"\x0etimeout_micros\x18\a \x01(\x04R\rtimeoutMicros\x12\x13\n" +
+	"\x05op_id\x18\b \x01(\x04R\x04opId\"\xef\x01\n" +
+	"\x0fDirectiveAnswer\x12\x12\n" +
+	"\x04done\x18\x01 \x01(\bR\x04done\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\x12\x14\n" +
+	"\x05doing\x18\x03 \x01(\tR\x05doing\x12\x18\n" +
+	"\awaiting\x18\x04 \x01(\tR\awaiting\x12>\n" +
+	"\n" +
+	"descriptor\x18\x05 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12\x1d\n" +
+	"\n" +
+	"bytes_sent\x18\x06 \x01(\x04R\tbytesSent\x12\x1f\n" +
+	"\vbytes_total\x18\a \x01(\x04R\n" +
+	"bytesTotal\"\xbf\x01\n" +
+	"\aReserve\x12\x18\n" +
+	"\adecider\x18\x01 \x01(\x04R\adecider\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x19\n" +
+	"\brange_id\x18\x03 \x01(\x04R\arangeId\x12\x14\n" +
+	"\x05bytes\x18\x04 \x01(\x04R\x05bytes\x12%\n" +
+	"\x0etimeout_micros\x18\x05 \x01(\x04R\rtimeoutMicros\x12\x18\n" +
+	"\arelease\x18\x06 \x01(\bR\arelease\x12\x16\n" +
+	"\x06urgent\x18\a \x01(\bR\x06urgent\"o\n" +
+	"\vReservation\x12\x18\n" +
+	"\agranted\x18\x01 \x01(\bR\agranted\x12\x18\n" +
+	"\arefused\x18\x02 \x01(\tR\arefused\x12,\n" +
+	"\x12retry_after_micros\x18\x03 \x01(\x04R\x10retryAfterMicros\"h\n" +
+	"\rReportRequest\x12\x14\n" +
+	"\x05after\x18\x01 \x01(\x04R\x05after\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x1f\n" +
+	"\vkeyspace_id\x18\x03 \x01(\x04R\n" +
+	"keyspaceId\"\xa1\x01\n" +
+	"\x06Report\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\x04R\aversion\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x123\n" +
+	"\x06ranges\x18\x03 \x03(\v2\x1b.cairn.range.v1.RangeReportR\x06ranges\x12\x10\n" +
+	"\x03all\x18\x04 \x01(\bR\x03all\x12\x14\n" +
+	"\x05ended\x18\x05 \x03(\x04R\x05ended\"\xab\x01\n" +
+	"\vRangeReport\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12.\n" +
+	"\x13requests_per_second\x18\x03 \x01(\x01R\x11requestsPerSecond\x12\x16\n" +
+	"\x06behind\x18\x04 \x03(\x04R\x06behind\"P\n" +
+	"\x0eExplainRequest\x12>\n" +
+	"\n" +
+	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
+	"descriptor*\xcf\x01\n" +
 	"\x11FortificationKind\x12\"\n" +
 	"\x1eFORTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16FORTIFICATION_KIND_ASK\x10\x01\x12\x1c\n" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xd8\x02\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xda\x03\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
@@ -2201,7 +2869,12 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x14REQUEST_KIND_CONFIRM\x10\n" +
 	"\x12\x16\n" +
 	"\x12REQUEST_KIND_ALIGN\x10\v\x12\x15\n" +
-	"\x11REQUEST_KIND_PAGE\x10\f\x12\x14\n" +
+	"\x11REQUEST_KIND_PAGE\x10\f\x12\x1a\n" +
+	"\x16REQUEST_KIND_HEARTBEAT\x10\r\x12\x17\n" +
+	"\x13REQUEST_KIND_DIRECT\x10\x0e\x12\x18\n" +
+	"\x14REQUEST_KIND_RESERVE\x10\x0f\x12\x17\n" +
+	"\x13REQUEST_KIND_REPORT\x10\x10\x12\x18\n" +
+	"\x14REQUEST_KIND_EXPLAIN\x10\x11\x12\x14\n" +
 	"\x10REQUEST_KIND_END\x10\x05*\xcb\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -2225,7 +2898,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -2257,7 +2930,15 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*SnapshotChunk)(nil),          // 27: cairn.range.v1.SnapshotChunk
 	(*SnapshotAck)(nil),            // 28: cairn.range.v1.SnapshotAck
 	(*SnapshotDone)(nil),           // 29: cairn.range.v1.SnapshotDone
-	(*metapb.RangeDescriptor)(nil), // 30: cairn.meta.v1.RangeDescriptor
+	(*Directive)(nil),              // 30: cairn.range.v1.Directive
+	(*DirectiveAnswer)(nil),        // 31: cairn.range.v1.DirectiveAnswer
+	(*Reserve)(nil),                // 32: cairn.range.v1.Reserve
+	(*Reservation)(nil),            // 33: cairn.range.v1.Reservation
+	(*ReportRequest)(nil),          // 34: cairn.range.v1.ReportRequest
+	(*Report)(nil),                 // 35: cairn.range.v1.Report
+	(*RangeReport)(nil),            // 36: cairn.range.v1.RangeReport
+	(*ExplainRequest)(nil),         // 37: cairn.range.v1.ExplainRequest
+	(*metapb.RangeDescriptor)(nil), // 38: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
@@ -2268,7 +2949,7 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
 	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
 	11, // 7: cairn.range.v1.Latch.id:type_name -> cairn.range.v1.LatchID
-	30, // 8: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	38, // 8: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	11, // 9: cairn.range.v1.Unlatch.id:type_name -> cairn.range.v1.LatchID
 	17, // 10: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
 	22, // 11: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
@@ -2276,22 +2957,26 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	16, // 13: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
 	21, // 14: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
 	21, // 15: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
-	30, // 16: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	38, // 16: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	21, // 17: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
 	2,  // 18: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	30, // 19: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	38, // 19: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
 	24, // 20: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
 	26, // 21: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
 	27, // 22: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
 	28, // 23: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
 	29, // 24: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
 	25, // 25: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	30, // 26: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	38, // 26: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	38, // 27: cairn.range.v1.DirectiveAnswer.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	36, // 28: cairn.range.v1.Report.ranges:type_name -> cairn.range.v1.RangeReport
+	38, // 29: cairn.range.v1.RangeReport.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	38, // 30: cairn.range.v1.ExplainRequest.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	31, // [31:31] is the sub-list for method output_type
+	31, // [31:31] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }
@@ -2312,7 +2997,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   27,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -19,7 +19,7 @@ var floors = []struct {
 	{floor: 0, packages: []string{"internal/invariants", "internal/mutant", "internal/tidy"}},
 	{floor: 0, packages: []string{"internal/base"}},
 	{floor: 1, packages: []string{"kv", "raftgroup", "transport", "allocator"}},
-	{floor: 2, packages: []string{"meta"}, sees: []string{"kv", "raftgroup", "internal", "api"}},
+	{floor: 2, packages: []string{"meta"}, sees: []string{"kv", "raftgroup", "allocator", "internal", "api"}},
 	{floor: 3, packages: []string{"client"}, sees: []string{"internal", "api", "meta/route"}},
 	{floor: 3, packages: []string{"linearizability"}, sees: []string{"internal", "api"}},
 	{floor: 4, packages: []string{"node"}},
