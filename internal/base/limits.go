@@ -319,4 +319,17 @@ const (
 	ClientReadDoublings = 12
 	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
 	ClientMaxAnswerBytes = 256 << 20
+
+	// The bounds of a simulated allocation: what a mistyped scenario may cost. SimNodes and SimRanges are ten times the largest
+	// cluster that the allocator is measured at; SimSteps is a month in steps of a second; SimStatements is a long scenario.
+	SimNodes      = 10_000
+	SimRanges     = 10_000_000
+	SimSteps      = 30 * 24 * 3600
+	SimStatements = 10_000
+	// SimSamples bounds what is kept of how a simulated cluster was, and is drawn; samples are taken less often in a long run.
+	SimSamples = 720
+	// SimAfter ends a simulated run that does not come to rest so long after its last event. A run is at rest when no planner has
+	// wanted anything for SimQuiet.
+	SimAfter = 4 * time.Hour
+	SimQuiet = time.Minute
 )
