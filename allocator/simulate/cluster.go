@@ -52,7 +52,8 @@ type group struct {
 	moving     bool
 	replicas   []int32
 	bytes      int64
-	base, load float64 // of an ordinary moment, and now
+	base, hot  float64 // load of an ordinary moment, and what a hot spot has on top
+	load       float64 // now
 }
 
 type flags uint8

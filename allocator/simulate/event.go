@@ -123,7 +123,7 @@ func (c *cluster) wander(k int32, noise float64) {
 	for i := range c.groups {
 		if c.groups[i].keyspace == k {
 			factor := 1 + noise*(2*unit(c.rand)-1)
-			c.change(int32(i), func(g *group) { g.load = g.base * factor })
+			c.change(int32(i), func(g *group) { g.load = (g.base + g.hot) * factor })
 		}
 	}
 }
@@ -182,7 +182,7 @@ func (h *hotSpot) step(c *cluster) bool {
 		return false
 	}
 	if h.group >= 0 {
-		c.change(h.group, func(g *group) { g.load = g.base })
+		c.change(h.group, func(g *group) { g.load, g.hot = g.base, 0 })
 	}
 	if over {
 		return true
@@ -199,6 +199,6 @@ func (h *hotSpot) step(c *cluster) bool {
 		return true
 	}
 	h.group, h.next = of[c.rand.Int63n(int64(len(of)))], c.now+h.every
-	c.change(h.group, func(g *group) { g.load = g.base + h.share*total })
+	c.change(h.group, func(g *group) { g.hot = h.share * total; g.load = g.base + g.hot })
 	return false
 }
