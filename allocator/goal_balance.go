@@ -153,7 +153,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	if start < 0 {
 		start += len(held)
 	}
-	bestDelta, bestRow, bestTo := 0.0, row(-1), none
+	best, bestDelta, bestRow, bestTo := 0.0, 0.0, row(-1), none
 	seen := 0
 	for i := range held {
 		if seen >= sampleRanges && bestTo != none {
@@ -165,8 +165,12 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 			continue
 		}
 		seen++
-		if to, delta := p.bestTarget(t, from, v); to != none && delta < bestDelta {
-			bestDelta, bestRow, bestTo = delta, at, to
+		to, delta := p.bestTarget(t, from, v)
+		if to == none {
+			continue
+		}
+		if fit := p.fit(from, to, v.e.bytes); bestTo == none || fit < best {
+			best, bestDelta, bestRow, bestTo = fit, delta, at, to
 		}
 	}
 	if bestTo == none {
@@ -185,13 +189,20 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	return x
 }
 
+// fit is how well a range of that size suits the two nodes: after the move bytes are to be as far from a node's share as replicas are,
+// so that both come out even with the same moves.
+func (p *pass) fit(from, to slot, bytes int64) float64 {
+	a := p.means.skew(&p.s.nodes[from], -1, -float64(bytes))
+	b := p.means.skew(&p.s.nodes[to], 1, float64(bytes))
+	return a*a + b*b
+}
+
 // movable says whether the range may be moved for balance: nothing else is to be said of it.
 func (p *pass) movable(at row, v *view) bool {
 	e := &p.s.entries[at]
 	if e.flags&(isUnder|isRare) != 0 || e.bucket != 0 && e.bucket < bucketOf(GoalLeader, true) {
 		return false
 	}
-	*v = view{}
 	p.s.look(at, v)
 	return v.calm
 }

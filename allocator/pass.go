@@ -244,7 +244,7 @@ type view struct {
 
 func (s *Snapshot) look(at row, v *view) {
 	e := &s.entries[at]
-	v.at, v.e, v.r, v.calm = at, e, &s.rules[e.rules], e.flags&isRare == 0
+	*v = view{at: at, e: e, r: &s.rules[e.rules], calm: e.flags&isRare == 0}
 	v.x.wantedLeader = none
 	if !v.calm {
 		v.x = s.rare[at]

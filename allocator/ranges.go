@@ -17,6 +17,7 @@ func (s *Snapshot) Put(r Range) {
 		s.byRange[r.ID] = at
 	} else {
 		s.count(at, -1)
+		s.rules[s.entries[at].rules].ranges--
 	}
 	e := &s.entries[at]
 	if !ok || !s.sameSeats(e, r.Replicas) {
@@ -29,6 +30,7 @@ func (s *Snapshot) Put(r Range) {
 	e.id, e.keyspace, e.generation = r.ID, r.Keyspace, r.Generation
 	e.bytes, e.load = max(0, r.Bytes), max(0, int64(r.Load*loadUnit))
 	e.rules = s.ruleOf[r.Keyspace]
+	s.rules[e.rules].ranges++
 	e.leader, e.behind = none, 0
 	for i := range e.n {
 		id := s.nodes[e.seats[i].node].ID
@@ -123,6 +125,7 @@ func (s *Snapshot) Delete(id base.RangeID) {
 	s.count(at, -1)
 	s.unpend(at)
 	s.unseat(at)
+	s.rules[s.entries[at].rules].ranges--
 	delete(s.byRange, id)
 	delete(s.rare, at)
 	s.entries[at].flags &= isDirty

@@ -64,14 +64,15 @@ type node struct {
 	Node
 	known    bool // there is a record; else replicas are listed on it, and nobody knows it
 	class    int32
-	held     []row // ranges that list a replica on it
-	sum      sums  // with everything done that is under way
-	incoming int64 // bytes on their way to it
-	moves    int   // replicas that come or go
-	overdue  int   // how many of the thresholds of failure it has been suspect for
-	slowLong bool  // it has been slow for longer than the policy allows
-	calm     bool  // nothing about it is a reason to look at its ranges
-	able     bool  // it could take a replica, but for what passes soon
+	prefixes []int32 // of its class
+	held     []row   // ranges that list a replica on it
+	sum      sums    // with everything done that is under way
+	incoming int64   // bytes on their way to it
+	moves    int     // replicas that come or go
+	overdue  int     // how many of the thresholds of failure it has been suspect for
+	slowLong bool    // it has been slow for longer than the policy allows
+	calm     bool    // nothing about it is a reason to look at its ranges
+	able     bool    // it could take a replica, but for what passes soon
 }
 
 // seat is one replica, and where it stands in its node's list.
@@ -183,7 +184,11 @@ func (s *Snapshot) SetPolicy(p Policy) {
 		s.rules[i].extend(&s.topology)
 	}
 	for i := range s.entries {
-		s.entries[i].rules = s.ruleOf[s.entries[i].keyspace] // the default's index is 0
+		e := &s.entries[i]
+		e.rules = s.ruleOf[e.keyspace] // the default's index is 0
+		if e.flags&inUse != 0 {
+			s.rules[e.rules].ranges++
+		}
 	}
 	for i := range s.nodes {
 		s.refresh(slot(i))
@@ -209,7 +214,7 @@ func (s *Snapshot) SetNode(n Node) {
 	if moved {
 		s.leaveClass(at)
 	}
-	held.Node, held.known, held.class = n, true, class
+	held.Node, held.known, held.class, held.prefixes = n, true, class, s.classes[class].prefixes
 	if moved {
 		c := &s.classes[class]
 		i, _ := slices.BinarySearch(c.nodes, at)
@@ -243,7 +248,7 @@ func (s *Snapshot) RemoveNode(id base.NodeID) {
 	}
 	s.leaveClass(at)
 	n := &s.nodes[at]
-	n.Node, n.known, n.class = Node{ID: id, Weight: 1}, false, s.nowhere()
+	n.Node, n.known, n.class, n.prefixes = Node{ID: id, Weight: 1}, false, s.nowhere(), nil
 	s.refresh(at)
 	s.touch(at)
 	s.version++
@@ -302,7 +307,7 @@ func (s *Snapshot) slotOf(id base.NodeID) slot {
 		return at
 	}
 	at := slot(len(s.nodes))
-	s.nodes = append(s.nodes, node{Node: Node{ID: id, Weight: 1}, class: s.nowhere()})
+	s.nodes = append(s.nodes, node{Node: Node{ID: id, Weight: 1}, class: s.nowhere()}) // a class without a locality
 	s.byID[id] = at
 	s.refresh(at)
 	return at

@@ -128,6 +128,7 @@ type rules struct {
 	Placement
 	matched []uint32
 	leading []uint32
+	ranges  int // that it is about
 }
 
 func (r *rules) extend(t *topology) {
