@@ -94,6 +94,11 @@ func (p *pass) balance() {
 		p.hold(GoalBalance, whyManyFail)
 		return
 	}
+	p.lowest(levelReplicas, func(n *node) bool { return n.able })
+	if p.fullest(levelReplicas, nil) == none {
+		s.leveling[levelReplicas].on = false
+		return
+	}
 	t := p.newTargets()
 	tried := make([]bool, len(s.nodes))
 	visits := 0
@@ -115,7 +120,9 @@ func (p *pass) balance() {
 		var v view
 		x := p.giveReplica(t, from, &v, &visits)
 		if x == nil {
-			tried[from] = true
+			if tried[from] = true; !t.busy {
+				p.setBarren(levelReplicas, from)
+			}
 			continue
 		}
 		p.take(&v, x)
@@ -132,7 +139,7 @@ func (p *pass) balance() {
 func (p *pass) fullest(level int, tried []bool) slot {
 	best, most := none, 0.0
 	for _, at := range p.means.pool {
-		if tried[at] {
+		if tried != nil && tried[at] || p.isBarren(level, at) {
 			continue
 		}
 		if x := p.means.pressure(&p.s.nodes[at], 2*level); x > most {
@@ -169,7 +176,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		if to == none {
 			continue
 		}
-		if fit := p.fit(from, to, v.e.bytes); bestTo == none || fit < best {
+		if fit := p.means.fit(levelReplicas, &s.nodes[from], &s.nodes[to], v.e.bytes); bestTo == none || fit < best {
 			best, bestDelta, bestRow, bestTo = fit, delta, at, to
 		}
 	}
@@ -187,14 +194,6 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	x.reason = fmt.Sprintf("%s is %+.1f %% from its share, %s %+.1f %%", a.ID, 100*p.means.pressure(a, 0), b.ID, 100*p.means.pressure(b, 0))
 	x.scores = append(x.scores, p.score(bestTo, s.worthOf(v, x.voters), bestDelta))
 	return x
-}
-
-// fit is how well a range of that size suits the two nodes: after the move bytes are to be as far from a node's share as replicas are,
-// so that both come out even with the same moves.
-func (p *pass) fit(from, to slot, bytes int64) float64 {
-	a := p.means.skew(&p.s.nodes[from], -1, -float64(bytes))
-	b := p.means.skew(&p.s.nodes[to], 1, float64(bytes))
-	return a*a + b*b
 }
 
 // movable says whether the range may be moved for balance: nothing else is to be said of it.

@@ -17,17 +17,20 @@ func (p *pass) levelLeaders() {
 	if s.policy.NoBalance || len(p.means.pool) < 2 || !p.uneven(levelLeaders) {
 		return
 	}
+	p.lowest(levelLeaders, func(*node) bool { return true })
 	tried := make([]bool, len(s.nodes))
 	visits := 0
 	for len(p.out) < p.limit && visits < levelVisits && p.uneven(levelLeaders) {
 		from := p.fullest(levelLeaders, tried)
 		if from == none {
+			s.leveling[levelLeaders].on = len(p.out) > 0
 			return
 		}
 		var v view
 		x := p.giveLeader(from, &v, &visits)
 		if x == nil {
 			tried[from] = true
+			p.setBarren(levelLeaders, from)
 			continue
 		}
 		p.take(&v, x)
@@ -45,7 +48,7 @@ func (p *pass) giveLeader(from slot, v *view, visits *int) *proposal {
 	if start < 0 {
 		start += len(held)
 	}
-	bestDelta, bestRow, bestTo := 0.0, row(-1), none
+	best, bestRow, bestTo := 0.0, row(-1), none
 	seen := 0
 	for i := range held {
 		if seen >= sampleRanges && bestTo != none {
@@ -63,8 +66,11 @@ func (p *pass) giveLeader(from slot, v *view, visits *int) *proposal {
 				continue
 			}
 			delta := p.means.moreLeader(&s.nodes[to], v.e.load) + p.means.lessLeader(&s.nodes[from], v.e.load)
-			if delta < -p.means.worthwhile(dimLeaders, 1, float64(v.e.load)) && delta < bestDelta {
-				bestDelta, bestRow, bestTo = delta, at, to
+			if delta >= -p.means.worthwhile(dimLeaders, 1, float64(v.e.load)) {
+				continue
+			}
+			if fit := p.means.fit(levelLeaders, &s.nodes[from], &s.nodes[to], v.e.load); bestTo == none || fit < best {
+				best, bestRow, bestTo = fit, at, to
 			}
 		}
 	}

@@ -87,6 +87,7 @@ const (
 	isDirty
 	isRare
 	isUnder
+	isMovable // when it was looked at last, nothing was to be said of it but for what balance is
 )
 
 // entry is what is kept of a range.
@@ -195,6 +196,7 @@ func (s *Snapshot) SetPolicy(p Policy) {
 	}
 	s.all = true
 	s.topoKey = nil
+	s.forget()
 }
 
 // Policy returns the policy that is held to.
@@ -222,6 +224,7 @@ func (s *Snapshot) SetNode(n Node) {
 	}
 	if s.refresh(at) || moved || before.State != n.State || before.Weight != n.Weight {
 		s.touch(at)
+		s.forget()
 		s.version++
 	}
 }
@@ -251,6 +254,7 @@ func (s *Snapshot) RemoveNode(id base.NodeID) {
 	n.Node, n.known, n.class, n.prefixes = Node{ID: id, Weight: 1}, false, s.nowhere(), nil
 	s.refresh(at)
 	s.touch(at)
+	s.forget()
 	s.version++
 }
 

@@ -5,10 +5,19 @@ import (
 	"strconv"
 )
 
-// expectAt checks what is expected at this time, and, in the end, what is expected then.
-func (c *cluster) expectAt(end bool) {
+// expectAt checks what is expected at this time, before anything happens then.
+func (c *cluster) expectAt() {
 	for _, x := range c.s.Expects {
-		if x.At >= c.now && x.At < c.now+c.s.Step || end && (x.At < 0 && !x.Then || x.At >= c.now+c.s.Step || x.Then && x.Before == len(c.s.Events)) {
+		if x.At >= 0 && x.At > c.now-c.s.Step && x.At <= c.now {
+			c.result.Expected = append(c.result.Expected, c.checkOne(x))
+		}
+	}
+}
+
+// expectLast checks what is expected in the end.
+func (c *cluster) expectLast() {
+	for _, x := range c.s.Expects {
+		if x.At > c.now || x.At < 0 && (!x.Then || x.Before == len(c.s.Events)) {
 			c.result.Expected = append(c.result.Expected, c.checkOne(x))
 		}
 	}

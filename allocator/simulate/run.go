@@ -29,7 +29,8 @@ func Run(s *Scenario, planner Planner) (*Result, error) {
 	}
 	c.begin("start")
 	c.every = s.Sample
-	for event, checked := 0, false; ; c.now += s.Step {
+	for event, over := 0, false; ; c.now += s.Step {
+		c.expectAt()
 		for event < len(s.Events) && c.isTime(&s.Events[event]) {
 			c.expectBefore(event)
 			c.happen(&s.Events[event])
@@ -46,11 +47,11 @@ func Run(s *Scenario, planner Planner) (*Result, error) {
 			}
 		}
 		c.watch()
-		if checked = c.ended(event == len(s.Events)); checked || c.due(c.every) {
+		if over = c.ended(event == len(s.Events)); over || c.due(c.every) {
 			c.sample()
 		}
-		c.expectAt(checked)
-		if checked {
+		if over {
+			c.expectLast()
 			break
 		}
 	}
