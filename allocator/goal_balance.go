@@ -15,7 +15,7 @@ const (
 	// when as many replicas are moved as counts ask for.
 	sampleRanges = 24
 	// levelVisits bounds the ranges that one pass looks at for balance.
-	levelVisits = 300_000
+	levelVisits = 50_000
 	// targetsPerClass: a range may have a replica on the first.
 	targetsPerClass = 4
 )
@@ -88,6 +88,7 @@ func (p *pass) again(t *targets, c int32) {
 func (p *pass) balance() {
 	s := p.s
 	if s.policy.NoBalance || len(p.means.pool) < 2 || !p.uneven(levelReplicas) {
+		s.rested()
 		return
 	}
 	if p.guard.stop {
@@ -97,6 +98,7 @@ func (p *pass) balance() {
 	p.lowest(levelReplicas, func(n *node) bool { return n.able })
 	if p.fullest(levelReplicas, nil) == none {
 		s.leveling[levelReplicas].on = false
+		s.rested()
 		return
 	}
 	t := p.newTargets()
@@ -168,7 +170,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		}
 		*visits++
 		at := held[(start+i)%len(held)]
-		if !p.movable(at, v) {
+		if !p.movable(at, v) || s.fresh(v.e, from) {
 			continue
 		}
 		seen++

@@ -21,9 +21,11 @@ func (s *Snapshot) Put(r Range) {
 	}
 	e := &s.entries[at]
 	if !ok || !s.sameSeats(e, r.Replicas) {
+		before, n := e.seats, e.n
 		s.unseat(at)
 		for i, p := range r.Replicas {
 			s.seat(at, i, p)
+			e.seats[i].came = s.came(e.seats[i].node, before[:n], ok)
 		}
 		e.n = uint8(len(r.Replicas))
 	}
@@ -95,6 +97,38 @@ func (s *Snapshot) seat(at row, i int, p Replica) {
 	n := s.slotOf(p.Node)
 	s.entries[at].seats[i] = seat{node: n, at: int32(len(s.nodes[n].held)), role: p.Role}
 	s.nodes[n].held = append(s.nodes[n].held, at)
+}
+
+// came says when a replica came to the node. What is moved for balance is not moved again before all has been at rest once.
+func (s *Snapshot) came(to slot, before []seat, known bool) uint16 {
+	for _, x := range before {
+		if x.node == to {
+			return x.came
+		}
+	}
+	if !known {
+		return 0
+	}
+	s.unrest = true
+	return s.rests
+}
+
+// rested begins the next stretch.
+func (s *Snapshot) rested() {
+	if s.unrest && s.moves == 0 {
+		s.rests = max(1, s.rests+1)
+		s.unrest = false
+	}
+}
+
+// fresh says whether the range's replica on the node has come there since the last rest.
+func (s *Snapshot) fresh(e *entry, on slot) bool {
+	for i := range e.n {
+		if e.seats[i].node == on {
+			return e.seats[i].came == s.rests
+		}
+	}
+	return false
 }
 
 // unseat takes the range out of its nodes' lists. The last of a list takes the place that becomes free.

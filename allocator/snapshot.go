@@ -36,7 +36,9 @@ type Snapshot struct {
 	moves     int                // replica moves under way
 	version   uint64             // counts changes of what nodes hold
 	leveling  [levels]leveling
-	hot       int64 // a range with more load than this is hot
+	rests     uint16 // how often nothing was left to be moved, counted from 1
+	unrest    bool   // a replica has come somewhere since the last
+	hot       int64  // a range with more load than this is hot
 }
 
 type (
@@ -80,6 +82,7 @@ type seat struct {
 	node slot
 	at   int32
 	role Role
+	came uint16 // in which stretch between two rests the replica came here; 0: it was here when the range was first heard of
 }
 
 const (
@@ -159,6 +162,7 @@ func (s set) with(n slot) set { s.add(n); return s }
 // NewSnapshot returns one that knows nothing, with the default policy.
 func NewSnapshot() *Snapshot {
 	s := &Snapshot{
+		rests:    1,
 		topology: newTopology(), byID: map[base.NodeID]slot{}, byRange: map[base.RangeID]row{},
 		rare: map[row]rare{}, under: map[row]underway{}, spread: map[spreadKey]bool{},
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -35,11 +34,11 @@ func (s *Suite) events() error {
 			return err
 		}
 		began := time.Now()
-		var took []time.Duration
+		var took laps
 		r, err := simulate.Run(sc, func(sn *allocator.Snapshot, seed uint64, limit int) ([]allocator.Decision, []allocator.Withheld) {
-			at := time.Now()
+			watch := start()
 			decisions, withheld := allocator.Decide(sn, seed, limit)
-			took = append(took, time.Since(at))
+			took.lap(watch)
 			return decisions, withheld
 		})
 		if err != nil {
@@ -50,8 +49,7 @@ func (s *Suite) events() error {
 		if err := s.print(r); err != nil {
 			return err
 		}
-		slices.Sort(took)
-		fmt.Fprintf(s.Out, "passes: %s; ping-pong %d; worst: %d ranges without a quorum\n", spread(took), r.Total.PingPong, r.Worst.Unavailable)
+		fmt.Fprintf(s.Out, "passes: %s; ping-pong %d; worst: %d ranges without a quorum\n", &took, r.Total.PingPong, r.Worst.Unavailable)
 	}
 	return nil
 }
