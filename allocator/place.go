@@ -341,13 +341,9 @@ func (p *pass) unsafe(v *view) why {
 func (p *pass) drop(v *view, g Goal, out slot, because string) (*proposal, why) {
 	rest := v.voters.without(out)
 	removes := set{}.with(out)
-	switch n := &p.s.nodes[out]; {
+	switch {
 	case !v.safe(set{}, removes):
 		return nil, p.unsafe(v)
-	case p.movesLeft(false) < 1:
-		return nil, whyMoves
-	case n.alive() && n.moves >= p.movesPerNode(false):
-		return nil, whySourceBusy
 	case p.s.worthOf(v, rest).hard > p.s.worthOf(v, v.voters).hard:
 		return nil, whyRuledOut
 	}
@@ -356,5 +352,5 @@ func (p *pass) drop(v *view, g Goal, out slot, because string) (*proposal, why) 
 		x.leader = p.bestLeader(v, rest, set{}, none)
 	}
 	x.reason = because
-	return x, whyNot
+	return p.withinLimits(x)
 }
