@@ -123,9 +123,9 @@ func (p *pass) exchange(v *view, g Goal, under worth, because string) (*proposal
 			}
 			continue
 		}
-		w, less := p.s.worthOf(v, x.voters), p.means.less(&p.s.nodes[out], v.e.bytes)
-		if c := w.compare(bestWorth); best == nil || c < 0 || c == 0 && less < bestLess {
-			best, bestWorth, bestLess = x, w, less
+		now, less := p.s.worthOf(v, x.voters), p.means.less(&p.s.nodes[out], v.e.bytes)
+		if c := now.compare(bestWorth); best == nil || c < 0 || c == 0 && less < bestLess {
+			best, bestWorth, bestLess = x, now, less
 		}
 	}
 	if best == nil {
