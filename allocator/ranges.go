@@ -113,11 +113,12 @@ func (s *Snapshot) came(to slot, before []seat, known bool) uint16 {
 	return s.rests
 }
 
-// rested begins the next stretch.
+// rested begins the next stretch, in which what had come may be moved on.
 func (s *Snapshot) rested() {
 	if s.unrest && s.moves == 0 {
 		s.rests = max(1, s.rests+1)
 		s.unrest = false
+		s.forget()
 	}
 }
 
