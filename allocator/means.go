@@ -230,11 +230,11 @@ func (m *means) fit(level int, from, to *node, amount int64) float64 {
 // skew is by how much more of its share of amounts a node would have than of its share of numbers, were there a piece more (or less)
 // of it.
 func (m *means) skew(level int, n *node, count, amount float64) float64 {
-	number, sum := m.mean(n, 2*level), m.mean(n, 2*level+1)
+	number, sum := m.mean(n, countOf(level)), m.mean(n, sumOf(level))
 	if sum <= 0 {
 		return 0
 	}
-	return ((float64(n.sum[2*level+1])+amount)/sum - (float64(n.sum[2*level])+count)/number) / n.Weight
+	return ((float64(n.sum[sumOf(level)])+amount)/sum - (float64(n.sum[countOf(level)])+count)/number) / n.Weight
 }
 
 // Two levels are evened out: what nodes hold, and what they lead. Each begins when some node is further from its share than the
@@ -243,8 +243,13 @@ func (m *means) skew(level int, n *node, count, amount float64) float64 {
 const (
 	levelReplicas = iota
 	levelLeaders
+	levelLoad // as leaders, by moving replicas
 	levels
 )
+
+// countOf and sumOf are a level's two dimensions: how many there are, and how much that comes to.
+func countOf(level int) int { return 2 * min(level, levelLeaders) }
+func sumOf(level int) int   { return countOf(level) + 1 }
 
 const (
 	stopShare = 0.25
@@ -286,13 +291,13 @@ func (s *Snapshot) fertile(v *view) {
 
 // lowest finds what the emptiest node that could take something has, of its share. What was barren is not so any more if that is less
 // than it was.
-func (p *pass) lowest(level int, takes func(n *node) bool) {
+func (p *pass) lowest(level int) {
 	l := &p.s.leveling[level]
 	low := [2]float64{math.Inf(1), math.Inf(1)}
 	for _, at := range p.means.pool {
-		if n := &p.s.nodes[at]; takes(n) {
+		if n := &p.s.nodes[at]; n.able || level == levelLeaders { // a transfer brings nothing to a node
 			for d := range low {
-				low[d] = min(low[d], p.means.relative(n, 2*level+d))
+				low[d] = min(low[d], p.means.relative(n, countOf(level)+d))
 			}
 		}
 	}
@@ -313,15 +318,15 @@ func (p *pass) isBarren(level int, at slot) bool {
 	l, n := &p.s.leveling[level], &p.s.nodes[at]
 	gap := math.Inf(-1)
 	for d := range l.low {
-		gap = max(gap, p.means.relative(n, 2*level+d)-l.low[d])
+		gap = max(gap, p.means.relative(n, countOf(level)+d)-l.low[d])
 	}
 	if gap < p.means.gap {
 		return true
 	}
 	b := &l.barren[at]
 	for d, was := range b.held {
-		change := float64(n.sum[2*level+d] - was)
-		if math.Abs(change) > stirShare*p.s.policy.Imbalance*p.means.mean(n, 2*level+d)*n.Weight {
+		change := float64(n.sum[countOf(level)+d] - was)
+		if math.Abs(change) > stirShare*p.s.policy.Imbalance*p.means.mean(n, countOf(level)+d)*n.Weight {
 			b.is = false
 		}
 	}
@@ -330,7 +335,7 @@ func (p *pass) isBarren(level int, at slot) bool {
 
 func (p *pass) setBarren(level int, at slot) {
 	n := &p.s.nodes[at]
-	p.s.leveling[level].barren[at] = barren{true, [2]int64{n.sum[2*level], n.sum[2*level+1]}}
+	p.s.leveling[level].barren[at] = barren{true, [2]int64{n.sum[countOf(level)], n.sum[sumOf(level)]}}
 }
 
 // relative is what a node has, of its share.
@@ -341,22 +346,79 @@ func (m *means) relative(n *node, d int) float64 {
 	return 1
 }
 
-// uneven says whether to go on with a level, or to begin.
-func (p *pass) uneven(level int) bool {
-	l := &p.s.leveling[level]
-	band := p.s.policy.Imbalance
+// tilt is how uneven one level is, kept up to date while a pass evens it out.
+type tilt struct {
+	s        *Snapshot
+	m        *means
+	from     int // the first of the level's two dimensions
+	band     float64
+	pressure []float64 // by slot; of nodes that do not give, or were tried in vain, -1
+	odd      []bool    // outside of the band
+	odds     int
+}
+
+// uneven says how uneven a level is if something is to be done about it, else nil.
+func (p *pass) uneven(level int) *tilt {
+	s := p.s
+	l := &s.leveling[level]
+	t := &tilt{s: s, m: &p.means, from: countOf(level), band: s.policy.Imbalance, pressure: make([]float64, len(s.nodes)), odd: make([]bool, len(s.nodes))}
 	if l.on {
-		band *= stopShare
+		t.band *= stopShare
 	}
-	from := 2 * level
+	for i := range t.pressure {
+		t.pressure[i] = -1
+	}
 	for _, at := range p.means.pool {
-		for d := from; d < from+2; d++ {
-			if x := p.means.excess(&p.s.nodes[at], d); x > band || x < -band {
-				l.on = true
-				return true
-			}
+		t.update(at)
+	}
+	if t.odds > 0 && !l.on {
+		l.on = true
+		return p.uneven(level) // by the narrower band
+	}
+	if t.odds == 0 {
+		l.on = false
+		return nil
+	}
+	p.lowest(level)
+	for _, at := range p.means.pool {
+		if p.isBarren(level, at) {
+			t.exhausted(at)
 		}
 	}
-	l.on = false
-	return false
+	return t
 }
+
+// update follows what the node holds.
+func (t *tilt) update(at slot) {
+	n := &t.s.nodes[at]
+	if !n.pooled() {
+		return
+	}
+	odd := false
+	for d := t.from; d < t.from+2; d++ {
+		x := t.m.excess(n, d)
+		odd = odd || x > t.band || x < -t.band
+	}
+	if odd != t.odd[at] {
+		t.odd[at] = odd
+		t.odds--
+		if odd {
+			t.odds += 2
+		}
+	}
+	t.pressure[at] = t.m.pressure(n, t.from)
+}
+
+// fullest is the node furthest above its share.
+func (t *tilt) fullest() slot {
+	best, most := none, 0.0
+	for at, x := range t.pressure {
+		if x > most {
+			best, most = slot(at), x
+		}
+	}
+	return best
+}
+
+// exhausted: the node can give nothing now.
+func (t *tilt) exhausted(at slot) { t.pressure[at] = -1 }

@@ -111,6 +111,9 @@ func (s *Snapshot) worthOf(v *view, voters set) worth {
 
 // find returns the best node, or why there is none.
 func (p *pass) find(q *query) (place, why) {
+	if p.all && p.asked.v == nil {
+		p.asked = *q
+	}
 	ruled := p.rankClasses(q)
 	refused := whyNoNode
 	if ruled && len(p.classes) == 0 {
@@ -276,6 +279,8 @@ func (p *pass) scoreAll(q *query) (all []Score) {
 			c.Against = "would miss a constraint"
 		case against == whyNot && q.under != nil && w.compare(*q.under) >= 0:
 			c.Against = whyNoBetter.String()
+		case against == whyNot && q.zone != nil && w.likeness>>p.tierShift() > p.s.worthOf(q.v, q.v.voters).likeness>>p.tierShift():
+			c.Against = "is in a zone that holds another, while a zone fails"
 		case against != whyNot:
 			c.Against = against.String()
 		}

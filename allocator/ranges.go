@@ -18,6 +18,7 @@ func (s *Snapshot) Put(r Range) {
 	} else {
 		s.count(at, -1)
 		s.rules[s.entries[at].rules].ranges--
+		s.lagging -= int(min(1, s.entries[at].behind))
 	}
 	e := &s.entries[at]
 	if !ok || !s.sameSeats(e, r.Replicas) {
@@ -43,6 +44,7 @@ func (s *Snapshot) Put(r Range) {
 			e.behind |= 1 << i
 		}
 	}
+	s.lagging += int(min(1, e.behind))
 	s.putRare(at, &r)
 	s.count(at, 1)
 	s.mark(at)
@@ -113,13 +115,15 @@ func (s *Snapshot) came(to slot, before []seat, known bool) uint16 {
 	return s.rests
 }
 
-// rested begins the next stretch, in which what had come may be moved on.
-func (s *Snapshot) rested() {
-	if s.unrest && s.moves == 0 {
-		s.rests = max(1, s.rests+1)
-		s.unrest = false
-		s.forget()
+// rested begins the next stretch, in which what had come may be moved on, if anything has.
+func (s *Snapshot) rested() bool {
+	if !s.unrest || s.moves > 0 {
+		return false
 	}
+	s.rests = max(1, s.rests+1)
+	s.unrest = false
+	s.forget()
+	return true
 }
 
 // fresh says whether the range's replica on the node has come there since the last rest.
@@ -161,6 +165,7 @@ func (s *Snapshot) Delete(id base.RangeID) {
 	s.unpend(at)
 	s.unseat(at)
 	s.rules[s.entries[at].rules].ranges--
+	s.lagging -= int(min(1, s.entries[at].behind))
 	delete(s.byRange, id)
 	delete(s.rare, at)
 	s.entries[at].flags &= isDirty
