@@ -192,8 +192,13 @@ func Announce(r, said *metapb.NodeRecord, reason string, unixMicros int64) (*met
 	own.Address, own.Locality, own.Version, own.Incarnation = said.Address, said.Locality, said.Version, said.Incarnation
 	own.Attributes, own.DiskBytes, own.Cpus = said.Attributes, said.DiskBytes, said.Cpus
 	out, err := Apply(own, Announced, reason, unixMicros)
-	if err != nil || out.Generation > r.Generation || proto.Equal(own, r) {
-		return out, err
+	switch {
+	case err != nil:
+		return nil, err
+	case out != own:
+		return out, nil
+	case proto.Equal(own, r):
+		return r, nil
 	}
 	own.Generation++
 	return own, nil
