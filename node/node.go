@@ -10,10 +10,12 @@ import (
 
 	"github.com/cairndb/cairn/api/faultpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/node/dispatch"
+	"github.com/cairndb/cairn/node/gossip"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
 	"github.com/cairndb/cairn/node/reconcile"
@@ -58,6 +60,7 @@ type member struct {
 	registrar  *join.Registrar
 	reconciler *reconcile.Reconciler
 	keyspaces  *keyspace.Manager
+	gossip     *gossip.Gossip
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -132,7 +135,7 @@ func (n *Node) prepare() error {
 	var err error
 	n.entry, err = join.New(join.Config{
 		Store: entryStore{n}, Self: n.record(), Addresses: n.cfg.Join, Expect: n.cfg.BootstrapExpect,
-		ReplaceLost: n.cfg.ReplaceLost, Logger: n.cfg.Logger,
+		ReplaceLost: n.cfg.ReplaceLost, Found: n.found, Logger: n.cfg.Logger,
 	})
 	if err != nil {
 		return err
@@ -186,6 +189,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
 		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold,
+		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
 	if err != nil {
 		t.Close()
@@ -214,7 +218,14 @@ func (n *Node) run(out *join.Outcome) error {
 		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Learn: n.book.learn, Logger: n.cfg.Logger,
 		Gone: m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
 	})
-	n.book.tell(m.reconciler.WakeAll)
+	if m.gossip, err = n.newGossip(self, t); err != nil {
+		t.Close()
+		return err
+	}
+	n.book.tell(func() {
+		m.reconciler.WakeAll()
+		m.gossip.Wake()
+	})
 	n.mu.Lock()
 	n.identity, n.member = id, m
 	n.mu.Unlock()
@@ -226,6 +237,7 @@ func (n *Node) run(out *join.Outcome) error {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
 	m.reconciler.Start()
+	m.gossip.Start()
 	n.server.SetServing(true)
 	close(n.ready)
 	return nil
@@ -234,7 +246,7 @@ func (n *Node) run(out *join.Outcome) error {
 // announce tells the cluster of this start. Until it succeeds the node works on what others know of it.
 func (n *Node) announce() error {
 	m := n.current()
-	resp, err := n.entry.AnnounceSelf(n.ctx, n.book.all(), m.registrar.Announce)
+	resp, err := n.entry.AnnounceSelf(n.ctx, n.book.all, m.registrar.Announce)
 	if err != nil {
 		return err
 	}
@@ -279,6 +291,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		n.wg.Wait()
 		if m := n.current(); m != nil { // it may have become one a moment ago
 			m.reconciler.Stop()
+			m.gossip.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()
