@@ -26,8 +26,8 @@ func (n *Node) watch(m *member, id *metapb.StoreIdentity) error {
 	m.monitor, err = health.New(health.Config{
 		Node: self, Incarnation: n.incarnation, Address: n.cfg.Advertise, Version: n.cfg.Version, Cluster: m.dispatch,
 		Leads: m.leadsSys, Heard: m.heard, Load: gauges.Load, Epoch: m.fence.Epoch,
-		Learn: func(own *metapb.NodeRecord) { n.learn(m, own) },
-		Now:   m.store.Now, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
+		Learn:      func(own *metapb.NodeRecord) { n.learn(m, own) },
+		Unanswered: m.fence.Doubt, Now: m.store.Now, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
 	return err
 }

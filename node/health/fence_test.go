@@ -150,6 +150,22 @@ func TestFencedForEver(t *testing.T) {
 	}
 }
 
+// TestDoubt: a node that serves and is not answered asks the cluster what it is, and is told.
+func TestDoubt(t *testing.T) {
+	w := newFenceWorld(t, 0)
+	w.answers <- answer{record: record(active, 0)}
+	await(t, w.serving)
+	w.Doubt()
+	w.answers <- answer{record: record(active, 0)}
+	w.Doubt()
+	if w.Check() != nil || len(w.serving) > 0 {
+		t.Errorf("it is a member, and does not serve: %v", w.Check())
+	}
+	w.answers <- answer{err: join.Ended(record(metapb.NodeState_NODE_STATE_LEFT, 1))}
+	await(t, w.final)
+	w.says("n3 was removed")
+}
+
 // TestEpochNotKept: an epoch that cannot be stored is not served under.
 func TestEpochNotKept(t *testing.T) {
 	w := newFenceWorld(t, 0)

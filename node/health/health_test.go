@@ -11,6 +11,8 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
+	"github.com/cairndb/cairn/node/store"
 )
 
 const (
@@ -136,6 +138,29 @@ func TestStartStop(t *testing.T) {
 	if m.Load() == nil {
 		t.Error("it does not know its load")
 	}
+}
+
+// TestUnanswered: a node whose heartbeats nobody answers for a window finds out in another way.
+func TestUnanswered(t *testing.T) {
+	w := newWorld(t, 1)
+	w.term = 0 // nobody leads sys
+	unanswered := make(chan struct{}, 1)
+	m, err := New(Config{
+		Node: 2, Incarnation: 1, Cluster: cluster{w}, Leads: func() (uint64, bool) { return 0, false }, Heard: func() []*metapb.HeardOf { return nil },
+		Load: func(time.Duration) *metapb.NodeLoad { return nil }, Epoch: func() uint64 { return 0 }, Learn: func(*metapb.NodeRecord) {},
+		Unanswered: func() {
+			select {
+			case unanswered <- struct{}{}:
+			default:
+			}
+		},
+		Now: store.Now, Interval: time.Millisecond, Step: time.Millisecond, Table: liveness.Config{Window: 10 * time.Millisecond},
+	})
+	must(t, err)
+	m.Start()
+	defer m.Stop()
+	await(t, unanswered)
+	await(t, unanswered)
 }
 
 func TestConfig(t *testing.T) {
