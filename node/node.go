@@ -254,8 +254,8 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
 	m.reconciler.Start()
-	m.monitor.Start()
 	m.gossip.Start()
+	m.monitor.Start()
 	return nil
 }
 
