@@ -324,6 +324,11 @@ const (
 	DecidePatience = 2 * time.Minute
 	// DecidePause is how long a range is left alone after a decision for it was given up: what stood against it stands for a while.
 	DecidePause = 10 * time.Second
+	// A node takes part in no further move while its writes take more than StrainedPutPermille of what is normal, which is what a
+	// move may cost them at most; below StrainedPutLeast nobody minds. StrainedSync is a sync that holds up every write behind it.
+	StrainedPutPermille = 2000
+	StrainedPutLeast    = 20 * time.Millisecond
+	StrainedSync        = 250 * time.Millisecond
 	// ReserveDiskPermille is how full a node's disk may become by what it takes in.
 	ReserveDiskPermille = 900
 	// ReservationsPerNode bounds those that a node remembers, whoever asks: many times what it grants.
