@@ -308,3 +308,15 @@ func propose(reason string, args ...any) func(*metapb.RangeDescriptor, error) St
 		return Step{Propose: next, Reason: fmt.Sprintf(reason, args...)}
 	}
 }
+
+// Behind are the nodes whose replica takes no part now, or lies behind the log by more than a voter may; ascending.
+func Behind(d *metapb.RangeDescriptor, o Observed) (nodes []base.NodeID) {
+	s := state{d: d, o: o}
+	for _, r := range d.GetReplicas() {
+		if !s.caughtUp(r) && id(r) != o.Leader {
+			nodes = append(nodes, node(r))
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
+}
