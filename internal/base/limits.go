@@ -329,6 +329,8 @@ const (
 	StrainedPutPermille = 2000
 	StrainedPutLeast    = 20 * time.Millisecond
 	StrainedSync        = 250 * time.Millisecond
+	// HeldAfter is how long what should be done may wait before the log says so: longer than most wait for their turn.
+	HeldAfter = 30 * time.Second
 	// ReserveDiskPermille is how full a node's disk may become by what it takes in.
 	ReserveDiskPermille = 900
 	// ReservationsPerNode bounds those that a node remembers, whoever asks: many times what it grants.
