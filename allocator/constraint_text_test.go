@@ -8,10 +8,10 @@ import (
 
 func TestConstraintText(t *testing.T) {
 	for text, want := range map[string][]Constraint{
-		"":                         nil,
-		"+region=eu":               {{Required, "region", "eu", 0}},
+		"":                          nil,
+		"+region=eu":                {{Required, "region", "eu", 0}},
 		"+region=eu:2,-zone=a,~ssd": {{Required, "region", "eu", 2}, {Forbidden, "zone", "a", 0}, {Preferred, "", "ssd", 0}},
-		"~ssd:1":                   {{Preferred, "", "ssd", 1}},
+		"~ssd:1":                    {{Preferred, "", "ssd", 1}},
 	} {
 		got, err := ParseConstraints(text)
 		if err != nil || !slices.Equal(got, want) || FormatConstraints(got) != text {

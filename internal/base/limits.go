@@ -319,4 +319,47 @@ const (
 	ClientReadDoublings = 12
 	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
 	ClientMaxAnswerBytes = 256 << 20
+
+	// MaxVoters bounds the voters of one range: of five two may fail at once, and each further one costs every write a message.
+	MaxVoters = 5
+	// OperationLook is how often whoever carries operations on looks how far they are, if nothing wakes it before: people watch them.
+	// One that reads the whole index is looked at no more often than OperationScanShare times what the last reading took, so that
+	// reading a million descriptors takes at most that share of a leader's time.
+	OperationLook      = time.Second
+	OperationScanShare = 20
+	// OperationStalled is after how long without progress an operation says why it waits: more than a step of a small range takes.
+	OperationStalled = 3 * time.Second
+	// OperationEstimateEvery is how often an operation's record is written for a new estimate alone: each writing is one of `sys`.
+	OperationEstimateEvery = 5 * time.Second
+	// OperationSettle is how long after a node was marked what was decided before may still reach it: a directive that is not renewed
+	// is forgotten after a few seconds, and the index is a moment behind.
+	OperationSettle = 10 * time.Second
+	// OperationSome bounds the ranges that an operation names as being left, and that it asks the deciders about: some examples.
+	OperationSome = 3
+	// OperationsKept bounds the operations that have ended whose records are kept, to be looked at: some months of a cluster's life.
+	OperationsKept = 200
+	// OperationNodes bounds the nodes of one operation: their records change with it in one transaction (MaxTxnOps), with some room.
+	OperationNodes = 100
+	// OperationTries bounds how often a change of operations is tried again after it lost a race for one of its records.
+	OperationTries = 16
+
+	// PolicyReplicas is how many voters a range has where nobody said otherwise: one may fail.
+	PolicyReplicas = 3
+	// PolicyFailedAfter is how long a node is suspect before what it holds is replaced: more than a restart of a machine takes, so that
+	// one moves nothing. PolicyFailedAfterOwn is the same for root, meta and sys, which are small and on which all else rests.
+	PolicyFailedAfter    = 5 * time.Minute
+	PolicyFailedAfterOwn = 30 * time.Second
+	// PolicyFailedSharePermille is the share of nodes that may fail together before that is taken for a fault of the network: of three
+	// one may.
+	PolicyFailedSharePermille = 340
+	// PolicyMovesPerNode and PolicyMoves bound replicas on their way at once, at one node and of one decider: two of them keep a
+	// disk and a link busy, and leave most of both to those who use the cluster.
+	PolicyMovesPerNode = 2
+	PolicyMoves        = 64
+	// PolicySnapshotBytesPerSecond bounds what one node sends of snapshots: half of a link of a gigabit.
+	PolicySnapshotBytesPerSecond = 64 << 20
+	// PolicyPauseLatencyPermille is how slow writes may become, of what is normal, before moves wait: what operators are promised.
+	PolicyPauseLatencyPermille = 2000
+	// PolicyImbalancePermille is how far a node may be from the mean before something is moved for balance: less is not noticed.
+	PolicyImbalancePermille = 50
 )
