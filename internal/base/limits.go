@@ -345,10 +345,6 @@ const (
 
 	// PolicyReplicas is how many voters a range has where nobody said otherwise: one may fail.
 	PolicyReplicas = 3
-	// PolicyFailedAfter is how long a node is suspect before what it holds is replaced: more than a restart of a machine takes, so that
-	// one moves nothing. PolicyFailedAfterOwn is the same for root, meta and sys, which are small and on which all else rests.
-	PolicyFailedAfter    = 5 * time.Minute
-	PolicyFailedAfterOwn = 30 * time.Second
 	// PolicyFailedSharePermille is the share of nodes that may fail together before that is taken for a fault of the network: of three
 	// one may.
 	PolicyFailedSharePermille = 340
@@ -356,10 +352,32 @@ const (
 	// disk and a link busy, and leave most of both to those who use the cluster.
 	PolicyMovesPerNode = 2
 	PolicyMoves        = 64
-	// PolicySnapshotBytesPerSecond bounds what one node sends of snapshots: half of a link of a gigabit.
-	PolicySnapshotBytesPerSecond = 64 << 20
 	// PolicyPauseLatencyPermille is how slow writes may become, of what is normal, before moves wait: what operators are promised.
 	PolicyPauseLatencyPermille = 2000
 	// PolicyImbalancePermille is how far a node may be from the mean before something is moved for balance: less is not noticed.
 	PolicyImbalancePermille = 50
+	// HeartbeatInterval is how often a node tells the leader of `sys` how it is. HeartbeatWindow is how long what speaks against a
+	// node must last before it is suspect, and how old a heartbeat may be: three may be lost, and a process that paused for a second,
+	// or was started again, moves nothing.
+	HeartbeatInterval = time.Second
+	HeartbeatWindow   = 4 * time.Second
+	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more.
+	HeartbeatTimeout = 2 * time.Second
+	// HealthStep is how often the leader of `sys` looks at what the heartbeats say: a quarter of their interval.
+	HealthStep = 250 * time.Millisecond
+	// HealthAge is how old a node's last answer may be for the node to say that the leader of `sys` told it.
+	HealthAge = 5 * time.Second
+	// FailedAfter is how long a node is suspect before it is held to be failed, and its replicas are replaced: longer than the restart
+	// of a machine. FailedAfterOwn is the same for Cairn's own ranges, of which everything else depends and which are small.
+	FailedAfter    = 5 * time.Minute
+	FailedAfterOwn = 30 * time.Second
+	// SlowFactor is how many times the median of the other nodes a node's syncs, writes or timers must take for it to be slow, and
+	// SlowSync, SlowPut and SlowLate what they must take in any case: below that nobody would notice. SlowAfter is how long that must
+	// last; it ends after SlowClear below half of both.
+	SlowFactor = 8
+	SlowSync   = 50 * time.Millisecond
+	SlowPut    = 200 * time.Millisecond
+	SlowLate   = 100 * time.Millisecond
+	SlowAfter  = 10 * time.Second
+	SlowClear  = 30 * time.Second
 )

@@ -23,6 +23,7 @@ const (
 	kinAmbiguous  = "an ambiguous outcome reported as failed, or retried blindly"
 	kinCompare    = "a compare-and-set evaluated on a stale read"
 	kinGeneration = "a step carried out twice, or on another generation than the one it was planned for"
+	kinEpoch      = "a node that comes back after it was given up goes on as if nothing had been (cockroach: liveness epochs)"
 	kinVersions   = "versions removed that can still be read, or kept where they should not be"
 )
 
@@ -76,6 +77,7 @@ func All() []Mutant {
 		{UnlistedCampaigns, "unlisted-campaigns", "a replica that was removed goes on, and campaigns", kinUnlisted},
 		{GenerationSkipped, "generation-skipped", "a membership change is made whatever generation it was planned for", kinGeneration},
 		{PublishOlder, "publish-older", "an older descriptor replaces a newer one in the index", kinGeneration},
+		{EpochNotRaised, "epoch-not-raised", "a node that is held to be failed, or has left, keeps its epoch: it never learns that it was fenced", kinEpoch},
 		{AmbiguousAsFailed, "ambiguous-as-failed", "a write whose outcome is not known is reported as failed", kinAmbiguous},
 		{BlindRetry, "blind-retry", "a write whose outcome is not known is made again", kinAmbiguous},
 		{LostLeaderRefuses, "lost-leader-refuses", "a leader that loses its place refuses what is in its log already", kinAmbiguous},

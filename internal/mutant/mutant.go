@@ -77,6 +77,7 @@ const (
 	UnlistedCampaigns
 	GenerationSkipped
 	PublishOlder
+	EpochNotRaised
 
 	// Outcomes.
 

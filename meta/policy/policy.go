@@ -32,12 +32,12 @@ func Cluster(stored *metapb.PolicyRecord) *metapb.PolicyRecord {
 	}
 	c := p.Cluster
 	p.Placement.Replicas = cmp.Or(p.Placement.Replicas, base.PolicyReplicas)
-	c.FailedAfterMillis = cmp.Or(c.FailedAfterMillis, uint64(base.PolicyFailedAfter.Milliseconds()))
-	c.FailedAfterOwnMillis = cmp.Or(c.FailedAfterOwnMillis, uint64(base.PolicyFailedAfterOwn.Milliseconds()))
+	c.FailedAfterMillis = cmp.Or(c.FailedAfterMillis, uint64(base.FailedAfter.Milliseconds()))
+	c.FailedAfterOwnMillis = cmp.Or(c.FailedAfterOwnMillis, uint64(base.FailedAfterOwn.Milliseconds()))
 	c.FailedSharePermille = cmp.Or(c.FailedSharePermille, base.PolicyFailedSharePermille)
 	c.MovesPerNode = cmp.Or(c.MovesPerNode, base.PolicyMovesPerNode)
 	c.Moves = cmp.Or(c.Moves, base.PolicyMoves)
-	c.SnapshotBytesPerSecond = cmp.Or(c.SnapshotBytesPerSecond, base.PolicySnapshotBytesPerSecond)
+	c.SnapshotBytesPerSecond = cmp.Or(c.SnapshotBytesPerSecond, base.SnapshotBytesPerSecond)
 	c.PauseLatencyPermille = cmp.Or(c.PauseLatencyPermille, base.PolicyPauseLatencyPermille)
 	c.ImbalancePermille = cmp.Or(c.ImbalancePermille, base.PolicyImbalancePermille)
 	return p

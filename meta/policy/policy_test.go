@@ -104,13 +104,13 @@ func TestForAllocator(t *testing.T) {
 	if s := got.Keyspaces[100]; s.Replicas != 5 || s.Constraints[0].String() != "~ssd" || s.FailedAfter != 2*time.Minute {
 		t.Errorf("shards: %+v", s)
 	}
-	if s := got.Keyspaces[base.KeyspaceMeta]; s.Replicas != 3 || s.Constraints[0].String() != "+region=eu" || s.FailedAfter != base.PolicyFailedAfterOwn {
+	if s := got.Keyspaces[base.KeyspaceMeta]; s.Replicas != 3 || s.Constraints[0].String() != "+region=eu" || s.FailedAfter != base.FailedAfterOwn {
 		t.Errorf("meta: %+v", s)
 	}
-	if s := got.Keyspaces[base.KeyspaceRoot]; s.Replicas != 5 || s.FailedAfter != base.PolicyFailedAfterOwn {
+	if s := got.Keyspaces[base.KeyspaceRoot]; s.Replicas != 5 || s.FailedAfter != base.FailedAfterOwn {
 		t.Errorf("root: %+v", s)
 	}
-	if none := ForAllocator(nil); none.Default.Replicas != base.PolicyReplicas || none.Default.FailedAfter != base.PolicyFailedAfter {
+	if none := ForAllocator(nil); none.Default.Replicas != base.PolicyReplicas || none.Default.FailedAfter != base.FailedAfter {
 		t.Errorf("without records: %+v", none)
 	}
 }
