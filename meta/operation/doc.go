@@ -19,6 +19,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
 )
 
 // The kinds and states, by shorter names.
@@ -159,6 +160,4 @@ func (b byID) there() string {
 	return Names(ids)
 }
 
-func gone(r *metapb.NodeRecord) bool {
-	return r.State == metapb.NodeState_NODE_STATE_LEFT || r.State == metapb.NodeState_NODE_STATE_REPLACED
-}
+func gone(r *metapb.NodeRecord) bool { return liveness.Gone(r.State) }

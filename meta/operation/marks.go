@@ -6,8 +6,10 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
 )
 
 // Cancel ends an operation and takes back what it made of its nodes. One that was cancelled already stays as it is.
@@ -22,7 +24,10 @@ func Cancel(op *metapb.Operation, nodes []*metapb.NodeRecord, nowMicros int64) (
 	if err != nil {
 		return Change{}, err
 	}
-	outcome := fmt.Sprintf("cancelled with %d of %d left", op.Left, op.Total)
+	outcome := "cancelled"
+	if op.Total > 0 {
+		outcome = fmt.Sprintf("cancelled with %d of %d left", op.Left, op.Total)
+	}
 	if out := left(op, nodes); len(out) > 0 {
 		outcome += "; " + Names(out) + " had left already, for good"
 	}
@@ -94,9 +99,9 @@ func unmark(op *metapb.Operation, nodes []*metapb.NodeRecord, nowMicros int64, h
 		next := old
 		switch op.Kind {
 		case drain:
-			next, err = undrainNode(old, half, reason, nowMicros)
+			next, err = undo(old, liveness.Undrain, half, reason, nowMicros)
 		case decommission:
-			next, err = recommissionNode(old, half, reason, nowMicros)
+			next, err = undo(old, liveness.Recommission, half, reason, nowMicros)
 		}
 		if err != nil {
 			return Change{}, err
@@ -133,4 +138,30 @@ func left(op *metapb.Operation, nodes []*metapb.NodeRecord) (out []uint64) {
 
 func ended(op *metapb.Operation) error {
 	return &base.Refused{For: base.RefusedState, Reason: fmt.Sprintf("operation %d has ended: %s", op.OpId, State(op.State)), Instead: "begin another"}
+}
+
+// ChangeNode is what somebody makes of a node's record by hand.
+func ChangeNode(r *metapb.NodeRecord, change clusterpb.NodeChange, nowMicros int64) (*metapb.NodeRecord, error) {
+	event, ok := map[clusterpb.NodeChange]liveness.Event{
+		clusterpb.NodeChange_NODE_CHANGE_CORDON: liveness.Cordon, clusterpb.NodeChange_NODE_CHANGE_UNCORDON: liveness.Uncordon,
+		clusterpb.NodeChange_NODE_CHANGE_RECOMMISSION: liveness.Recommission, clusterpb.NodeChange_NODE_CHANGE_REMOVE: liveness.Removed,
+	}[change]
+	if !ok {
+		return nil, malformed("this version does not know what is to be done with the node", "cordon, uncordon, recommission or remove it")
+	}
+	return apply(r, event, "somebody said so", nowMicros)
+}
+
+// Undone says whether an operation's mark is no longer on a node of its.
+func Undone(op *metapb.Operation, r *metapb.NodeRecord) bool {
+	if op.State != running || !slices.Contains(op.Nodes, r.NodeId) {
+		return false
+	}
+	switch op.Kind {
+	case drain:
+		return !r.Draining && !gone(r)
+	case decommission:
+		return r.State != metapb.NodeState_NODE_STATE_LEAVING && !gone(r)
+	}
+	return false
 }

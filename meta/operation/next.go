@@ -9,6 +9,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
 )
 
 // World is what is known when it is looked how far an operation is.
@@ -66,7 +67,9 @@ type measure struct {
 	bytes   uint64
 	some    []uint64 // ranges that are left
 	what    string   // what is left of them
-	unknown string   // why it is not known
+	unknown string   // why it is not known, or why that is not the end
+	// settling: nothing is left, and it is too early to rely on that.
+	settling bool
 }
 
 // nextDrain: a node that leads nothing, as it says itself, is drained. One that has failed leads nothing: a majority supports it no more.
@@ -98,7 +101,6 @@ func nextDecommission(op *metapb.Operation, w *World, pace *Pace) (Change, error
 	}
 	var out Change
 	m := measure{what: "replicas"}
-	settling := false
 	for _, id := range op.Nodes {
 		r := byID(w.Nodes).find(id)
 		if r == nil || gone(r) {
@@ -111,20 +113,20 @@ func nextDecommission(op *metapb.Operation, w *World, pace *Pace) (Change, error
 		switch {
 		case h.Replicas > 0:
 		case w.Tally.AtMicros < r.SinceUnixMicros+base.OperationSettle.Microseconds():
-			settling = true
+			m.settling = true
 		default:
-			left, err := leftNode(r, fmt.Sprintf("operation %d: it held nothing any more", op.OpId), w.NowMicros)
+			left, err := apply(r, liveness.Left, fmt.Sprintf("operation %d: it held nothing any more", op.OpId), w.NowMicros)
 			if err != nil {
 				return Change{}, err
 			}
 			out.Nodes = append(out.Nodes, left)
 		}
 	}
-	if m.left == 0 && !settling {
+	if m.left == 0 && !m.settling {
 		out.Op = end(op, w, done, Names(op.Nodes)+" held nothing at the end and left for good: stop it, its store can be deleted").Op
 		return out, nil
 	}
-	if m.left == 0 {
+	if m.settling = m.left == 0; m.settling {
 		m.unknown = "nothing is left; it is looked once more in some seconds, for what was decided before the node was marked"
 	}
 	out.Op = report(op, w, pace, m).Op
@@ -179,7 +181,7 @@ func end(op *metapb.Operation, w *World, state metapb.OperationState, outcome st
 
 // report writes how far the operation is, if that is another than what stands there, and not too often.
 func report(op *metapb.Operation, w *World, pace *Pace, m measure) Change {
-	known := m.unknown == "" || m.left > 0
+	known := m.unknown == "" || m.settling
 	if known {
 		pace.Observe(w.NowMicros, m.left, m.bytes)
 	}

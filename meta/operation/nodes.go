@@ -1,46 +1,36 @@
 package operation
 
 import (
-	"google.golang.org/protobuf/proto"
+	"errors"
 
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
 )
 
-func touched(r *metapb.NodeRecord, f func(*metapb.NodeRecord)) *metapb.NodeRecord {
-	next := proto.CloneOf(r)
-	f(next)
-	if proto.Equal(r, next) {
-		return r
+// apply is liveness.Apply; what cannot be is refused.
+func apply(r *metapb.NodeRecord, e liveness.Event, reason string, nowMicros int64) (*metapb.NodeRecord, error) {
+	out, err := liveness.Apply(r, e, reason, nowMicros)
+	var illegal *liveness.Illegal
+	if errors.As(err, &illegal) {
+		return nil, &base.Refused{For: base.RefusedState, Reason: illegal.Error()}
 	}
-	next.Generation++
-	return next
+	return out, err
 }
 
-func drainNode(r *metapb.NodeRecord, reason string, now int64) (*metapb.NodeRecord, error) {
-	return touched(r, func(r *metapb.NodeRecord) { r.Draining, r.Cordoned = true, true }), nil
-}
-
-func undrainNode(r *metapb.NodeRecord, half bool, reason string, now int64) (*metapb.NodeRecord, error) {
-	return touched(r, func(r *metapb.NodeRecord) { r.Draining, r.Cordoned = false, half }), nil
-}
-
-func leaveNode(r *metapb.NodeRecord, reason string, now int64) (*metapb.NodeRecord, error) {
-	return touched(r, func(r *metapb.NodeRecord) {
-		if r.State != metapb.NodeState_NODE_STATE_LEAVING {
-			r.State, r.Reason, r.SinceUnixMicros = metapb.NodeState_NODE_STATE_LEAVING, reason, now
-		}
-	}), nil
-}
-
-func recommissionNode(r *metapb.NodeRecord, half bool, reason string, now int64) (*metapb.NodeRecord, error) {
-	return touched(r, func(r *metapb.NodeRecord) {
-		r.State, r.Reason, r.SinceUnixMicros, r.Cordoned = metapb.NodeState_NODE_STATE_ACTIVE, reason, now, half
-	}), nil
-}
-
-func leftNode(r *metapb.NodeRecord, reason string, now int64) (*metapb.NodeRecord, error) {
-	return touched(r, func(r *metapb.NodeRecord) {
-		r.State, r.Reason, r.SinceUnixMicros = metapb.NodeState_NODE_STATE_LEFT, reason, now
-		r.Epoch++
-	}), nil
+// undo takes a mark back; half leaves the node cordoned.
+func undo(r *metapb.NodeRecord, e liveness.Event, half bool, reason string, nowMicros int64) (*metapb.NodeRecord, error) {
+	out, err := apply(r, e, reason, nowMicros)
+	if err != nil {
+		return nil, err
+	}
+	cordon := liveness.Uncordon
+	if half {
+		cordon = liveness.Cordon
+	}
+	out, err = apply(out, cordon, reason, nowMicros)
+	if err == nil && out.Generation > r.Generation {
+		out.Generation = r.Generation + 1 // it is one change of the record
+	}
+	return out, err
 }

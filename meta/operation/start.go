@@ -8,6 +8,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
 )
 
 // Known is what an operation is begun upon.
@@ -55,6 +56,9 @@ func wellFormed(op *metapb.Operation, voters int, k *Known) error {
 		if len(op.Nodes) == 0 {
 			return malformed("no node is named", "name one or more: "+byID(k.Nodes).there())
 		}
+		if len(op.Nodes) > base.OperationNodes {
+			return malformed(fmt.Sprintf("%d nodes are too many for one operation", len(op.Nodes)), fmt.Sprintf("name at most %d", base.OperationNodes))
+		}
 		if op.Kind == hold && op.UntilUnixMicros <= k.NowMicros {
 			return malformed("a hold ends at a time to come", "give how long the nodes will be away")
 		}
@@ -99,7 +103,7 @@ func exist(ids []uint64, k *Known) error {
 		case r == nil:
 			return &base.Refused{For: base.RefusedUnknown, Reason: fmt.Sprintf("there is no node %s", base.NodeID(id)), Instead: "there are " + byID(k.Nodes).there()}
 		case gone(r):
-			return &base.Refused{For: base.RefusedState, Reason: fmt.Sprintf("%s is %s, for good", base.NodeID(id), lower("NODE_STATE_", r.State.String())),
+			return &base.Refused{For: base.RefusedState, Reason: fmt.Sprintf("%s is %s, for good", base.NodeID(id), liveness.StateName(r.State)),
 				Instead: "there are " + byID(k.Nodes).there()}
 		}
 	}
@@ -110,7 +114,7 @@ func exist(ids []uint64, k *Known) error {
 func takesNothing(r *metapb.NodeRecord) string {
 	switch {
 	case r.State != metapb.NodeState_NODE_STATE_ACTIVE:
-		return "it is " + lower("NODE_STATE_", r.State.String())
+		return "it is " + liveness.StateName(r.State)
 	case r.Draining:
 		return "it is drained"
 	case r.Cordoned:
@@ -175,9 +179,9 @@ func mark(op *metapb.Operation, k *Known) (out []*metapb.NodeRecord, err error) 
 		reason := fmt.Sprintf("operation %d: %s", op.OpId, Describe(op))
 		switch op.Kind {
 		case drain:
-			next, err = drainNode(old, reason, k.NowMicros)
+			next, err = apply(old, liveness.Drain, reason, k.NowMicros)
 		case decommission:
-			next, err = leaveNode(old, reason, k.NowMicros)
+			next, err = apply(old, liveness.Leave, reason, k.NowMicros)
 		}
 		if err != nil {
 			return nil, err
