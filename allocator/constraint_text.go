@@ -75,20 +75,6 @@ func word(s string) bool {
 	return s != "" && !strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune("=,:", r) })
 }
 
-// String is the constraint as it is written.
-func (c Constraint) String() string {
-	var b strings.Builder
-	b.WriteByte("+-~"[min(c.Kind, Preferred)])
-	if c.Key != "" {
-		b.WriteString(c.Key + "=")
-	}
-	b.WriteString(c.Value)
-	if c.Replicas > 0 {
-		b.WriteString(":" + strconv.Itoa(c.Replicas))
-	}
-	return b.String()
-}
-
 // FormatConstraints writes several, separated by commas.
 func FormatConstraints(cs []Constraint) string {
 	parts := make([]string, len(cs))

@@ -340,22 +340,13 @@ const (
 	OperationsKept = 200
 	// OperationNodes bounds the nodes of one operation: their records change with it in one transaction (MaxTxnOps), with some room.
 	OperationNodes = 100
+	// HoldMost bounds how long nodes may be held to be about to stop: what they hold is not replaced meanwhile, if they stay away.
+	HoldMost = 24 * time.Hour
 	// OperationTries bounds how often a change of operations is tried again after it lost a race for one of its records.
 	OperationTries = 16
 
-	// PolicyReplicas is how many voters a range has where nobody said otherwise: one may fail.
-	PolicyReplicas = 3
-	// PolicyFailedSharePermille is the share of nodes that may fail together before that is taken for a fault of the network: of three
-	// one may.
-	PolicyFailedSharePermille = 340
-	// PolicyMovesPerNode and PolicyMoves bound replicas on their way at once, at one node and of one decider: two of them keep a
-	// disk and a link busy, and leave most of both to those who use the cluster.
-	PolicyMovesPerNode = 2
-	PolicyMoves        = 64
 	// PolicyPauseLatencyPermille is how slow writes may become, of what is normal, before moves wait: what operators are promised.
 	PolicyPauseLatencyPermille = 2000
-	// PolicyImbalancePermille is how far a node may be from the mean before something is moved for balance: less is not noticed.
-	PolicyImbalancePermille = 50
 	// HeartbeatInterval is how often a node tells the leader of `sys` how it is. HeartbeatWindow is how long what speaks against a
 	// node must last before it is suspect, and how old a heartbeat may be: three may be lost, and a process that paused for a second,
 	// or was started again, moves nothing.

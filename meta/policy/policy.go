@@ -1,13 +1,14 @@
 // Package policy is how a cluster is looked after: what somebody set, what stands where nobody did, and how both are written by people.
 //
 // A record is stored for the cluster (keyspace 0) and for each keyspace that somebody gave one. A zero is "the default": of a keyspace
-// what the cluster's record says, of the cluster what stands in internal/base/limits.go. So what nobody set follows a new version's
+// what the cluster's record says, of the cluster what the planner does of itself (allocator.DefaultPolicy). So what nobody set follows a new version's
 // defaults.
 package policy
 
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -20,48 +21,43 @@ import (
 
 // Cluster is the cluster's record with every default filled in. stored may be nil.
 func Cluster(stored *metapb.PolicyRecord) *metapb.PolicyRecord {
+	p := whole(stored, 0)
+	full := ForAllocator([]*metapb.PolicyRecord{p})
+	c := p.Cluster
+	p.Placement.Replicas = uint32(full.Default.Replicas)
+	c.FailedAfterMillis = millis(full.Default.FailedAfter)
+	c.FailedAfterOwnMillis = millis(full.Keyspaces[base.KeyspaceMeta].FailedAfter)
+	c.FailedSharePermille, c.FailedTier = uint32(math.Round(full.FailedShare*1000)), full.FailedTier
+	c.MovesPerNode, c.Moves = uint32(full.MovesPerNode), uint32(full.Moves)
+	c.ImbalancePermille = uint32(math.Round(full.Imbalance * 1000))
+	c.SnapshotBytesPerSecond = cmp.Or(c.SnapshotBytesPerSecond, base.SnapshotBytesPerSecond)
+	c.PauseLatencyPermille = cmp.Or(c.PauseLatencyPermille, base.PolicyPauseLatencyPermille)
+	return p
+}
+
+// Keyspace is a keyspace's record with what it leaves open filled in. Both may be nil.
+func Keyspace(ks base.KeyspaceID, stored, cluster *metapb.PolicyRecord) *metapb.PolicyRecord {
+	p := whole(stored, ks)
+	full := ForAllocator([]*metapb.PolicyRecord{p, whole(cluster, 0)}).Keyspaces[ks]
+	p.Placement.Replicas, p.Placement.Constraints, p.Placement.Leaders = uint32(full.Replicas), constraintsOut(full.Constraints), constraintsOut(full.Leaders)
+	return p
+}
+
+// whole is a copy of a record that has all parts, whatever is missing in it.
+func whole(stored *metapb.PolicyRecord, ks base.KeyspaceID) *metapb.PolicyRecord {
 	p := &metapb.PolicyRecord{}
 	if stored != nil {
 		p = proto.CloneOf(stored)
 	}
-	if p.Placement == nil {
-		p.Placement = &metapb.PlacementPolicy{}
+	p.KeyspaceId = uint64(ks)
+	placement(p)
+	if ks == 0 {
+		cluster(p)
 	}
-	if p.Cluster == nil {
-		p.Cluster = &metapb.ClusterPolicy{}
-	}
-	c := p.Cluster
-	p.Placement.Replicas = cmp.Or(p.Placement.Replicas, base.PolicyReplicas)
-	c.FailedAfterMillis = cmp.Or(c.FailedAfterMillis, uint64(base.FailedAfter.Milliseconds()))
-	c.FailedAfterOwnMillis = cmp.Or(c.FailedAfterOwnMillis, uint64(base.FailedAfterOwn.Milliseconds()))
-	c.FailedSharePermille = cmp.Or(c.FailedSharePermille, base.PolicyFailedSharePermille)
-	c.MovesPerNode = cmp.Or(c.MovesPerNode, base.PolicyMovesPerNode)
-	c.Moves = cmp.Or(c.Moves, base.PolicyMoves)
-	c.SnapshotBytesPerSecond = cmp.Or(c.SnapshotBytesPerSecond, base.SnapshotBytesPerSecond)
-	c.PauseLatencyPermille = cmp.Or(c.PauseLatencyPermille, base.PolicyPauseLatencyPermille)
-	c.ImbalancePermille = cmp.Or(c.ImbalancePermille, base.PolicyImbalancePermille)
 	return p
 }
 
-// Keyspace is a keyspace's record with what it leaves open filled in from the cluster's. Both may be nil.
-func Keyspace(ks base.KeyspaceID, stored, cluster *metapb.PolicyRecord) *metapb.PolicyRecord {
-	c := Cluster(cluster)
-	p := &metapb.PolicyRecord{KeyspaceId: uint64(ks)}
-	if stored != nil {
-		p = proto.CloneOf(stored)
-	}
-	if p.Placement == nil {
-		p.Placement = &metapb.PlacementPolicy{}
-	}
-	p.Placement.Replicas = cmp.Or(p.Placement.Replicas, c.Placement.Replicas)
-	if len(p.Placement.Constraints) == 0 {
-		p.Placement.Constraints = c.Placement.Constraints
-	}
-	if len(p.Placement.Leaders) == 0 {
-		p.Placement.Leaders = c.Placement.Leaders
-	}
-	return p
-}
+func millis(d time.Duration) uint64 { return uint64(d.Milliseconds()) }
 
 // Of finds a keyspace's record among all; nil: it has none.
 func Of(all []*metapb.PolicyRecord, ks base.KeyspaceID) *metapb.PolicyRecord {
@@ -71,31 +67,42 @@ func Of(all []*metapb.PolicyRecord, ks base.KeyspaceID) *metapb.PolicyRecord {
 	return nil
 }
 
-// ForAllocator is what the planner holds to. all are the stored records, in any order.
+// ForAllocator is what the planner holds to. all are the stored records, in any order. What a keyspace leaves open is the cluster's, and
+// what that leaves open the planner's own default.
 func ForAllocator(all []*metapb.PolicyRecord) allocator.Policy {
 	stored := Of(all, 0)
-	full := Cluster(stored)
-	c := full.Cluster
+	c := stored.GetCluster()
 	out := allocator.Policy{
-		Default: Placement(full.Placement, c.FailedAfterMillis), Keyspaces: make(map[base.KeyspaceID]allocator.Placement),
-		MovesPerNode: int(c.MovesPerNode), Moves: int(c.Moves), Imbalance: float64(c.ImbalancePermille) / 1000, NoBalance: c.NoBalance,
-		FailedShare: float64(c.FailedSharePermille) / 1000, FailedTier: c.FailedTier,
+		Default: planned(nil, stored, c.GetFailedAfterMillis()), Keyspaces: make(map[base.KeyspaceID]allocator.Placement),
+		MovesPerNode: int(c.GetMovesPerNode()), Moves: int(c.GetMoves()), Imbalance: float64(c.GetImbalancePermille()) / 1000, NoBalance: c.GetNoBalance(),
+		FailedShare: float64(c.GetFailedSharePermille()) / 1000, FailedTier: c.GetFailedTier(),
 	}
 	for _, p := range all {
 		if ks := base.KeyspaceID(p.KeyspaceId); ks != 0 {
-			out.Keyspaces[ks] = Placement(Keyspace(ks, p, stored).Placement, c.FailedAfterMillis)
+			out.Keyspaces[ks] = planned(p, stored, c.GetFailedAfterMillis())
 		}
 	}
 	for ks := base.KeyspaceRoot; ks <= base.KeyspaceSys; ks++ {
-		out.Keyspaces[ks] = Placement(Keyspace(ks, Of(all, ks), stored).Placement, c.FailedAfterOwnMillis)
+		own := planned(Of(all, ks), stored, c.GetFailedAfterOwnMillis())
+		own.Replicas = int(Of(all, ks).GetPlacement().GetReplicas()) // what all rests on has more of its own accord
+		out.Keyspaces[ks] = own
 	}
+	out.EnsureDefaults()
 	return out
 }
 
-// Placement is a placement as the planner knows it.
-func Placement(p *metapb.PlacementPolicy, failedAfterMillis uint64) allocator.Placement {
+// planned is a placement as the planner knows it.
+func planned(own, cluster *metapb.PolicyRecord, failedAfterMillis uint64) allocator.Placement {
+	p, c := own.GetPlacement(), cluster.GetPlacement()
+	constraints, leaders := p.GetConstraints(), p.GetLeaders()
+	if len(constraints) == 0 {
+		constraints = c.GetConstraints()
+	}
+	if len(leaders) == 0 {
+		leaders = c.GetLeaders()
+	}
 	return allocator.Placement{
-		Replicas: int(p.Replicas), Constraints: constraintsIn(p.Constraints), Leaders: constraintsIn(p.Leaders),
+		Replicas: int(cmp.Or(p.GetReplicas(), c.GetReplicas())), Constraints: constraintsIn(constraints), Leaders: constraintsIn(leaders),
 		FailedAfter: time.Duration(failedAfterMillis) * time.Millisecond,
 	}
 }

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
+	"github.com/cairndb/cairn/allocator"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 )
@@ -98,7 +100,7 @@ func TestForAllocator(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := ForAllocator([]*metapb.PolicyRecord{shards, cluster, own})
-	if d := got.Default; d.Replicas != 5 || len(d.Constraints) != 1 || d.FailedAfter != 2*time.Minute || got.Imbalance != 0.1 || got.MovesPerNode != base.PolicyMovesPerNode {
+	if d := got.Default; d.Replicas != 5 || len(d.Constraints) != 1 || d.FailedAfter != 2*time.Minute || got.Imbalance != 0.1 || got.MovesPerNode != allocator.DefaultPolicy().MovesPerNode {
 		t.Errorf("%+v", got)
 	}
 	if s := got.Keyspaces[100]; s.Replicas != 5 || s.Constraints[0].String() != "~ssd" || s.FailedAfter != 2*time.Minute {
@@ -107,10 +109,10 @@ func TestForAllocator(t *testing.T) {
 	if s := got.Keyspaces[base.KeyspaceMeta]; s.Replicas != 3 || s.Constraints[0].String() != "+region=eu" || s.FailedAfter != base.FailedAfterOwn {
 		t.Errorf("meta: %+v", s)
 	}
-	if s := got.Keyspaces[base.KeyspaceRoot]; s.Replicas != 5 || s.FailedAfter != base.FailedAfterOwn {
+	if s := got.Keyspaces[base.KeyspaceRoot]; s.Replicas != allocator.DefaultPolicy().Keyspaces[base.KeyspaceRoot].Replicas || s.FailedAfter != base.FailedAfterOwn {
 		t.Errorf("root: %+v", s)
 	}
-	if none := ForAllocator(nil); none.Default.Replicas != base.PolicyReplicas || none.Default.FailedAfter != base.FailedAfter {
+	if none := ForAllocator(nil); !reflect.DeepEqual(none, allocator.DefaultPolicy()) {
 		t.Errorf("without records: %+v", none)
 	}
 }

@@ -37,6 +37,7 @@ type Membership interface {
 type Config struct {
 	Backend    Backend
 	Membership Membership
+	Operator   Operator    // nil: what operators ask for is not answered
 	Dial       join.Dialer // to other nodes, for the status of the whole cluster
 	Logger     *slog.Logger
 	// Bound says which keyspace the clients of a listener mean that name none, by the listener's port.
