@@ -121,8 +121,8 @@ func one(args []string, parse func(string) (uint64, error)) (uint64, error) {
 	return id, nil
 }
 
-// joined gathers what is wrong with a command line; nil if nothing is.
-func joined(errs ...error) error {
+// usageOf gathers what is wrong with a command line; nil if nothing is.
+func usageOf(errs ...error) error {
 	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	var out []error
 	for _, err := range errs {

@@ -144,7 +144,7 @@ It exits with 0 if they can be stopped, and with 3 if not.`,
 	onNode(c, e, changeTimeout, func(ctx context.Context, cl clusterpb.ClusterClient, args []string, out printer) error {
 		ids, err := parseNodes(args)
 		if *hold < 0 {
-			err = joined(err, fmt.Errorf("--hold %s is not a time to come: give one such as 1h", *hold))
+			err = usageOf(err, fmt.Errorf("--hold %s is not a time to come: give one such as 1h", *hold))
 		}
 		if err != nil {
 			return err

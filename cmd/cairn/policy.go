@@ -82,7 +82,7 @@ what they satisfy only in part is a warning.`,
 		for _, a := range args {
 			problems = append(problems, policy.Set(p, a))
 		}
-		if err := joined(problems...); err != nil {
+		if err := usageOf(problems...); err != nil {
 			return err
 		}
 		resp, err := cl.SetPolicy(ctx, &clusterpb.SetPolicyRequest{Keyspace: *ks, Policy: p, DryRun: *dry})

@@ -39,7 +39,7 @@ stay somewhere, give it constraints (cairn policy set).
 		if *leader != "" {
 			op.Leader, wrongLeader = parseNode(*leader)
 		}
-		if err := joined(wrongRange, wrongNodes, wrongLeader); err != nil {
+		if err := usageOf(wrongRange, wrongNodes, wrongLeader); err != nil {
 			return err
 		}
 		return w.begin(ctx, e, cl, op, out)
@@ -62,7 +62,7 @@ on again when its leaders are not balanced, or preferred elsewhere (cairn policy
 	onNode(c, e, changeTimeout, func(ctx context.Context, cl clusterpb.ClusterClient, _ []string, out printer) error {
 		r, wrongRange := parseRange(*id)
 		n, wrongNode := parseNode(*to)
-		if err := joined(wrongRange, wrongNode); err != nil {
+		if err := usageOf(wrongRange, wrongNode); err != nil {
 			return err
 		}
 		resp, err := cl.TransferRange(ctx, &clusterpb.TransferRangeRequest{RangeId: r, ToNode: n, DryRun: *dry})
