@@ -31,19 +31,19 @@ const unset = "default"
 // Keys are all, in the order in which they are shown.
 func Keys() []Key {
 	return []Key{
-		number("replicas", "voters of each range", 1, base.MaxVoters, true, func(p *metapb.PolicyRecord) *uint32 { return &placement(p).Replicas }),
-		constraints("constraints", "where replicas are to be", func(p *metapb.PolicyRecord) *[]*metapb.Constraint { return &placement(p).Constraints }),
-		constraints("leaders", "where leaders are preferred: the first that some voter meets counts", func(p *metapb.PolicyRecord) *[]*metapb.Constraint { return &placement(p).Leaders }),
-		duration("failed_after", "how long a node is suspect before what it holds is replaced", func(p *metapb.PolicyRecord) *uint64 { return &cluster(p).FailedAfterMillis }),
-		duration("failed_after_own", "the same, for Cairn's own ranges: root, meta, sys", func(p *metapb.PolicyRecord) *uint64 { return &cluster(p).FailedAfterOwnMillis }),
-		share("failed_share", "above this share of nodes that fail together nothing is replaced; above half of it slowly", 10, 1000, func(p *metapb.PolicyRecord) *uint32 { return &cluster(p).FailedSharePermille }),
-		text("failed_tier", "the locality tier by whose values that share is looked at, too", func(p *metapb.PolicyRecord) *string { return &cluster(p).FailedTier }),
-		number("moves_per_node", "replicas that come to, or leave, one node at once", 1, 64, false, func(p *metapb.PolicyRecord) *uint32 { return &cluster(p).MovesPerNode }),
-		number("moves", "replicas that one decider moves at once", 1, 4096, false, func(p *metapb.PolicyRecord) *uint32 { return &cluster(p).Moves }),
-		size("snapshot_rate", "bytes of snapshots that one node sends in a second", func(p *metapb.PolicyRecord) *uint64 { return &cluster(p).SnapshotBytesPerSecond }),
-		share("pause_latency", "moves wait while a node's writes take more than this, of what is normal", 1000, 100_000, func(p *metapb.PolicyRecord) *uint32 { return &cluster(p).PauseLatencyPermille }),
-		share("imbalance", "how far a node may be from the mean before replicas are moved for balance", 5, 1000, func(p *metapb.PolicyRecord) *uint32 { return &cluster(p).ImbalancePermille }),
-		onOff("balance", "whether replicas are moved for balance", func(p *metapb.PolicyRecord) *bool { return &cluster(p).NoBalance }),
+		number("replicas", "voters of each range", 1, base.MaxVoters, true, func(p *metapb.PolicyRecord) *uint32 { return &placementOf(p).Replicas }),
+		constraints("constraints", "where replicas are to be", func(p *metapb.PolicyRecord) *[]*metapb.Constraint { return &placementOf(p).Constraints }),
+		constraints("leaders", "where leaders are preferred: the first that some voter meets counts", func(p *metapb.PolicyRecord) *[]*metapb.Constraint { return &placementOf(p).Leaders }),
+		duration("failed_after", "how long a node is suspect before what it holds is replaced", func(p *metapb.PolicyRecord) *uint64 { return &clusterOf(p).FailedAfterMillis }),
+		duration("failed_after_own", "the same, for Cairn's own ranges: root, meta, sys", func(p *metapb.PolicyRecord) *uint64 { return &clusterOf(p).FailedAfterOwnMillis }),
+		share("failed_share", "above this share of nodes that fail together nothing is replaced; above half of it slowly", 10, 1000, func(p *metapb.PolicyRecord) *uint32 { return &clusterOf(p).FailedSharePermille }),
+		text("failed_tier", "the locality tier by whose values that share is looked at, too", func(p *metapb.PolicyRecord) *string { return &clusterOf(p).FailedTier }),
+		number("moves_per_node", "replicas that come to, or leave, one node at once", 1, 64, false, func(p *metapb.PolicyRecord) *uint32 { return &clusterOf(p).MovesPerNode }),
+		number("moves", "replicas that one decider moves at once", 1, 4096, false, func(p *metapb.PolicyRecord) *uint32 { return &clusterOf(p).Moves }),
+		size("snapshot_rate", "bytes of snapshots that one node sends in a second", func(p *metapb.PolicyRecord) *uint64 { return &clusterOf(p).SnapshotBytesPerSecond }),
+		share("pause_latency", "moves wait while a node's writes take more than this, of what is normal", 1000, 100_000, func(p *metapb.PolicyRecord) *uint32 { return &clusterOf(p).PauseLatencyPermille }),
+		share("imbalance", "how far a node may be from the mean before replicas are moved for balance", 5, 1000, func(p *metapb.PolicyRecord) *uint32 { return &clusterOf(p).ImbalancePermille }),
+		onOff("balance", "whether replicas are moved for balance", func(p *metapb.PolicyRecord) *bool { return &clusterOf(p).NoBalance }),
 	}
 }
 
@@ -95,15 +95,15 @@ func (k Key) wrong(p *metapb.PolicyRecord) string {
 	return ""
 }
 
-// placement and cluster are a record's parts, made where they are missing.
-func placement(p *metapb.PolicyRecord) *metapb.PlacementPolicy {
+// placementOf and clusterOf are a record's parts, made where they are missing.
+func placementOf(p *metapb.PolicyRecord) *metapb.PlacementPolicy {
 	if p.Placement == nil {
 		p.Placement = &metapb.PlacementPolicy{}
 	}
 	return p.Placement
 }
 
-func cluster(p *metapb.PolicyRecord) *metapb.ClusterPolicy {
+func clusterOf(p *metapb.PolicyRecord) *metapb.ClusterPolicy {
 	if p.Cluster == nil {
 		p.Cluster = &metapb.ClusterPolicy{}
 	}

@@ -17,12 +17,13 @@ import (
 	"github.com/cairndb/cairn/allocator"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/placement"
 )
 
 // Cluster is the cluster's record with every default filled in. stored may be nil.
 func Cluster(stored *metapb.PolicyRecord) *metapb.PolicyRecord {
 	p := whole(stored, 0)
-	full := ForAllocator([]*metapb.PolicyRecord{p})
+	full := placement.Policies([]*metapb.PolicyRecord{p})
 	c := p.Cluster
 	p.Placement.Replicas = uint32(full.Default.Replicas)
 	c.FailedAfterMillis = millis(full.Default.FailedAfter)
@@ -38,7 +39,7 @@ func Cluster(stored *metapb.PolicyRecord) *metapb.PolicyRecord {
 // Keyspace is a keyspace's record with what it leaves open filled in. Both may be nil.
 func Keyspace(ks base.KeyspaceID, stored, cluster *metapb.PolicyRecord) *metapb.PolicyRecord {
 	p := whole(stored, ks)
-	full := ForAllocator([]*metapb.PolicyRecord{p, whole(cluster, 0)}).Keyspaces[ks]
+	full := placement.Policies([]*metapb.PolicyRecord{p, whole(cluster, 0)}).Keyspaces[ks]
 	p.Placement.Replicas, p.Placement.Constraints, p.Placement.Leaders = uint32(full.Replicas), constraintsOut(full.Constraints), constraintsOut(full.Leaders)
 	return p
 }
@@ -50,9 +51,9 @@ func whole(stored *metapb.PolicyRecord, ks base.KeyspaceID) *metapb.PolicyRecord
 		p = proto.CloneOf(stored)
 	}
 	p.KeyspaceId = uint64(ks)
-	placement(p)
+	placementOf(p)
 	if ks == 0 {
-		cluster(p)
+		clusterOf(p)
 	}
 	return p
 }
@@ -65,46 +66,6 @@ func Of(all []*metapb.PolicyRecord, ks base.KeyspaceID) *metapb.PolicyRecord {
 		return all[i]
 	}
 	return nil
-}
-
-// ForAllocator is what the planner holds to. all are the stored records, in any order. What a keyspace leaves open is the cluster's, and
-// what that leaves open the planner's own default.
-func ForAllocator(all []*metapb.PolicyRecord) allocator.Policy {
-	stored := Of(all, 0)
-	c := stored.GetCluster()
-	out := allocator.Policy{
-		Default: planned(nil, stored, c.GetFailedAfterMillis()), Keyspaces: make(map[base.KeyspaceID]allocator.Placement),
-		MovesPerNode: int(c.GetMovesPerNode()), Moves: int(c.GetMoves()), Imbalance: float64(c.GetImbalancePermille()) / 1000, NoBalance: c.GetNoBalance(),
-		FailedShare: float64(c.GetFailedSharePermille()) / 1000, FailedTier: c.GetFailedTier(),
-	}
-	for _, p := range all {
-		if ks := base.KeyspaceID(p.KeyspaceId); ks != 0 {
-			out.Keyspaces[ks] = planned(p, stored, c.GetFailedAfterMillis())
-		}
-	}
-	for ks := base.KeyspaceRoot; ks <= base.KeyspaceSys; ks++ {
-		own := planned(Of(all, ks), stored, c.GetFailedAfterOwnMillis())
-		own.Replicas = int(Of(all, ks).GetPlacement().GetReplicas()) // what all rests on has more of its own accord
-		out.Keyspaces[ks] = own
-	}
-	out.EnsureDefaults()
-	return out
-}
-
-// planned is a placement as the planner knows it.
-func planned(own, cluster *metapb.PolicyRecord, failedAfterMillis uint64) allocator.Placement {
-	p, c := own.GetPlacement(), cluster.GetPlacement()
-	constraints, leaders := p.GetConstraints(), p.GetLeaders()
-	if len(constraints) == 0 {
-		constraints = c.GetConstraints()
-	}
-	if len(leaders) == 0 {
-		leaders = c.GetLeaders()
-	}
-	return allocator.Placement{
-		Replicas: int(cmp.Or(p.GetReplicas(), c.GetReplicas())), Constraints: constraintsIn(constraints), Leaders: constraintsIn(leaders),
-		FailedAfter: time.Duration(failedAfterMillis) * time.Millisecond,
-	}
 }
 
 func constraintsIn(cs []*metapb.Constraint) []allocator.Constraint {

@@ -13,6 +13,7 @@ import (
 	"github.com/cairndb/cairn/allocator"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/placement"
 )
 
 func TestSet(t *testing.T) {
@@ -89,7 +90,7 @@ func TestCheck(t *testing.T) {
 }
 
 // A keyspace takes from the cluster what it leaves open, and the cluster from the defaults; the planner sees the outcome.
-func TestForAllocator(t *testing.T) {
+func TestWhatThePlannerHoldsTo(t *testing.T) {
 	cluster := record(t, "replicas=5", "constraints=+region=eu", "failed_after=2m", "imbalance=10%")
 	shards := &metapb.PolicyRecord{KeyspaceId: 100}
 	if err := Set(shards, "constraints=~ssd"); err != nil {
@@ -99,7 +100,7 @@ func TestForAllocator(t *testing.T) {
 	if err := Set(own, "replicas=3"); err != nil {
 		t.Fatal(err)
 	}
-	got := ForAllocator([]*metapb.PolicyRecord{shards, cluster, own})
+	got := placement.Policies([]*metapb.PolicyRecord{shards, cluster, own})
 	if d := got.Default; d.Replicas != 5 || len(d.Constraints) != 1 || d.FailedAfter != 2*time.Minute || got.Imbalance != 0.1 || got.MovesPerNode != allocator.DefaultPolicy().MovesPerNode {
 		t.Errorf("%+v", got)
 	}
@@ -112,7 +113,7 @@ func TestForAllocator(t *testing.T) {
 	if s := got.Keyspaces[base.KeyspaceRoot]; s.Replicas != allocator.DefaultPolicy().Keyspaces[base.KeyspaceRoot].Replicas || s.FailedAfter != base.FailedAfterOwn {
 		t.Errorf("root: %+v", s)
 	}
-	if none := ForAllocator(nil); !reflect.DeepEqual(none, allocator.DefaultPolicy()) {
+	if none := placement.Policies(nil); !reflect.DeepEqual(none, allocator.DefaultPolicy()) {
 		t.Errorf("without records: %+v", none)
 	}
 }
@@ -132,12 +133,12 @@ func TestShownIsSet(t *testing.T) {
 			n := rapid.Uint64Range(k.num(&lo), k.num(&hi)).Draw(t, "n")
 			switch k.Name {
 			case "snapshot_rate":
-				p2 := cluster(p)
+				p2 := clusterOf(p)
 				p2.SnapshotBytesPerSecond = n
 			case "failed_after":
-				cluster(p).FailedAfterMillis = n
+				clusterOf(p).FailedAfterMillis = n
 			case "imbalance":
-				cluster(p).ImbalancePermille = uint32(n)
+				clusterOf(p).ImbalancePermille = uint32(n)
 			}
 		}
 		back := &metapb.PolicyRecord{}
@@ -146,8 +147,8 @@ func TestShownIsSet(t *testing.T) {
 				t.Fatalf("%s: %v", k.Name, err)
 			}
 		}
-		placement(p) // made, as setting does
-		cluster(p)
+		placementOf(p) // made, as setting does
+		clusterOf(p)
 		if !proto.Equal(p, back) {
 			t.Fatalf("%v was shown and set as %v", p, back)
 		}

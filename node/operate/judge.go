@@ -13,7 +13,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
 	"github.com/cairndb/cairn/meta/operation"
-	"github.com/cairndb/cairn/meta/policy"
+	"github.com/cairndb/cairn/meta/placement"
 	"github.com/cairndb/cairn/node/sysrec"
 )
 
@@ -157,7 +157,7 @@ func (c *cluster) mayRemove(n *metapb.NodeRecord) error {
 // cannot be, is a warning.
 func (c *cluster) judgePolicy(ks base.KeyspaceID, p *metapb.PolicyRecord) (warnings []string, err error) {
 	all := slices.DeleteFunc(slices.Clone(c.stored), func(o *metapb.PolicyRecord) bool { return o.KeyspaceId == p.KeyspaceId })
-	full := policy.ForAllocator(append(all, p))
+	full := placement.Policies(append(all, p))
 	want := full.Default
 	if own, ok := full.Keyspaces[ks]; ok {
 		want = own

@@ -10,7 +10,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/operation"
-	"github.com/cairndb/cairn/meta/policy"
+	"github.com/cairndb/cairn/meta/placement"
 )
 
 // cluster is all that is known of the cluster at about one moment: the stored descriptors, what the nodes say of their ranges, records
@@ -114,7 +114,7 @@ func (c *cluster) meanBytes() int64 {
 // snapshot is the cluster as the planner knows one.
 func (c *cluster) snapshot() *allocator.Snapshot {
 	s := allocator.NewSnapshot()
-	s.SetPolicy(policy.ForAllocator(c.stored))
+	s.SetPolicy(placement.Policies(c.stored))
 	for _, r := range c.nodes {
 		s.SetNode(c.node(r))
 	}
