@@ -127,6 +127,16 @@ const (
 	// SizeInterval is how often a node looks at the sizes of the ranges that were written to.
 	SizeInterval = 5 * time.Second
 
+	// ReportShare is by how much a range's size or rate must change before its leader's node tells those who place replicas, and
+	// ReportBytes and ReportRate the least changes that count: what is smaller balances nothing.
+	ReportShare = 0.1
+	ReportBytes = 1 << 20
+	ReportRate  = 1.0
+	// ReportPage bounds the ranges of one answer, some 40 bytes and one look at the range's size each: tens of milliseconds.
+	// ReportEnded bounds the ranges that a node remembers to have led, so that it need not tell of all others again.
+	ReportPage  = 2000
+	ReportEnded = 10_000
+
 	// SplitQPS is the rate of requests above which a range is cut in two: a quarter of the puts of one range that two cores were
 	// measured at (docs/performance.md). A range with less gains nothing by a second log.
 	SplitQPS = 2500

@@ -37,6 +37,8 @@ type Config struct {
 	MayPlace func(context.Context, *metapb.RangeDescriptor) error
 	// Align has the replicas of a range that this node leads brought to where another's are; nil: it moves none.
 	Align func(id base.RangeID, with *metapb.RangeDescriptor)
+	// Placement is this node's part in placing replicas; nil: it has none.
+	Placement Placement
 	// Root finds the descriptor of the root range when this node has no replica of it and knows none.
 	Root func(context.Context) (*metapb.RangeDescriptor, error)
 }
