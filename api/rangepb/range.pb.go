@@ -2552,6 +2552,7 @@ type RangeReport struct {
 	Bytes             uint64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	RequestsPerSecond float64                 `protobuf:"fixed64,3,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
 	Behind            []uint64                `protobuf:"varint,4,rep,packed,name=behind,proto3" json:"behind,omitempty"` // nodes whose replica is down or has not caught up
+	Busy              string                  `protobuf:"bytes,5,opt,name=busy,proto3" json:"busy,omitempty"`             // why nothing is to be decided for it now, such as replicas that are brought together for a merge; empty: something may
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2612,6 +2613,13 @@ func (x *RangeReport) GetBehind() []uint64 {
 		return x.Behind
 	}
 	return nil
+}
+
+func (x *RangeReport) GetBusy() string {
+	if x != nil {
+		return x.Busy
+	}
+	return ""
 }
 
 type ExplainRequest struct {
@@ -2846,14 +2854,15 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x06ranges\x18\x03 \x03(\v2\x1b.cairn.range.v1.RangeReportR\x06ranges\x12\x10\n" +
 	"\x03all\x18\x04 \x01(\bR\x03all\x12\x14\n" +
 	"\x05ended\x18\x05 \x03(\x04R\x05ended\x12\x12\n" +
-	"\x04more\x18\x06 \x01(\bR\x04more\"\xab\x01\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"\xbf\x01\n" +
 	"\vRangeReport\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
 	"descriptor\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12.\n" +
 	"\x13requests_per_second\x18\x03 \x01(\x01R\x11requestsPerSecond\x12\x16\n" +
-	"\x06behind\x18\x04 \x03(\x04R\x06behind\"P\n" +
+	"\x06behind\x18\x04 \x03(\x04R\x06behind\x12\x12\n" +
+	"\x04busy\x18\x05 \x01(\tR\x04busy\"P\n" +
 	"\x0eExplainRequest\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +

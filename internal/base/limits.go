@@ -310,6 +310,35 @@ const (
 	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: a fraction of
 	// a second of writes at full load, so that a commit which comes to need it does not wait for longer.
 	CaughtUpEntries = 1000
+	// What a range's decider sends, and how long it waits (meta/placement).
+	//
+	// DecideInterval is how often it plans: a pass after a change costs below 50 ms at a million ranges. DecideGrace is how long a
+	// new one only listens: two rounds of reports, so that it knows who leads what before it moves the first range.
+	DecideInterval = time.Second
+	DecideGrace    = 5 * time.Second
+	// ReportInterval is how often it asks a node how the ranges are that that one leads; what has not changed is not sent again.
+	ReportInterval = 2 * time.Second
+	// DirectTimeout is how long a directive holds if it is not renewed: what a dead decider wanted ends that soon, and an election
+	// of the range's leader fits in. DirectRenew leaves three tries in it.
+	DirectTimeout = 5 * time.Second
+	DirectRenew   = 1500 * time.Millisecond
+	// ReserveTimeout and ReserveRenew are the same for a reservation, which costs its node a slot as long as it is not ended.
+	ReserveTimeout = 10 * time.Second
+	ReserveRenew   = 3 * time.Second
+	// DecideRetry is how long it waits before it asks a node again that refused a reservation, or a range whose leader did not answer.
+	DecideRetry = time.Second
+	// ReservePatience is how long a decision waits for its reservations: then another place is looked for.
+	ReservePatience = 15 * time.Second
+	// DecidePatience is how long a decision may go on without a step or a byte of progress: a snapshot of SplitBytes takes a second
+	// at SnapshotBytesPerSecond, and waits for its turn at most about as long as this.
+	DecidePatience = 2 * time.Minute
+	// DecidePause is how long a range is left alone after a decision for it was given up: what stood against it stands for a while.
+	DecidePause = 10 * time.Second
+	// ReserveDiskPermille is how full a node's disk may become by what it takes in.
+	ReserveDiskPermille = 900
+	// ReservationsPerNode bounds those that a node remembers, whoever asks: many times what it grants.
+	ReservationsPerNode = 1024
+
 	// CachedDescriptors bounds the descriptors that a node remembers for addressing: a few hundred bytes each.
 	CachedDescriptors = 20_000
 	// LookupQuestions bounds the questions of one lookup: three hops, and as many again that a stale descriptor cost.
