@@ -194,6 +194,10 @@ const (
 	// ReconcileInterval is how often a node looks after the ranges that it leads without being woken: followers that
 	// have caught up do not say so.
 	ReconcileInterval = 250 * time.Millisecond
+	// LaggingInterval is how often, and LaggingLooks at how many at once, it looks at those of which a replica was behind: whoever
+	// decides for them learns within seconds that it is not any more, and ten thousand whose node is away cost a hundred looks a second.
+	LaggingInterval = 2 * time.Second
+	LaggingLooks    = 200
 	// OrphanAfter is how long a replica hears of no leader before its node asks the index whether it is still a member: ten
 	// elections' time, so that it is not asked during one.
 	OrphanAfter = 10 * time.Second

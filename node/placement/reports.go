@@ -40,6 +40,7 @@ type led struct {
 	bytes      int64 // unknownSize before somebody has asked
 	rate       float64
 	behind     []base.NodeID
+	busy       string
 }
 
 // ended is a range that this node led.
@@ -97,11 +98,11 @@ func (r *Reports) Sized(id base.RangeID, bytes int64) {
 	})
 }
 
-// Behind takes note of the nodes whose replicas of a range are not where the leader is.
-func (r *Reports) Behind(id base.RangeID, nodes []base.NodeID) {
+// Replicas takes note of the nodes whose replicas of a range are not where the leader is, and of why nothing is to be decided for it.
+func (r *Reports) Replicas(id base.RangeID, behind []base.NodeID, busy string) {
 	r.change(id, func(l *led) bool {
-		moved := !slices.Equal(l.behind, nodes)
-		l.behind = nodes
+		moved := !slices.Equal(l.behind, behind) || l.busy != busy
+		l.behind, l.busy = behind, busy
 		return moved
 	})
 }
@@ -261,7 +262,7 @@ func (r *Reports) sizes(page []base.RangeID) map[base.RangeID]int64 {
 func (l *led) report(id base.RangeID) *rangepb.RangeReport {
 	out := &rangepb.RangeReport{
 		Descriptor_: &metapb.RangeDescriptor{RangeId: uint64(id), KeyspaceId: uint64(l.keyspace), Generation: uint64(l.generation)},
-		Bytes:       uint64(max(0, l.bytes)), RequestsPerSecond: l.rate,
+		Bytes:       uint64(max(0, l.bytes)), RequestsPerSecond: l.rate, Busy: l.busy,
 	}
 	for _, n := range l.behind {
 		out.Behind = append(out.Behind, uint64(n))

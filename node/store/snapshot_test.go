@@ -212,7 +212,7 @@ func TestSnapshotStream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			chunks = 0
 			l, n, m, b := snapshotPair(t, x.through)
-			must(t, l.s.snapshots.sendOne(context.Background(), m))
+			must(t, l.s.snapshots.sendOne(context.Background(), m, &sendProgress{}))
 			b.wg.Wait()
 			in, out := n.s.SnapshotStats(), l.s.SnapshotStats()
 			if len(n.s.snapshots.staged) != 1 {
@@ -254,17 +254,17 @@ func TestSnapshotStream(t *testing.T) {
 func TestSnapshotGivesUp(t *testing.T) {
 	l, _, m, b := snapshotPair(t, func(int, *rangepb.SnapshotMessage) error { return nil })
 	m.ToReplica, m.Raft.To = 99, new(uint64(99))
-	err := l.s.snapshots.sendOne(context.Background(), m)
+	err := l.s.snapshots.sendOne(context.Background(), m, &sendProgress{})
 	if refused := (*refusedError)(nil); !errors.As(err, &refused) || b.streams != 1 || !strings.Contains(err.Error(), "replica 99") {
 		t.Errorf("%v after %d streams", err, b.streams)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.through = func(int, *rangepb.SnapshotMessage) error { cancel(); return errBroken }
-	if err := l.s.snapshots.sendOne(ctx, m); err == nil || b.streams != 2 {
+	if err := l.s.snapshots.sendOne(ctx, m, &sendProgress{}); err == nil || b.streams != 2 {
 		t.Errorf("%v after %d streams", err, b.streams)
 	}
 	m.Raft.Snapshot.Metadata.Index = new(uint64(1 << 40))
-	if err := l.s.snapshots.sendOne(context.Background(), m); err == nil || b.streams != 2 {
+	if err := l.s.snapshots.sendOne(context.Background(), m, &sendProgress{}); err == nil || b.streams != 2 {
 		t.Errorf("a state that is not there was sent: %v", err)
 	}
 }
@@ -379,7 +379,7 @@ func TestSnapshotRate(t *testing.T) {
 	defer closeAll(files)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	err = l.s.snapshots.stream(ctx, m.ToNode, offer, files)
+	err = l.s.snapshots.stream(ctx, m.ToNode, offer, files, &sendProgress{})
 	b.wg.Wait()
 	if sent := l.s.SnapshotStats().BytesSent; err == nil || sent > burst || sent+base.SnapshotChunkBytes <= burst {
 		t.Errorf("%d bytes were sent, %v", sent, err)
