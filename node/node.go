@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/faultpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/transportpb"
@@ -16,6 +17,7 @@ import (
 	"github.com/cairndb/cairn/node/dispatch"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
+	"github.com/cairndb/cairn/node/placement"
 	"github.com/cairndb/cairn/node/reconcile"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
@@ -58,6 +60,7 @@ type member struct {
 	registrar  *join.Registrar
 	reconciler *reconcile.Reconciler
 	keyspaces  *keyspace.Manager
+	placement  *placement.Placement
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -185,7 +188,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
-		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold,
+		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
 	})
 	if err != nil {
 		t.Close()
@@ -194,8 +197,9 @@ func (n *Node) run(out *join.Outcome) error {
 	m.dispatch = dispatch.New(dispatch.Config{
 		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
 		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
-		Align:    func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
-		MayPlace: func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
+		Placement: places{m},
+		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
+		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 	})
 	m.keyspaces = keyspace.New(keyspace.Config{
 		Cluster: m.dispatch, Nodes: func() []base.NodeID { return m.candidates(n.book.all(), self) }, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
@@ -210,11 +214,19 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
+	m.placement = placement.New(placement.Config{
+		Node: self, Store: m.store, Dispatch: m.dispatch, Nodes: n.book.all, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
+		Ranges: func(ctx context.Context) ([]*clusterpb.IndexedRange, error) { return m.keyspaces.Ranges(ctx, "") },
+	})
 	m.reconciler = reconcile.New(reconcile.Config{
 		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Learn: n.book.learn, Logger: n.cfg.Logger,
 		Gone: m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
+		Reports: m.placement.Reports(),
 	})
-	n.book.tell(m.reconciler.WakeAll)
+	n.book.tell(func() {
+		m.reconciler.WakeAll()
+		m.placement.NodesChanged()
+	})
 	n.mu.Lock()
 	n.identity, n.member = id, m
 	n.mu.Unlock()
@@ -226,6 +238,7 @@ func (n *Node) run(out *join.Outcome) error {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
 	m.reconciler.Start()
+	m.placement.Start()
 	n.server.SetServing(true)
 	close(n.ready)
 	return nil
@@ -268,6 +281,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.mu.RUnlock()
 	n.server.SetServing(false)
 	if m != nil {
+		m.placement.Stop()
 		m.reconciler.Stop()
 		m.handOver(ctx)
 	}
@@ -278,6 +292,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		defer close(ended)
 		n.wg.Wait()
 		if m := n.current(); m != nil { // it may have become one a moment ago
+			m.placement.Stop()
 			m.reconciler.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()

@@ -137,6 +137,13 @@ const (
 	ReportPage  = 2000
 	ReportEnded = 10_000
 
+	// DecideAsks bounds the questions that one decider has under way at once, and DecideAskTimeout how long each waits: longer than an
+	// election, and a node that does not answer holds up one of them that long.
+	DecideAsks       = 64
+	DecideAskTimeout = 2 * time.Second
+	// IndexNews bounds the changes of an index that wait for its decider: with more of them it reads all of it again.
+	IndexNews = 10_000
+
 	// SplitQPS is the rate of requests above which a range is cut in two: a quarter of the puts of one range that two cores were
 	// measured at (docs/performance.md). A range with less gains nothing by a second log.
 	SplitQPS = 2500

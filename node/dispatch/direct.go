@@ -11,16 +11,17 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// Direct tells the leader of a range where its replicas are wanted, and is answered how far that is. It may be repeated: a directive
-// that is there already is renewed.
-func (d *Dispatcher) Direct(ctx context.Context, r *metapb.RangeDescriptor, to *rangepb.Directive) (*rangepb.DirectiveAnswer, error) {
+// Direct tells the leader of a range where its replicas are wanted, and is answered how far that is, and by which node. It may be
+// repeated: a directive that is there already is renewed.
+func (d *Dispatcher) Direct(ctx context.Context, r *metapb.RangeDescriptor, to *rangepb.Directive) (out *rangepb.DirectiveAnswer, by base.NodeID, err error) {
 	raw, err := proto.Marshal(to)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var out *rangepb.DirectiveAnswer
+	d.Learn(r) // it is what the index says now
 	err = d.retry(ctx, base.KeyspaceID(r.KeyspaceId), r.Start, func(asked *metapb.RangeDescriptor, node base.NodeID) error {
 		id := base.RangeID(asked.RangeId)
+		by = node
 		if asked.RangeId != r.RangeId { // what it was decided for is part of another range by now
 			out = &rangepb.DirectiveAnswer{Refused: "the range is part of " + id.String() + " by now", Descriptor_: asked}
 			return nil
@@ -39,9 +40,9 @@ func (d *Dispatcher) Direct(ctx context.Context, r *metapb.RangeDescriptor, to *
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return out, nil
+	return out, by, nil
 }
 
 func (d *Dispatcher) directHere(id base.RangeID, raw []byte) (*rangepb.DirectiveAnswer, error) {

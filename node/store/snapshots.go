@@ -66,6 +66,18 @@ func (s *Store) Sending(id base.RangeID) (sent, size uint64) {
 	return sent, size
 }
 
+// Receiving are the ranges of which snapshots come in here now, or wait to be installed.
+func (s *Store) Receiving() (ids []base.RangeID) {
+	s.snapshots.mu.Lock()
+	defer s.snapshots.mu.Unlock()
+	for _, st := range s.snapshots.staged {
+		if st.busy && !slices.Contains(ids, st.id) {
+			ids = append(ids, st.id)
+		}
+	}
+	return ids
+}
+
 // LimitSnapshots sets how many bytes of snapshots this node sends a second, all together; 0: base's.
 func (s *Store) LimitSnapshots(bytesPerSecond uint64) {
 	if bytesPerSecond == 0 {
