@@ -19,7 +19,7 @@ import (
 type index struct {
 	id   base.RangeID
 	keys map[string]base.RangeID // which range each entry is of
-	at   map[base.RangeID]string // and under which key each range was seen last
+	of   map[base.RangeID]int    // and how many are of a range: for a moment it may have two, after it was cut
 
 	mu      sync.Mutex
 	news    []apply.Indexed
@@ -28,7 +28,7 @@ type index struct {
 }
 
 func newIndex(id base.RangeID, changed func()) *index {
-	return &index{id: id, all: true, changed: changed, keys: make(map[string]base.RangeID), at: make(map[base.RangeID]string)}
+	return &index{id: id, all: true, changed: changed, keys: make(map[string]base.RangeID), of: make(map[base.RangeID]int)}
 }
 
 // tell takes note of what has changed. It does not block.
@@ -86,17 +86,21 @@ func (x *index) follow(s reader, to learner) error {
 
 // entry takes in one entry of the index; a nil descriptor: it is gone.
 func (x *index) entry(to learner, key string, d *metapb.RangeDescriptor) {
-	id := base.RangeID(d.GetRangeId())
-	if before, ok := x.keys[key]; ok && before != id && x.at[before] == key {
-		delete(x.at, before)
-		to.Forget(before)
-	}
-	if d == nil {
+	id, before := base.RangeID(d.GetRangeId()), x.keys[key]
+	if d != nil {
+		x.keys[key] = id
+		x.of[id]++
+		to.Learn(d)
+	} else {
 		delete(x.keys, key)
+	}
+	if before == 0 {
 		return
 	}
-	x.keys[key], x.at[id] = id, key
-	to.Learn(d)
+	if x.of[before]--; x.of[before] == 0 {
+		delete(x.of, before)
+		to.Forget(before)
+	}
 }
 
 // read reads all entries, and forgets those that are there no more.

@@ -89,22 +89,28 @@ func (r *Reports) Changed(c raftgroup.StateChange) {
 
 // Sized takes note of how large a range is.
 func (r *Reports) Sized(id base.RangeID, bytes int64) {
-	r.change(id, func(l *led) bool {
-		moved := differs(float64(l.bytes), float64(bytes), base.ReportBytes)
-		if moved {
-			l.bytes = bytes
-		}
-		return moved
-	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l, ok := r.led[id]
+	switch {
+	case !ok:
+	case l.bytes == unknownSize: // its version was not told yet
+		l.bytes = bytes
+		r.led[id] = l
+	case differs(float64(l.bytes), float64(bytes), base.ReportBytes):
+		l.bytes = bytes
+		r.put(id, l)
+	}
 }
 
 // Replicas takes note of the nodes whose replicas of a range are not where the leader is, and of why nothing is to be decided for it.
 func (r *Reports) Replicas(id base.RangeID, behind []base.NodeID, busy string) {
-	r.change(id, func(l *led) bool {
-		moved := !slices.Equal(l.behind, behind) || l.busy != busy
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if l, ok := r.led[id]; ok && (!slices.Equal(l.behind, behind) || l.busy != busy) {
 		l.behind, l.busy = behind, busy
-		return moved
-	})
+		r.put(id, l)
+	}
 }
 
 // Rates takes note of how busy the ranges are that are in use: those that are not named are not.
@@ -140,14 +146,6 @@ func (r *Reports) rate(id base.RangeID, rate float64) {
 // differs says whether a figure is another by more than noise.
 func differs(old, now, least float64) bool {
 	return math.Abs(now-old) >= max(least, base.ReportShare*old)
-}
-
-func (r *Reports) change(id base.RangeID, f func(*led) bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if l, ok := r.led[id]; ok && f(&l) {
-		r.put(id, l)
-	}
 }
 
 // put gives a range that is led the next version.
