@@ -2073,6 +2073,7 @@ type StoreIdentity struct {
 	StoreUuid                []byte                 `protobuf:"bytes,3,opt,name=store_uuid,json=storeUuid,proto3" json:"store_uuid,omitempty"`
 	Format                   uint32                 `protobuf:"varint,4,opt,name=format,proto3" json:"format,omitempty"`                                                                         // version of the store's layout; a newer one than the binary knows is refused
 	ClusterCreatedUnixMicros int64                  `protobuf:"varint,5,opt,name=cluster_created_unix_micros,json=clusterCreatedUnixMicros,proto3" json:"cluster_created_unix_micros,omitempty"` // origin of the revisions of sharded keyspaces
+	Epoch                    uint64                 `protobuf:"varint,6,opt,name=epoch,proto3" json:"epoch,omitempty"`                                                                           // of the node's record, under which it serves: on disk before it does
 	unknownFields            protoimpl.UnknownFields
 	sizeCache                protoimpl.SizeCache
 }
@@ -2138,6 +2139,13 @@ func (x *StoreIdentity) GetFormat() uint32 {
 func (x *StoreIdentity) GetClusterCreatedUnixMicros() int64 {
 	if x != nil {
 		return x.ClusterCreatedUnixMicros
+	}
+	return 0
+}
+
+func (x *StoreIdentity) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
 	}
 	return 0
 }
@@ -2375,7 +2383,7 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"\x06single\x18\x03 \x01(\bR\x06single\x122\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x1c.cairn.meta.v1.KeyspaceStateR\x05state\x124\n" +
 	"\x05first\x18\x05 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05first\x12.\n" +
-	"\x13created_unix_micros\x18\x06 \x01(\x03R\x11createdUnixMicros\"\xbd\x01\n" +
+	"\x13created_unix_micros\x18\x06 \x01(\x03R\x11createdUnixMicros\"\xd3\x01\n" +
 	"\rStoreIdentity\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x17\n" +
@@ -2383,7 +2391,8 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"\n" +
 	"store_uuid\x18\x03 \x01(\fR\tstoreUuid\x12\x16\n" +
 	"\x06format\x18\x04 \x01(\rR\x06format\x12=\n" +
-	"\x1bcluster_created_unix_micros\x18\x05 \x01(\x03R\x18clusterCreatedUnixMicros\">\n" +
+	"\x1bcluster_created_unix_micros\x18\x05 \x01(\x03R\x18clusterCreatedUnixMicros\x12\x14\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\">\n" +
 	"\vAddressBook\x12/\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x19.cairn.meta.v1.NodeRecordR\x05nodes*\x93\x01\n" +
 	"\vReplicaRole\x12\x1c\n" +

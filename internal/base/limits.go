@@ -345,6 +345,11 @@ const (
 	DecidePatience = 2 * time.Minute
 	// DecidePause is how long a range is left alone after a decision for it was given up: what stood against it stands for a while.
 	DecidePause = 10 * time.Second
+	// A node takes part in no further move while its writes take more than StrainedPutPermille of what is normal, which is what a
+	// move may cost them at most; below StrainedPutLeast nobody minds. StrainedSync is a sync that holds up every write behind it.
+	StrainedPutPermille = 2000
+	StrainedPutLeast    = 20 * time.Millisecond
+	StrainedSync        = 250 * time.Millisecond
 	// ReserveDiskPermille is how full a node's disk may become by what it takes in.
 	ReserveDiskPermille = 900
 	// ReservationsPerNode bounds those that a node remembers, whoever asks: many times what it grants.
@@ -369,4 +374,29 @@ const (
 	ClientReadDoublings = 12
 	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
 	ClientMaxAnswerBytes = 256 << 20
+
+	// HeartbeatInterval is how often a node tells the leader of `sys` how it is. HeartbeatWindow is how long what speaks against a
+	// node must last before it is suspect, and how old a heartbeat may be: three may be lost, and a process that paused for a second,
+	// or was started again, moves nothing.
+	HeartbeatInterval = time.Second
+	HeartbeatWindow   = 4 * time.Second
+	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more.
+	HeartbeatTimeout = 2 * time.Second
+	// HealthStep is how often the leader of `sys` looks at what the heartbeats say: a quarter of their interval.
+	HealthStep = 250 * time.Millisecond
+	// HealthAge is how old a node's last answer may be for the node to say that the leader of `sys` told it.
+	HealthAge = 5 * time.Second
+	// FailedAfter is how long a node is suspect before it is held to be failed, and its replicas are replaced: longer than the restart
+	// of a machine. FailedAfterOwn is the same for Cairn's own ranges, of which everything else depends and which are small.
+	FailedAfter    = 5 * time.Minute
+	FailedAfterOwn = 30 * time.Second
+	// SlowFactor is how many times the median of the other nodes a node's syncs, writes or timers must take for it to be slow, and
+	// SlowSync, SlowPut and SlowLate what they must take in any case: below that nobody would notice. SlowAfter is how long that must
+	// last; it ends after SlowClear below half of both.
+	SlowFactor = 8
+	SlowSync   = 50 * time.Millisecond
+	SlowPut    = 200 * time.Millisecond
+	SlowLate   = 100 * time.Millisecond
+	SlowAfter  = 10 * time.Second
+	SlowClear  = 30 * time.Second
 )

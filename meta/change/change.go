@@ -180,7 +180,7 @@ func (s *state) addLearner() (Step, bool) {
 	return Step{}, false
 }
 
-// removeVoter removes a voter for which none comes in, if those that stay alive are a quorum without it.
+// removeVoter removes a voter for which none comes in, if a quorum of those that stay has caught up.
 func (s *state) removeVoter() (Step, bool) {
 	r := s.leaving()
 	if r == nil {
@@ -195,12 +195,12 @@ func (s *state) removeVoter() (Step, bool) {
 			continue
 		}
 		voters++
-		if s.alive(v) {
+		if s.caughtUp(v) {
 			alive++
 		}
 	}
-	if 2*alive <= voters {
-		return wait("without %s only %d of %d voters would be alive", node(r), alive, voters), true
+	if 2*alive <= voters && !mutant.Is(mutant.RemovalBelowQuorum) {
+		return wait("without %s only %d of %d voters would have caught up", node(r), alive, voters), true
 	}
 	return propose("no replica is wanted on %s", node(r))(desc.RemoveVoter(s.d, id(r))), true
 }

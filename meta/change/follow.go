@@ -10,6 +10,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/meta/desc"
 )
 
@@ -45,7 +46,7 @@ func (f *Follower) Direct(m *rangepb.Directive, d *metapb.RangeDescriptor, now b
 		return fmt.Sprintf("stale: %s has directed something newer", base.NodeID(m.Decider))
 	case f.following && f.decider != m.Decider && !f.done:
 		return fmt.Sprintf("%s directs the range, too, and was first", base.NodeID(f.decider))
-	case m.ExpectedGeneration != d.Generation:
+	case m.ExpectedGeneration != d.Generation && !mutant.Is(mutant.DecisionWithoutGeneration):
 		return fmt.Sprintf("stale: decided on at generation %d, it is at %d", m.ExpectedGeneration, d.Generation)
 	}
 	*f = Follower{decider: m.Decider, seq: m.Seq, at: d.Generation, until: now.Add(micros(m.TimeoutMicros)), following: true}
@@ -103,7 +104,7 @@ func (f *Follower) settle(d *metapb.RangeDescriptor, now base.Instant) {
 	if !f.following {
 		return
 	}
-	if now >= f.until {
+	if now >= f.until && !mutant.Is(mutant.FollowForEver) {
 		f.following = false
 		return
 	}
@@ -114,7 +115,7 @@ func (f *Follower) settle(d *metapb.RangeDescriptor, now base.Instant) {
 		f.at, f.done = d.Generation, false
 		return
 	}
-	f.following = false
+	f.following = mutant.Is(mutant.DecisionWithoutGeneration)
 }
 
 // Voters are the nodes whose replicas vote, and are to go on voting; ascending.
