@@ -212,7 +212,9 @@ func TestSnapshotStream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			chunks = 0
 			l, n, m, b := snapshotPair(t, x.through)
-			must(t, l.s.snapshots.sendOne(context.Background(), m, &sendProgress{}))
+			p := &sendProgress{}
+			l.s.snapshots.sending[sendKey{m.Range, m.ToReplica}] = p
+			must(t, l.s.snapshots.sendOne(context.Background(), m, p))
 			b.wg.Wait()
 			in, out := n.s.SnapshotStats(), l.s.SnapshotStats()
 			if len(n.s.snapshots.staged) != 1 {
@@ -233,6 +235,12 @@ func TestSnapshotStream(t *testing.T) {
 			}
 			if lost := uint64(x.streams-1) * base.SnapshotCreditBytes; !x.again && out.BytesSent > total+lost {
 				t.Errorf("%d of %d bytes were sent: no more than was under way is sent again", out.BytesSent, total)
+			}
+			if sent, size := l.s.Sending(m.Range); sent != total || size != total {
+				t.Errorf("%d of %d bytes are said to be sent, of %d", sent, size, total)
+			}
+			if held := n.s.Receiving(); len(held) != 1 || held[0] != m.Range {
+				t.Errorf("%v are said to come in, want %s, which waits to be installed", held, m.Range)
 			}
 			if b.most > base.SnapshotCreditBytes {
 				t.Errorf("%d bytes were under way, above the credits", b.most)
