@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/cairndb/cairn/api/metapb"
@@ -33,6 +34,8 @@ type Config struct {
 	ReplaceLost bool
 	// Locality says where the node is, the outermost tier first.
 	Locality []*metapb.LocalityTier
+	// Attributes are what constraints may ask for: ssd, gpu.
+	Attributes []string
 	// Version of the binary, as a semantic version.
 	Version string
 	Logger  *slog.Logger
@@ -88,6 +91,11 @@ func (c *Config) Validate() error {
 	for name, a := range c.ListenKeyspace {
 		if _, _, err := net.SplitHostPort(a); err != nil || name == "" {
 			errs = append(errs, fmt.Errorf("--listen-keyspace %s=%s: give NAME=HOST:PORT", name, a))
+		}
+	}
+	for _, a := range c.Attributes {
+		if a == "" || strings.ContainsAny(a, "=,:+-~ \t") {
+			errs = append(errs, fmt.Errorf("--attribute %q: give a word such as ssd, without = , : + - ~ or blanks", a))
 		}
 	}
 	if c.SplitBytes < 0 {

@@ -9,11 +9,9 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/cairndb/cairn/api/metapb"
-	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/apply"
-	"github.com/cairndb/cairn/node/dispatch"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -73,6 +71,9 @@ func (h handler) changed(c raftgroup.StateChange) {
 	h.m.dispatch.Changed(c)
 	h.m.reconciler.Changed(c)
 	h.m.placement.Changed(c)
+	if c.Range == base.RangeSys {
+		h.m.monitor.Changed()
+	}
 }
 
 // cold is told by the store of a replica that nobody has used for long: the node forgets where it is, too, unless it is one
@@ -89,32 +90,12 @@ func (h handler) applied(id base.RangeID) {
 	if id == base.RangeSys {
 		h.m.reconciler.NodesChanged()
 		h.m.placement.SysChanged()
+		h.m.monitor.Changed()
 	}
 }
 
 // indexed is told by the store that the index in a range has changed.
 func (h handler) indexed(id base.RangeID, news []apply.Indexed) { h.m.placement.Indexed(id, news) }
-
-// places is what the node answers those that place replicas.
-type places struct{ m *member }
-
-var _ dispatch.Placement = places{}
-
-// Direct implements dispatch.Placement.
-func (p places) Direct(id base.RangeID, d *rangepb.Directive) *rangepb.DirectiveAnswer {
-	return p.m.reconciler.Direct(id, d)
-}
-
-// Reserve implements dispatch.Placement.
-func (p places) Reserve(r *rangepb.Reserve) *rangepb.Reservation { return p.m.placement.Reserve(r) }
-
-// Report implements dispatch.Placement.
-func (p places) Report(r *rangepb.ReportRequest) *rangepb.Report { return p.m.placement.Report(r) }
-
-// Explain implements dispatch.Placement.
-func (p places) Explain(ctx context.Context, index base.RangeID, d *metapb.RangeDescriptor) (*metapb.Explanation, error) {
-	return p.m.placement.ExplainHere(ctx, index, d)
-}
 
 // lateTransport stands in the server for the transport's service, which must be registered before the server runs
 // and exists only once the node is a member.

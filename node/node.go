@@ -6,15 +6,16 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/faultpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/node/dispatch"
+	"github.com/cairndb/cairn/node/health"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
 	"github.com/cairndb/cairn/node/placement"
@@ -41,11 +42,14 @@ type Node struct {
 	mu          sync.RWMutex
 	identity    *metapb.StoreIdentity
 	incarnation base.Incarnation
+	diskBytes   uint64  // that the store's file system held at the start; 0: not known
 	member      *member // nil until the node is part of a cluster
 
-	ready chan struct{}
-	fatal chan error
-	once  sync.Once
+	ready     chan struct{}
+	readyOnce sync.Once
+	stopping  atomic.Bool
+	fatal     chan error
+	once      sync.Once
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -61,6 +65,8 @@ type member struct {
 	reconciler *reconcile.Reconciler
 	keyspaces  *keyspace.Manager
 	placement  *placement.Placement
+	monitor    *health.Monitor
+	fence      *health.Fence
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -119,7 +125,7 @@ func (n *Node) open() error {
 	if err != nil {
 		return fmt.Errorf("the store in %s cannot be opened: %w", n.cfg.StoreDir, err)
 	}
-	n.eng = eng
+	n.eng, n.diskBytes = eng, health.DiskBytes(n.cfg.StoreDir)
 	if n.identity, n.incarnation, err = store.OpenIdentity(eng); err == nil {
 		n.book, err = openBook(eng, n.cfg.Logger)
 	}
@@ -141,7 +147,7 @@ func (n *Node) prepare() error {
 		return err
 	}
 	n.server, err = serve.NewServer(serve.Config{
-		Backend: n, Membership: n, Logger: n.cfg.Logger,
+		Backend: n, Membership: n, Logger: n.cfg.Logger, MayServe: n.mayServe,
 		MaxRequestBytes: n.cfg.MaxRequestBytes, MaxTxnOps: n.cfg.MaxTxnOps, Bound: n.names,
 	})
 	if err != nil {
@@ -152,7 +158,8 @@ func (n *Node) prepare() error {
 	return nil
 }
 
-// enter waits until the node is part of a cluster, and runs it as a member.
+// enter waits until the node is part of a cluster, and runs it as a member. It serves as soon as the cluster has taken note of it;
+// until then it works, unseen, on what others know of it.
 func (n *Node) enter() {
 	out, err := n.entry.Run(n.ctx)
 	if err != nil {
@@ -166,9 +173,7 @@ func (n *Node) enter() {
 		n.fail(err)
 		return
 	}
-	if err := n.announce(); err != nil && n.ctx.Err() == nil {
-		n.fail(err)
-	}
+	n.current().fence.Run(n.ctx)
 }
 
 // run starts the member's parts, each after what it rests on.
@@ -200,6 +205,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Placement: places{m},
 		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
+		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
 	m.keyspaces = keyspace.New(keyspace.Config{
 		Cluster: m.dispatch, Nodes: func() []base.NodeID { return m.candidates(n.book.all(), self) }, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
@@ -214,19 +220,21 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
-	m.placement = placement.New(placement.Config{
-		Node: self, Store: m.store, Dispatch: m.dispatch, Nodes: n.book.all, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
-		Ranges: func(ctx context.Context) ([]*clusterpb.IndexedRange, error) { return m.keyspaces.Ranges(ctx, "") },
-	})
+	m.placement = n.newPlacement(m, self)
 	m.reconciler = reconcile.New(reconcile.Config{
-		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Learn: n.book.learn, Logger: n.cfg.Logger,
-		Gone: m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
+		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Logger: n.cfg.Logger,
+		Learn: func(rs ...*metapb.NodeRecord) { n.learn(m, rs...) },
+		Gone:  m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
 		Reports: m.placement.Reports(),
 	})
 	n.book.tell(func() {
 		m.reconciler.WakeAll()
 		m.placement.NodesChanged()
 	})
+	if err := n.watch(m, id); err != nil {
+		t.Close()
+		return err
+	}
 	n.mu.Lock()
 	n.identity, n.member = id, m
 	n.mu.Unlock()
@@ -238,23 +246,8 @@ func (n *Node) run(out *join.Outcome) error {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
 	m.reconciler.Start()
+	m.monitor.Start()
 	m.placement.Start()
-	n.server.SetServing(true)
-	close(n.ready)
-	return nil
-}
-
-// announce tells the cluster of this start. Until it succeeds the node works on what others know of it.
-func (n *Node) announce() error {
-	m := n.current()
-	resp, err := n.entry.AnnounceSelf(n.ctx, n.book.all(), m.registrar.Announce)
-	if err != nil {
-		return err
-	}
-	n.book.learn(resp.Nodes...)
-	if resp.Root != nil {
-		m.dispatch.Learn(resp.Root)
-	}
 	return nil
 }
 
@@ -279,6 +272,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.mu.RLock()
 	m := n.member
 	n.mu.RUnlock()
+	n.stopping.Store(true)
 	n.server.SetServing(false)
 	if m != nil {
 		m.placement.Stop()
@@ -294,6 +288,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		if m := n.current(); m != nil { // it may have become one a moment ago
 			m.placement.Stop()
 			m.reconciler.Stop()
+			m.monitor.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()

@@ -29,6 +29,7 @@ type startFlags struct {
 	store, listen, advertise string
 	join                     []string
 	locality                 string
+	attributes               []string
 	expect                   int
 	replaceLost              bool
 	unsafeTesting            bool
@@ -77,6 +78,7 @@ and make one by themselves. A node that is part of a cluster needs --join no mor
 	fs.StringVar(&f.advertise, "advertise", "", "`HOST:PORT` that other nodes and clients reach this one at (default: --listen)")
 	fs.StringSliceVar(&f.join, "join", nil, "`HOST:PORT,…` of other nodes; this node may be among them")
 	fs.StringVar(&f.locality, "locality", "", "where the node is, `KEY=VALUE,…`, outermost first: region=eu,zone=a")
+	fs.StringArrayVar(&f.attributes, "attribute", nil, "a `WORD` that constraints on placement may ask for, such as ssd; may be given again")
 	fs.IntVar(&f.expect, "bootstrap-expect", 0, "make a cluster when `N` nodes of --join, this one counted, wait for one")
 	fs.BoolVar(&f.replaceLost, "replace-lost", false, "the store that was at this address is lost for good: join as a new node and retire the old one")
 	fs.StringToStringVar(&f.listenKeyspace, "listen-keyspace", nil, "also listen for clients that mean the keyspace `NAME=HOST:PORT,…`, and name none")
@@ -101,7 +103,7 @@ func (f *startFlags) config(e env) (node.Config, error) {
 	problems = append(problems, flatten(err)...)
 	cfg := node.Config{
 		StoreDir: f.store, Listen: f.listen, Advertise: f.advertise, Join: f.join, BootstrapExpect: f.expect,
-		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Version: version, Logger: logger,
+		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Attributes: f.attributes, Version: version, Logger: logger,
 	}
 	cfg.EnsureDefaults()
 	problems = append(problems, flatten(cfg.Validate())...)

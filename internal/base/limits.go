@@ -382,6 +382,13 @@ const (
 	HeartbeatWindow   = 4 * time.Second
 	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more.
 	HeartbeatTimeout = 2 * time.Second
+	// HeartbeatNodes is how many nodes there may be for each answer to a heartbeat to tell of all of them: some hundred bytes each. In
+	// a larger cluster each node is told every other time, or more rarely, so that the leader of `sys` sends a few megabytes a second.
+	HeartbeatNodes = 64
+	// LoadSizesInterval is how often a node measures what it holds and how full its disk is.
+	LoadSizesInterval = 10 * time.Second
+	// NormalHalfLife is how slowly what a write normally takes follows what it takes: many times as long as a move.
+	NormalHalfLife = 10 * time.Minute
 	// HealthStep is how often the leader of `sys` looks at what the heartbeats say: a quarter of their interval.
 	HealthStep = 250 * time.Millisecond
 	// HealthAge is how old a node's last answer may be for the node to say that the leader of `sys` told it.
@@ -392,11 +399,11 @@ const (
 	FailedAfterOwn = 30 * time.Second
 	// SlowFactor is how many times the median of the other nodes a node's syncs, writes or timers must take for it to be slow, and
 	// SlowSync, SlowPut and SlowLate what they must take in any case: below that nobody would notice. SlowAfter is how long that must
-	// last; it ends after SlowClear below half of both.
+	// last, more than the ten seconds that one bad moment counts in; it ends after SlowClear below half of both.
 	SlowFactor = 8
 	SlowSync   = 50 * time.Millisecond
 	SlowPut    = 200 * time.Millisecond
 	SlowLate   = 100 * time.Millisecond
-	SlowAfter  = 10 * time.Second
+	SlowAfter  = 15 * time.Second
 	SlowClear  = 30 * time.Second
 )

@@ -46,7 +46,8 @@ func (a *admission) reserve(req *rangepb.Reserve) *rangepb.Reservation {
 // room says how this node is now.
 func (p *Placement) room() room {
 	r := room{coming: p.cfg.Store.Receiving()}
-	r.DiskBytes, r.DiskUsed = p.cfg.Disk()
+	load := p.cfg.Load()
+	r.DiskBytes, r.DiskUsed = int64(load.GetDiskBytes()), int64(load.GetDiskUsed())
 	p.mu.Lock()
 	r.Moves = p.stored.policy.MovesPerNode
 	p.mu.Unlock()

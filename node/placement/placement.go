@@ -30,8 +30,8 @@ type Config struct {
 	Health func() []*metapb.NodeHealth // nil: nothing is
 	// Unfit says why this node takes no replica now, such as that it is fenced; empty, or nil: it does.
 	Unfit func() string
-	// Disk is what the node's disk holds and what of that is taken; nil, or 0: not known.
-	Disk func() (bytes, used int64)
+	// Load is how busy this node is; nil, or its answer: not known.
+	Load func() *metapb.NodeLoad
 	// Ranges lists what all indexes list.
 	Ranges     func(context.Context) ([]*clusterpb.IndexedRange, error)
 	UnixMicros func() int64
@@ -46,8 +46,8 @@ func (c *Config) EnsureDefaults() {
 	if c.Unfit == nil {
 		c.Unfit = func() string { return "" }
 	}
-	if c.Disk == nil {
-		c.Disk = func() (int64, int64) { return 0, 0 }
+	if c.Load == nil {
+		c.Load = func() *metapb.NodeLoad { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

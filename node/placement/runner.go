@@ -32,6 +32,7 @@ type runner struct {
 
 	queue    []placement.Action // that wait for their turn; the loop's own
 	underWay int                // the loop's own
+	seen     base.Instant       // when the decider was told of the nodes last; the loop's own
 }
 
 func newRunner(p *Placement, own *metapb.RangeDescriptor, cfg placement.Config) *runner {
@@ -131,7 +132,9 @@ func (r *runner) look() error {
 		r.decider.SetPolicies(stored.policies)
 		r.decider.SetOperations(stored.operations, r.p.cfg.UnixMicros())
 	}
-	if nodes {
+	// How the nodes are is told once in a while: nobody says when that changes, and every node's load does all the time.
+	if now := r.p.cfg.Store.Now(); nodes || now.Sub(r.seen) >= base.HeartbeatInterval {
+		r.seen = now
 		r.decider.SetNodes(r.p.cfg.Nodes(), r.p.cfg.Health())
 	}
 	if base.KeyspaceID(own.KeyspaceId) == base.KeyspaceRoot {

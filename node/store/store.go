@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/node/latency"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
 )
@@ -123,6 +124,7 @@ type Store struct {
 	compactor *compactor
 	supports  *supports
 	loads     tallies
+	syncs     latency.Histogram // from the commit of a batch until it was on disk
 	transport transport.Transport
 
 	cooled atomic.Int64  // replicas that went cold since memory was last given back
@@ -172,6 +174,9 @@ func New(cfg Config) (*Store, error) {
 	}
 	return s, nil
 }
+
+// Syncs is how long batches take from their commit until they are on disk.
+func (s *Store) Syncs() *latency.Histogram { return &s.syncs }
 
 // Incarnation counts this start of the node.
 func (s *Store) Incarnation() base.Incarnation { return s.cfg.Incarnation }

@@ -310,6 +310,7 @@ type SupportStatus struct {
 	Token    support.Token // of the other's support for this one
 	Left     time.Duration // how long that lasts; not positive: it does not
 	Promised bool          // this node supports the other
+	Trip     time.Duration // from this node's asking to the other's answer, lately; 0: not known
 }
 
 // SupportsLost is how often another node's support for this one ran out since the start.
@@ -324,7 +325,7 @@ func (s *Store) Supports() (out []SupportStatus) {
 	for _, n := range p.nodes() {
 		token, until := p.req.Support(n)
 		_, _, promised := p.sup.Supports(n)
-		out = append(out, SupportStatus{n, token, until.Sub(now), promised})
+		out = append(out, SupportStatus{n, token, until.Sub(now), promised, p.req.RoundTrip(n)})
 	}
 	return out
 }
