@@ -90,7 +90,7 @@ func (n *Node) mayServe() error {
 // announce tells the cluster of this node until it has taken note, and returns the record that it then has.
 func (n *Node) announce(ctx context.Context) (*metapb.NodeRecord, error) {
 	m := n.current()
-	resp, err := n.entry.AnnounceSelf(ctx, n.book.all(), m.registrar.Announce)
+	resp, err := n.entry.AnnounceSelf(ctx, n.book.all, m.registrar.Announce)
 	if err != nil {
 		return nil, err
 	}

@@ -11,10 +11,12 @@ import (
 
 	"github.com/cairndb/cairn/api/faultpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/node/dispatch"
+	"github.com/cairndb/cairn/node/gossip"
 	"github.com/cairndb/cairn/node/health"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
@@ -67,6 +69,7 @@ type member struct {
 	placement  *placement.Placement
 	monitor    *health.Monitor
 	fence      *health.Fence
+	gossip     *gossip.Gossip
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -141,7 +144,7 @@ func (n *Node) prepare() error {
 	var err error
 	n.entry, err = join.New(join.Config{
 		Store: entryStore{n}, Self: n.record(), Addresses: n.cfg.Join, Expect: n.cfg.BootstrapExpect,
-		ReplaceLost: n.cfg.ReplaceLost, Logger: n.cfg.Logger,
+		ReplaceLost: n.cfg.ReplaceLost, Found: n.found, Logger: n.cfg.Logger,
 	})
 	if err != nil {
 		return err
@@ -194,6 +197,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
 		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
+		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
 	if err != nil {
 		t.Close()
@@ -235,11 +239,24 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
+	if m.gossip, err = n.newGossip(self, t); err != nil {
+		t.Close()
+		return err
+	}
+	n.book.tell(func() {
+		m.reconciler.WakeAll()
+		m.gossip.Wake()
+	})
+	return n.begin(m, id)
+}
+
+// begin lets the member's parts run, once all are there.
+func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	n.mu.Lock()
 	n.identity, n.member = id, m
 	n.mu.Unlock()
-	t.Register(&n.late)
-	if err := m.store.Start(t); err != nil {
+	m.transport.Register(&n.late)
+	if err := m.store.Start(m.transport); err != nil {
 		return err
 	}
 	for _, r := range m.store.Ranges() {
@@ -248,6 +265,7 @@ func (n *Node) run(out *join.Outcome) error {
 	m.reconciler.Start()
 	m.monitor.Start()
 	m.placement.Start()
+	m.gossip.Start()
 	return nil
 }
 
@@ -289,6 +307,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			m.placement.Stop()
 			m.reconciler.Stop()
 			m.monitor.Stop()
+			m.gossip.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()

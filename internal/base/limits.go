@@ -289,6 +289,30 @@ const (
 	// RegistrarTries bounds how often a member tries a change of the node records again after it lost a race.
 	RegistrarTries = 16
 
+	// LookupTimeout bounds one look-up of a name of --join, which the addresses that were given wait for: a question that was lost is
+	// asked again in the next round.
+	LookupTimeout = 3 * time.Second
+
+	// GossipInterval is how often a node compares what it knows with GossipFanout others: an idle cluster of three sends two small
+	// frames a second for it, beside some thirty of support. GossipHurry is the pause between two when somebody is new or has moved.
+	GossipInterval = 3 * time.Second
+	GossipHurry    = 100 * time.Millisecond
+	GossipFanout   = 2
+	// GossipLoadInterval is how often a node says how busy it is, if that is another than it said: heartbeats say it every second
+	// to those who decide.
+	GossipLoadInterval = 10 * time.Second
+	// GossipSilence is how long a node hears no gossip before it looks at its --join again: five times what it takes.
+	GossipSilence = 15 * time.Second
+	// GossipFrameBytes bounds the entries in one frame, half a millisecond of a gigabit: support waits behind it. GossipEntryBytes
+	// bounds one entry, some hundred bytes as a rule; GossipDigest the versions in one frame, about 15 bytes each.
+	GossipFrameBytes = 64 << 10
+	GossipEntryBytes = 32 << 10
+	GossipDigest     = 2000
+	// GossipNodes bounds the nodes that one knows: above every cluster that is.
+	GossipNodes = 10_000
+	// GossipInbox bounds the frames that wait to be taken; beyond it they are dropped, and a later sum shows what was missed.
+	GossipInbox = 64
+
 	// StatusTimeout bounds what one node may take to say how it is; StatusFanout how many are asked at once.
 	StatusTimeout = 2 * time.Second
 	StatusFanout  = 32

@@ -75,6 +75,15 @@ func ToStatus(err error) error {
 		return rpctypes.ErrGRPCCorrupt
 	case errors.As(err, &refused):
 		return status.Error(codes.FailedPrecondition, refused.Reason)
+	case errors.As(err, &typed):
+		return status.Error(typed.Code(), typed.Error())
+	}
+	return plainStatus(err)
+}
+
+// plainStatus is for errors that carry nothing.
+func plainStatus(err error) error {
+	switch {
 	case errors.Is(err, join.ErrNotInitialised):
 		return status.Error(codes.Unavailable, join.ErrNotInitialised.Error())
 	case errors.Is(err, base.ErrStopped), errors.Is(err, transport.ErrClosed):
@@ -87,8 +96,6 @@ func ToStatus(err error) error {
 		return rpctypes.ErrGRPCDeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		return rpctypes.ErrGRPCCanceled
-	case errors.As(err, &typed):
-		return status.Error(typed.Code(), typed.Error())
 	}
 	if s, ok := status.FromError(err); ok {
 		return s.Err()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
@@ -49,6 +50,8 @@ type Config struct {
 	OnChange func(raftgroup.StateChange)
 	// OnCold is told of a replica that went cold: nobody wanted anything of it for long. It must not block.
 	OnCold func(*metapb.RangeDescriptor)
+	// OnGossip is given what another node says of all nodes, which travels with support. It must not block.
+	OnGossip func(from base.NodeID, g *rangepb.Gossip) error
 	// OnApplied is told, after it is visible, of each range in which something was applied. It must not block.
 	OnApplied func(base.RangeID)
 	// OnIndexed is told, after it is visible, of each range in whose index something changed. It must not block.
@@ -65,6 +68,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.ColdAfter == 0 {
 		c.ColdAfter = base.ColdAfter
+	}
+	if c.OnGossip == nil {
+		c.OnGossip = func(base.NodeID, *rangepb.Gossip) error { return nil }
 	}
 	if c.OnCold == nil {
 		c.OnCold = func(*metapb.RangeDescriptor) {}

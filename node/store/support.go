@@ -186,6 +186,9 @@ func (s *Store) HandleSupport(from base.NodeID, frame []byte) error {
 			Token: support.Token{Incarnation: base.Incarnation(a.TokenIncarnation), Epoch: a.TokenEpoch},
 		})
 	}
+	if g := f.GetGossip(); g != nil {
+		return s.cfg.OnGossip(from, g)
+	}
 	if q := f.GetRequest(); q != nil {
 		return s.supports.requested(from, support.Request{
 			Incarnation: base.Incarnation(q.Incarnation), Seq: q.Seq, Duration: time.Duration(q.DurationNanos),
