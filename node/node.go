@@ -226,14 +226,10 @@ func (n *Node) run(out *join.Outcome) error {
 	}
 	m.placement = n.newPlacement(m, self)
 	m.reconciler = reconcile.New(reconcile.Config{
-		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Logger: n.cfg.Logger,
+		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Logger: n.cfg.Logger,
 		Learn: func(rs ...*metapb.NodeRecord) { n.learn(m, rs...) },
 		Gone:  m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
 		Reports: m.placement.Reports(),
-	})
-	n.book.tell(func() {
-		m.reconciler.WakeAll()
-		m.placement.NodesChanged()
 	})
 	if err := n.watch(m, id); err != nil {
 		t.Close()
@@ -244,7 +240,7 @@ func (n *Node) run(out *join.Outcome) error {
 		return err
 	}
 	n.book.tell(func() {
-		m.reconciler.WakeAll()
+		m.placement.NodesChanged()
 		m.gossip.Wake()
 	})
 	return n.begin(m, id)

@@ -41,8 +41,7 @@ type Config struct {
 	Store    *store.Store
 	Dispatch *dispatch.Dispatcher
 	Peers    interface{ Peers() []transport.PeerStatus }
-	// Nodes are the records that this node knows; Learn gives it newer ones. Whoever keeps them calls WakeAll when they change.
-	Nodes  func() []*metapb.NodeRecord
+	// Learn is given the nodes' records, as they are stored.
 	Learn  func(...*metapb.NodeRecord)
 	Logger *slog.Logger
 
@@ -121,7 +120,7 @@ func (r *Reconciler) Changed(c raftgroup.StateChange) {
 	r.Wake()
 }
 
-// WakeAll has it look at every range: the nodes have changed, or one is reached again.
+// WakeAll has it look at every range: a node is reached again.
 func (r *Reconciler) WakeAll() {
 	ids := r.cfg.Store.Ranges()
 	r.mu.Lock()
