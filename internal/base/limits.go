@@ -201,6 +201,10 @@ const (
 	// ReconcileInterval is how often a node looks after the ranges that it leads without being woken: followers that
 	// have caught up do not say so.
 	ReconcileInterval = 250 * time.Millisecond
+	// StepInterval is how often it looks at a range with which it took a step less than StepSoon ago: a small replica has caught up
+	// in some milliseconds, and a new cluster has its replicas within a second.
+	StepInterval = 25 * time.Millisecond
+	StepSoon     = time.Second
 	// LaggingInterval is how often, and LaggingLooks at how many at once, it looks at those of which a replica was behind: whoever
 	// decides for them learns within seconds that it is not any more, and ten thousand whose node is away cost a hundred looks a second.
 	LaggingInterval = 2 * time.Second

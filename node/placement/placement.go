@@ -84,7 +84,7 @@ func New(cfg Config) *Placement {
 		cfg: cfg, wake: make(chan struct{}, 1), sys: make(chan struct{}, 1), ctx: ctx, cancel: cancel, stored: &stored{},
 		changed: make(map[base.RangeID]struct{}), runners: make(map[base.RangeID]*runner),
 	}
-	p.reports = NewReports(cfg.Store.Incarnation(), p.size)
+	p.reports = NewReports(cfg.Store.Incarnation(), p.lookAt)
 	p.admit = newAdmission(p.room, cfg.Store.Now)
 	return p
 }
@@ -209,14 +209,15 @@ func (p *Placement) all() []*runner {
 	return slices.SortedFunc(maps.Values(p.runners), func(a, b *runner) int { return cmp.Compare(a.index.id, b.index.id) })
 }
 
-func (p *Placement) size(id base.RangeID) (int64, bool) {
+// lookAt is how a range is here, and how large.
+func (p *Placement) lookAt(id base.RangeID) (*metapb.RangeDescriptor, int64, bool) {
 	view := p.cfg.Store.View(id)
 	if view == nil {
-		return 0, false
+		return nil, 0, false
 	}
 	bytes, err := p.cfg.Store.Size(view.Descriptor)
 	if err != nil {
 		p.cfg.Logger.Warn("a range's size is not known", "range", id, "error", err)
 	}
-	return bytes, err == nil
+	return view.Descriptor, bytes, err == nil
 }

@@ -21,7 +21,7 @@ import (
 // Its methods may be called from any goroutine and do not block, but for Report, which may read the sizes of ranges.
 type Reports struct {
 	incarnation base.Incarnation
-	size        func(base.RangeID) (int64, bool)
+	look        func(base.RangeID) (*metapb.RangeDescriptor, int64, bool)
 
 	mu      sync.Mutex
 	version uint64
@@ -56,10 +56,11 @@ type logged struct {
 
 const unknownSize = -1
 
-// NewReports makes an empty journal. size is about how many bytes a range here has; false: it is not here any more.
-func NewReports(inc base.Incarnation, size func(base.RangeID) (int64, bool)) *Reports {
+// NewReports makes an empty journal. look is how a range is here and about how many bytes it has; false: it is not known. Versions
+// begin above 0, which is that of who knows nothing.
+func NewReports(inc base.Incarnation, look func(base.RangeID) (*metapb.RangeDescriptor, int64, bool)) *Reports {
 	return &Reports{
-		incarnation: inc, size: size, led: make(map[base.RangeID]led), ended: make(map[base.RangeID]ended),
+		incarnation: inc, look: look, version: 1, led: make(map[base.RangeID]led), ended: make(map[base.RangeID]ended),
 		rated: make(map[base.RangeID]struct{}),
 	}
 }
@@ -199,18 +200,19 @@ func (r *Reports) Report(req *rangepb.ReportRequest) *rangepb.Report {
 	}
 	page, upTo, more := r.page(after, base.KeyspaceID(req.KeyspaceId))
 	r.mu.Unlock()
-	sizes := r.sizes(page)
+	fresh := r.lookAt(page)
 	r.mu.Lock()
 	out := &rangepb.Report{Version: upTo, Incarnation: uint64(r.incarnation), All: all, More: more}
 	for _, id := range page {
 		l, is := r.led[id]
-		if bytes, ok := sizes[id]; is && ok && l.bytes == unknownSize {
-			l.bytes = bytes
+		now, looked := fresh[id]
+		if is && looked && l.bytes == unknownSize {
+			l.bytes = now.bytes
 			r.led[id] = l // of the version that is told now
 		}
 		switch {
 		case is:
-			out.Ranges = append(out.Ranges, l.report(id))
+			out.Ranges = append(out.Ranges, l.report(id, now.descriptor))
 		case !all:
 			out.Ended = append(out.Ended, uint64(id))
 		}
@@ -236,8 +238,14 @@ func (r *Reports) page(after uint64, index base.KeyspaceID) (ids []base.RangeID,
 	return ids, r.version, false
 }
 
-// sizes are those of the ranges in a page of which nobody has told it.
-func (r *Reports) sizes(page []base.RangeID) map[base.RangeID]int64 {
+// looked is how a range is at the moment.
+type looked struct {
+	descriptor *metapb.RangeDescriptor
+	bytes      int64
+}
+
+// lookAt looks at the ranges in a page that are led anew, or are others than they were: of those nobody has told their sizes.
+func (r *Reports) lookAt(page []base.RangeID) map[base.RangeID]looked {
 	var wanted []base.RangeID
 	r.mu.Lock()
 	for _, id := range page {
@@ -246,22 +254,21 @@ func (r *Reports) sizes(page []base.RangeID) map[base.RangeID]int64 {
 		}
 	}
 	r.mu.Unlock()
-	sizes := make(map[base.RangeID]int64, len(wanted))
+	out := make(map[base.RangeID]looked, len(wanted))
 	for _, id := range wanted {
-		if bytes, ok := r.size(id); ok {
-			sizes[id] = bytes
+		if d, bytes, ok := r.look(id); ok {
+			out[id] = looked{d, bytes}
 		}
 	}
-	return sizes
+	return out
 }
 
-// report is what is told of a range: of its descriptor only which one it is. The index has it, and where they differ neither is
-// believed before they agree.
-func (l *led) report(id base.RangeID) *rangepb.RangeReport {
-	out := &rangepb.RangeReport{
-		Descriptor_: &metapb.RangeDescriptor{RangeId: uint64(id), KeyspaceId: uint64(l.keyspace), Generation: uint64(l.generation)},
-		Bytes:       uint64(max(0, l.bytes)), RequestsPerSecond: l.rate, Busy: l.busy,
+// report is what is told of a range. Of its descriptor that is which one it is, unless it is at hand: the index has it.
+func (l *led) report(id base.RangeID, d *metapb.RangeDescriptor) *rangepb.RangeReport {
+	if d == nil {
+		d = &metapb.RangeDescriptor{RangeId: uint64(id), KeyspaceId: uint64(l.keyspace), Generation: uint64(l.generation)}
 	}
+	out := &rangepb.RangeReport{Descriptor_: d, Bytes: uint64(max(0, l.bytes)), RequestsPerSecond: l.rate, Busy: l.busy}
 	for _, n := range l.behind {
 		out.Behind = append(out.Behind, uint64(n))
 	}

@@ -41,7 +41,7 @@ func (a *asker) ask(r *Reports) {
 }
 
 func newReports() *Reports {
-	return NewReports(7, func(id base.RangeID) (int64, bool) { return int64(id) << 20, true })
+	return NewReports(7, func(id base.RangeID) (*metapb.RangeDescriptor, int64, bool) { return nil, int64(id) << 20, true })
 }
 
 func change(id base.RangeID, ks base.KeyspaceID, generation uint64, role raftgroup.Role) raftgroup.StateChange {
@@ -179,6 +179,20 @@ func TestWhatCountsAsNews(t *testing.T) {
 	}
 	if !proto.Equal(a.known[7], want) {
 		t.Errorf("told %v, want %v", a.known[7], want)
+	}
+}
+
+// A node that leads nothing yet is told apart from one that was never heard.
+func TestNothingIsSomething(t *testing.T) {
+	r := newReports()
+	first := r.Report(&rangepb.ReportRequest{KeyspaceId: uint64(base.KeyspaceMeta)})
+	if !first.All || first.Version == 0 {
+		t.Errorf("the first report of a node that leads nothing is %v", first)
+	}
+	r.Changed(change(7, base.FirstFreeID, 1, raftgroup.Leader))
+	then := r.Report(&rangepb.ReportRequest{After: first.Version, Incarnation: first.Incarnation, KeyspaceId: uint64(base.KeyspaceMeta)})
+	if then.All || len(then.Ranges) != 1 {
+		t.Errorf("the next one is %v", then)
 	}
 }
 

@@ -68,8 +68,10 @@ type Reconciler struct {
 	published map[base.RangeID]uint64    // the generation that the index acknowledged
 	alone     map[base.RangeID]time.Time // since when a local replica hears of no leader
 	frozen    map[base.RangeID]frozenSince
-	looks     map[base.RangeID]int      // at sizes, since a range was last written to: watchSizes'
-	lagging   map[base.RangeID]struct{} // led here, with a replica that was behind at the last look
+	looks     map[base.RangeID]int       // at sizes, since a range was last written to: watchSizes'
+	stepped   map[base.RangeID]time.Time // when a step was taken last, of ranges with more to be done
+	moving    map[base.RangeID]struct{}  // of these, those to be looked at soon
+	lagging   map[base.RangeID]struct{}  // led here, with a replica that was behind at the last look
 
 	splits struct{ size, load atomic.Uint64 } // that it had done, by their reason
 
@@ -90,7 +92,7 @@ func New(cfg Config) *Reconciler {
 		cfg: cfg, wake: make(chan struct{}, 1), nodes: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
 		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time), due: make(map[base.RangeID]struct{}), written: make(map[base.RangeID]struct{}),
 		frozen: make(map[base.RangeID]frozenSince), looks: make(map[base.RangeID]int), wanted: make(map[base.RangeID]wanted),
-		lagging: make(map[base.RangeID]struct{}), follow: make(map[base.RangeID]*change.Follower),
+		stepped: make(map[base.RangeID]time.Time), moving: make(map[base.RangeID]struct{}), lagging: make(map[base.RangeID]struct{}), follow: make(map[base.RangeID]*change.Follower),
 	}
 }
 
@@ -151,9 +153,10 @@ func signal(c chan struct{}) {
 }
 
 func (r *Reconciler) run() {
-	again, lagging := time.NewTimer(base.ReconcileInterval), time.NewTicker(base.LaggingInterval)
+	again, lagging, soon := time.NewTimer(base.ReconcileInterval), time.NewTicker(base.LaggingInterval), time.NewTimer(base.ReconcileInterval)
 	defer again.Stop()
 	defer lagging.Stop()
+	defer soon.Stop()
 	for {
 		select {
 		case <-r.ctx.Done():
@@ -162,24 +165,45 @@ func (r *Reconciler) run() {
 		case <-again.C:
 		case <-lagging.C:
 			r.lookAgain()
+		case <-soon.C:
+			ids := slices.Sorted(maps.Keys(r.moving))
+			clear(r.moving)
+			r.pass(ids)
 		}
-		var nodes *observed
-		left := false
-		for _, id := range r.take() {
-			if r.ctx.Err() != nil {
-				return
-			}
-			if r.look(id, &nodes) {
-				left = true
-				r.mu.Lock()
-				r.due[id] = struct{}{}
-				r.mu.Unlock()
-			}
-		}
-		if left {
+		if r.pass(r.take()) {
 			again.Reset(base.ReconcileInterval)
 		}
+		if r.ctx.Err() != nil {
+			return
+		}
+		if len(r.moving) > 0 {
+			soon.Reset(base.StepInterval)
+		}
 	}
+}
+
+// pass looks at ranges, and says whether some must be looked at again without being told. Those of which a step was taken a moment
+// ago are looked at soon: a replica that comes in has caught up in a moment, and does not say so.
+func (r *Reconciler) pass(ids []base.RangeID) (left bool) {
+	var nodes *observed
+	for _, id := range ids {
+		if r.ctx.Err() != nil {
+			return false
+		}
+		if !r.look(id, &nodes) {
+			delete(r.stepped, id)
+			continue
+		}
+		if at, ok := r.stepped[id]; ok && time.Since(at) < base.StepSoon {
+			r.moving[id] = struct{}{}
+			continue
+		}
+		left = true
+		r.mu.Lock()
+		r.due[id] = struct{}{}
+		r.mu.Unlock()
+	}
+	return left
 }
 
 // look looks at one range, and says whether it must be looked at again without being told.
@@ -345,13 +369,14 @@ func (r *Reconciler) propose(st *raftgroup.Status, step *change.Step) error {
 		return err
 	}
 	r.cfg.Logger.Info("replica change", "range", st.Range, "reason", step.Reason, "generation", step.Propose.Generation)
-	r.Wake()
+	r.stepped[st.Range] = time.Now()
 	return nil
 }
 
 // ledNoMore forgets what only a leader needs.
 func (r *Reconciler) ledNoMore(id base.RangeID) {
 	delete(r.lagging, id)
+	delete(r.stepped, id)
 	r.mu.Lock()
 	delete(r.follow, id)
 	r.mu.Unlock()
