@@ -84,15 +84,13 @@ func (r *Reconciler) lag(id base.RangeID, is bool) {
 	}
 }
 
-// lookAgain has some of the ranges looked at of which a replica was behind when they were last looked at: all of them in turn.
-func (r *Reconciler) lookAgain() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n := 0
+// late are some of the ranges of which a replica was behind when they were last looked at: all of them in turn.
+func (r *Reconciler) late() (ids []base.RangeID) {
 	for id := range r.lagging { // in no order, so that each comes to its turn
-		if n++; n > base.LaggingLooks {
-			return
+		if len(ids) == base.LaggingLooks {
+			break
 		}
-		r.due[id] = struct{}{}
+		ids = append(ids, id)
 	}
+	return ids
 }

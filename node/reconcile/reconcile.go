@@ -158,19 +158,21 @@ func (r *Reconciler) run() {
 	defer lagging.Stop()
 	defer soon.Stop()
 	for {
+		var ids []base.RangeID
 		select {
 		case <-r.ctx.Done():
 			return
 		case <-r.wake:
+			ids = r.take()
 		case <-again.C:
+			ids = r.take()
 		case <-lagging.C:
-			r.lookAgain()
+			ids = r.late()
 		case <-soon.C:
-			ids := slices.Sorted(maps.Keys(r.moving))
+			ids = slices.Sorted(maps.Keys(r.moving))
 			clear(r.moving)
-			r.pass(ids)
 		}
-		if r.pass(r.take()) {
+		if r.pass(ids) {
 			again.Reset(base.ReconcileInterval)
 		}
 		if r.ctx.Err() != nil {
