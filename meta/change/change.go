@@ -294,18 +294,6 @@ func (s *state) caughtUp(r *metapb.Replica) bool {
 	return s.alive(r) && p.State == "replicate" && p.Match+base.CaughtUpEntries >= s.o.Last
 }
 
-// Behind are the nodes whose replicas take no part in decisions, or have not caught up, as the leader sees it; ascending.
-func Behind(d *metapb.RangeDescriptor, o Observed) (nodes []base.NodeID) {
-	s := state{d: d, o: o}
-	for _, r := range d.GetReplicas() {
-		if id(r) != o.Leader && !s.caughtUp(r) {
-			nodes = append(nodes, node(r))
-		}
-	}
-	slices.Sort(nodes)
-	return nodes
-}
-
 func id(r *metapb.Replica) base.ReplicaID { return base.ReplicaID(r.ReplicaId) }
 func node(r *metapb.Replica) base.NodeID  { return base.NodeID(r.NodeId) }
 
@@ -319,4 +307,16 @@ func propose(reason string, args ...any) func(*metapb.RangeDescriptor, error) St
 		}
 		return Step{Propose: next, Reason: fmt.Sprintf(reason, args...)}
 	}
+}
+
+// Behind are the nodes whose replica takes no part now, or lies behind the log by more than a voter may; ascending.
+func Behind(d *metapb.RangeDescriptor, o Observed) (nodes []base.NodeID) {
+	s := state{d: d, o: o}
+	for _, r := range d.GetReplicas() {
+		if !s.caughtUp(r) && id(r) != o.Leader {
+			nodes = append(nodes, node(r))
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
 }

@@ -207,3 +207,37 @@ func atGoal(t *rapid.T, d *metapb.RangeDescriptor, g change.Goal) {
 		t.Fatalf("done with %s, wanted %v", desc.Format(d), g.Voters)
 	}
 }
+
+// TestKeepsAQuorum: whoever is down, be it wanted or not, and wherever the voters are to be: a configuration whose voters that have
+// caught up are a quorum is followed by another such.
+func TestKeepsAQuorum(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		all := make([]base.NodeID, nodes)
+		for i := range all {
+			all[i] = base.NodeID(i + 1)
+		}
+		d := desctest.Reachable(t, nodes)
+		goal := change.Goal{Voters: rapid.Permutation(all).Draw(t, "goal")[:rapid.IntRange(1, 5).Draw(t, "seats")]}
+		slices.Sort(goal.Voters)
+		var down []base.NodeID
+		for _, n := range all {
+			if w := newWorld(d, append(slices.Clone(down), n)...); rapid.Bool().Draw(t, "down") && w.quorum() && w.leader != 0 {
+				down = append(down, n)
+			}
+		}
+		w := newWorld(d, down...)
+		if w.leader == 0 || !w.quorum() {
+			t.Skip("nobody can lead")
+		}
+		for range maxSteps {
+			step, done := change.Next(w.d, w.observe(), goal)
+			if done || !w.do(step) {
+				return
+			}
+			if !w.quorum() {
+				t.Fatalf("%s: no quorum in %s, down %v", describe(step, false), desc.Format(w.d), w.down)
+			}
+		}
+		t.Fatalf("no end: %s, to %v, down %v", desc.Format(w.d), goal.Voters, down)
+	})
+}

@@ -27,8 +27,7 @@ type Config struct {
 	Life uint64
 	// Seed is for draws among places that are as good as each other.
 	Seed uint64
-	// Indexes are the keyspaces whose index this is: what is reported of others is not asked for. A node without an entry in
-	// the index is of no interest.
+	// Index is the keyspace that the index range is of, root or meta: nodes are asked for reports of what it may list.
 	Index base.KeyspaceID
 }
 
@@ -55,9 +54,13 @@ const (
 	Directed                  // the range's leader follows it
 	Done                      // the descriptor shows it
 	GivenUp                   // What says why
-	Held                      // something that should be done is not: What says why. Range is 0 if it is of no one range
+	Held                      // something that should be done for many ranges is not: What says why
 	Freed                     // what Held said no longer holds
 )
+
+func (k EventKind) String() string {
+	return [...]string{"decided", "directed", "done", "given up", "held", "freed"}[k]
+}
 
 // Event is for the log: each says what was decided, and why.
 type Event struct {
@@ -86,3 +89,49 @@ type Entry struct {
 	Sent, Size uint64        // of a snapshot under way, in bytes
 	Operation  uint64        // that it is for; 0: none
 }
+
+// Decider decides for the ranges of one index range. It is not safe for concurrent use.
+type Decider struct {
+	cfg    Config
+	rand   *base.Rand
+	snap   *allocator.Snapshot
+	nodes  map[base.NodeID]*node
+	ranges map[base.RangeID]*known
+	ledger map[base.RangeID]*entry
+	pauses map[base.RangeID]pause // ranges that are left alone for a while
+
+	policies []*metapb.PolicyRecord
+	policy   allocator.Policy
+	strained strain
+	wanted   map[base.RangeID]*metapb.Operation // relocations that go on
+	stopping map[base.NodeID]uint64             // nodes that somebody is about to stop, and by which operation
+
+	now      base.Instant // that it was told last
+	seq      uint64
+	told     bool         // of the nodes
+	started  bool         // it was stepped
+	decided  bool         // it has planned
+	due      bool         // something has come that Step is to see
+	planned  base.Instant // when it is to plan next
+	rests    base.Instant // since when nothing is decided and nothing under way; 0: something is
+	withheld []allocator.Withheld
+	held     map[allocator.Goal]string // that an event told of
+	queue    []Action                  // to be returned by Step
+	events   []Event
+}
+
+// New makes a Decider that knows nothing. It decides nothing before it was told the nodes, and base.DecideGrace has passed since
+// its first Step.
+func New(cfg Config) *Decider {
+	d := &Decider{
+		cfg: cfg, rand: base.NewRand(cfg.Seed), snap: allocator.NewSnapshot(), seq: cfg.Life << seqBits,
+		nodes: make(map[base.NodeID]*node), ranges: make(map[base.RangeID]*known), ledger: make(map[base.RangeID]*entry),
+		pauses: make(map[base.RangeID]pause), wanted: make(map[base.RangeID]*metapb.Operation), stopping: make(map[base.NodeID]uint64),
+		held: make(map[allocator.Goal]string),
+	}
+	d.SetPolicies(nil)
+	return d
+}
+
+// seqBits leaves a Decider sixteen million decisions: months of them.
+const seqBits = 24
