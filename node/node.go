@@ -20,6 +20,7 @@ import (
 	"github.com/cairndb/cairn/node/health"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
+	"github.com/cairndb/cairn/node/placement"
 	"github.com/cairndb/cairn/node/reconcile"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
@@ -65,6 +66,7 @@ type member struct {
 	registrar  *join.Registrar
 	reconciler *reconcile.Reconciler
 	keyspaces  *keyspace.Manager
+	placement  *placement.Placement
 	monitor    *health.Monitor
 	fence      *health.Fence
 	gossip     *gossip.Gossip
@@ -194,7 +196,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
-		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold,
+		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
 		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
 	if err != nil {
@@ -204,6 +206,7 @@ func (n *Node) run(out *join.Outcome) error {
 	m.dispatch = dispatch.New(dispatch.Config{
 		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
 		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
+		Placement: places{m},
 		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
@@ -221,10 +224,12 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
+	m.placement = n.newPlacement(m, self)
 	m.reconciler = reconcile.New(reconcile.Config{
-		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Logger: n.cfg.Logger,
+		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Logger: n.cfg.Logger,
 		Learn: func(rs ...*metapb.NodeRecord) { n.learn(m, rs...) },
 		Gone:  m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
+		Reports: m.placement.Reports(),
 	})
 	if err := n.watch(m, id); err != nil {
 		t.Close()
@@ -235,7 +240,7 @@ func (n *Node) run(out *join.Outcome) error {
 		return err
 	}
 	n.book.tell(func() {
-		m.reconciler.WakeAll()
+		m.placement.NodesChanged()
 		m.gossip.Wake()
 	})
 	return n.begin(m, id)
@@ -255,6 +260,7 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	}
 	m.reconciler.Start()
 	m.monitor.Start()
+	m.placement.Start()
 	m.gossip.Start()
 	return nil
 }
@@ -283,6 +289,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.stopping.Store(true)
 	n.server.SetServing(false)
 	if m != nil {
+		m.placement.Stop()
 		m.reconciler.Stop()
 		m.handOver(ctx)
 	}
@@ -293,6 +300,7 @@ func (n *Node) Stop(ctx context.Context) error {
 		defer close(ended)
 		n.wg.Wait()
 		if m := n.current(); m != nil { // it may have become one a moment ago
+			m.placement.Stop()
 			m.reconciler.Stop()
 			m.monitor.Stop()
 			m.gossip.Stop()

@@ -127,6 +127,23 @@ const (
 	// SizeInterval is how often a node looks at the sizes of the ranges that were written to.
 	SizeInterval = 5 * time.Second
 
+	// ReportShare is by how much a range's size or rate must change before its leader's node tells those who place replicas, and
+	// ReportBytes and ReportRate the least changes that count: what is smaller balances nothing.
+	ReportShare = 0.1
+	ReportBytes = 1 << 20
+	ReportRate  = 1.0
+	// ReportPage bounds the ranges of one answer, some 40 bytes and one look at the range's size each: tens of milliseconds.
+	// ReportEnded bounds the ranges that a node remembers to have led, so that it need not tell of all others again.
+	ReportPage  = 2000
+	ReportEnded = 10_000
+
+	// DecideAsks bounds the questions that one decider has under way at once, and DecideAskTimeout how long each waits: longer than an
+	// election, and a node that does not answer holds up one of them that long.
+	DecideAsks       = 64
+	DecideAskTimeout = 2 * time.Second
+	// IndexNews bounds the changes of an index that wait for its decider: with more of them it reads all of it again.
+	IndexNews = 10_000
+
 	// SplitQPS is the rate of requests above which a range is cut in two: a quarter of the puts of one range that two cores were
 	// measured at (docs/performance.md). A range with less gains nothing by a second log.
 	SplitQPS = 2500
@@ -184,6 +201,14 @@ const (
 	// ReconcileInterval is how often a node looks after the ranges that it leads without being woken: followers that
 	// have caught up do not say so.
 	ReconcileInterval = 250 * time.Millisecond
+	// StepInterval is how often it looks at a range with which it took a step less than StepSoon ago: a small replica has caught up
+	// in some milliseconds, and a new cluster has its replicas within a second.
+	StepInterval = 25 * time.Millisecond
+	StepSoon     = time.Second
+	// LaggingInterval is how often, and LaggingLooks at how many at once, it looks at those of which a replica was behind: whoever
+	// decides for them learns within seconds that it is not any more, and ten thousand whose node is away cost a hundred looks a second.
+	LaggingInterval = 2 * time.Second
+	LaggingLooks    = 200
 	// OrphanAfter is how long a replica hears of no leader before its node asks the index whether it is still a member: ten
 	// elections' time, so that it is not asked during one.
 	OrphanAfter = 10 * time.Second
