@@ -408,6 +408,33 @@ const (
 	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
 	ClientMaxAnswerBytes = 256 << 20
 
+	// MaxVoters bounds the voters of one range: of five two may fail at once, and each further one costs every write a message.
+	MaxVoters = 5
+	// OperationLook is how often whoever carries operations on looks how far they are, if nothing wakes it before: people watch them.
+	// One that reads the whole index is looked at no more often than OperationScanShare times what the last reading took, so that
+	// reading a million descriptors takes at most that share of a leader's time.
+	OperationLook      = time.Second
+	OperationScanShare = 20
+	// OperationStalled is after how long without progress an operation says why it waits: more than a step of a small range takes.
+	OperationStalled = 3 * time.Second
+	// OperationEstimateEvery is how often an operation's record is written for a new estimate alone: each writing is one of `sys`.
+	OperationEstimateEvery = 5 * time.Second
+	// OperationSettle is how long after a node was marked what was decided before may still reach it: a directive that is not renewed
+	// is forgotten after a few seconds, and the index is a moment behind.
+	OperationSettle = 10 * time.Second
+	// OperationSome bounds the ranges that an operation names as being left, and that it asks the deciders about: some examples.
+	OperationSome = 3
+	// OperationsKept bounds the operations that have ended whose records are kept, to be looked at: some months of a cluster's life.
+	OperationsKept = 200
+	// OperationNodes bounds the nodes of one operation: their records change with it in one transaction (MaxTxnOps), with some room.
+	OperationNodes = 100
+	// HoldMost bounds how long nodes may be held to be about to stop: what they hold is not replaced meanwhile, if they stay away.
+	HoldMost = 24 * time.Hour
+	// OperationTries bounds how often a change of operations is tried again after it lost a race for one of its records.
+	OperationTries = 16
+
+	// PolicyPauseLatencyPermille is how slow writes may become, of what is normal, before moves wait: what operators are promised.
+	PolicyPauseLatencyPermille = 2000
 	// HeartbeatInterval is how often a node tells the leader of `sys` how it is. HeartbeatWindow is how long what speaks against a
 	// node must last before it is suspect, and how old a heartbeat may be: three may be lost, and a process that paused for a second,
 	// or was started again, moves nothing.
