@@ -80,8 +80,8 @@ func upTo(n uint64) (nodes []uint64) {
 	return nodes
 }
 
-// cut makes a sharded keyspace that is cut into n ranges.
-func (c *cluster) cut(name string, n int) {
+// cutInto makes a sharded keyspace that is cut into n ranges.
+func (c *cluster) cutInto(name string, n int) {
 	c.t.Helper()
 	c.cairn("keyspace", "create", name, "--sharded")
 	var wg sync.WaitGroup
@@ -137,7 +137,7 @@ func TestReplicasGoWhereTheyBelong(t *testing.T) {
 	const n = 60
 	c := startCluster(t, 5)
 	c.cairn("policy", "set", "failed_after=3s", "failed_after_own=3s")
-	c.cut("spread", n)
+	c.cutInto("spread", n)
 	balanced := func(nodes []uint64) func() error {
 		return func() error {
 			p, err := c.placed()
@@ -259,7 +259,7 @@ func (c *cluster) indexAgrees(keyspace string, ranges, voters int) {
 func TestNoChangeIsLeftBehind(t *testing.T) {
 	const n = 24
 	c := startCluster(t, 4)
-	c.cut("broken", n)
+	c.cutInto("broken", n)
 	c.add(1)
 	for i := range 4 {
 		c.eventually(60*time.Second, func() error {
