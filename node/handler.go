@@ -73,6 +73,7 @@ func (h handler) changed(c raftgroup.StateChange) {
 	h.m.placement.Changed(c)
 	if c.Range == base.RangeSys {
 		h.m.monitor.Changed()
+		h.m.operate.Applied()
 	}
 }
 
@@ -91,6 +92,7 @@ func (h handler) applied(id base.RangeID) {
 		h.m.reconciler.NodesChanged()
 		h.m.placement.SysChanged()
 		h.m.monitor.Changed()
+		h.m.operate.Applied()
 	}
 }
 

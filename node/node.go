@@ -20,6 +20,7 @@ import (
 	"github.com/cairndb/cairn/node/health"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
+	"github.com/cairndb/cairn/node/operate"
 	"github.com/cairndb/cairn/node/placement"
 	"github.com/cairndb/cairn/node/reconcile"
 	"github.com/cairndb/cairn/node/serve"
@@ -67,6 +68,7 @@ type member struct {
 	reconciler *reconcile.Reconciler
 	keyspaces  *keyspace.Manager
 	placement  *placement.Placement
+	operate    *operate.Manager
 	monitor    *health.Monitor
 	fence      *health.Fence
 	gossip     *gossip.Gossip
@@ -150,7 +152,7 @@ func (n *Node) prepare() error {
 		return err
 	}
 	n.server, err = serve.NewServer(serve.Config{
-		Backend: n, Membership: n, Logger: n.cfg.Logger, MayServe: n.mayServe,
+		Backend: n, Membership: n, Operator: n, Logger: n.cfg.Logger, MayServe: n.mayServe,
 		MaxRequestBytes: n.cfg.MaxRequestBytes, MaxTxnOps: n.cfg.MaxTxnOps, Bound: n.names,
 	})
 	if err != nil {
@@ -239,6 +241,10 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
+	if m.operate, err = n.newOperate(m, self); err != nil {
+		t.Close()
+		return err
+	}
 	n.book.tell(func() {
 		m.placement.NodesChanged()
 		m.gossip.Wake()
@@ -262,6 +268,7 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	m.monitor.Start()
 	m.placement.Start()
 	m.gossip.Start()
+	m.operate.Start()
 	return nil
 }
 
@@ -304,6 +311,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			m.reconciler.Stop()
 			m.monitor.Stop()
 			m.gossip.Stop()
+			m.operate.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()

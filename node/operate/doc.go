@@ -30,6 +30,8 @@ type Config struct {
 	Cluster Cluster
 	// Leads says whether this node leads `sys` now.
 	Leads func() bool
+	// Holds says whether this node has a replica of sys: only then is it told of changes.
+	Holds func() bool
 	// NodeStatus asks one node how it is.
 	NodeStatus func(ctx context.Context, node base.NodeID, ranges bool) (*clusterpb.NodeStatusResponse, error)
 	// Health is what is known of the nodes beside their records; it may lack some.
@@ -55,7 +57,7 @@ func (c *Config) EnsureDefaults() {
 func (c *Config) Validate() error {
 	var errs []error
 	for what, missing := range map[string]bool{
-		"cluster": c.Cluster == nil, "Leads": c.Leads == nil, "NodeStatus": c.NodeStatus == nil, "Explain": c.Explain == nil, "Keyspaces": c.Keyspaces == nil,
+		"cluster": c.Cluster == nil, "Leads": c.Leads == nil, "Holds": c.Holds == nil, "NodeStatus": c.NodeStatus == nil, "Explain": c.Explain == nil, "Keyspaces": c.Keyspaces == nil,
 		"UnixMicros": c.UnixMicros == nil,
 	} {
 		if missing {
@@ -135,6 +137,9 @@ func (m *Manager) Watch(ctx context.Context, id uint64, send func(*metapb.Operat
 		}
 		if !active(op) {
 			return nil
+		}
+		if !m.cfg.Holds() {
+			return &base.NotLeader{Range: base.RangeSys} // it was moved away: whoever watches asks another node
 		}
 		select {
 		case <-next:
