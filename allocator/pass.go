@@ -334,7 +334,7 @@ func (p *pass) withheld() []Withheld {
 			}
 			h := Withheld{Goal: Goal(g), Reason: why(w).String(), Count: t.count}
 			if why(w) == whyManyFail {
-				h.Reason += ": " + p.guard.text
+				h.Reason, h.Guard = h.Reason+": "+p.guard.text, true
 			}
 			if t.count == 1 {
 				h.Range = t.last

@@ -383,6 +383,8 @@ const (
 	// ReserveSmallBytes is how little a replica holds of which ReserveSmallShare take the place of one: sent in some milliseconds.
 	ReserveSmallBytes = 1 << 20
 	ReserveSmallShare = 4
+	// HeldAfter is how long what should be done may wait before the log says so: longer than most wait for their turn.
+	HeldAfter = 30 * time.Second
 	// ReserveDiskPermille is how full a node's disk may become by what it takes in.
 	ReserveDiskPermille = 900
 	// ReservationsPerNode bounds those that a node remembers, whoever asks: many times what it grants.

@@ -93,7 +93,7 @@ func (r *Reservations) against(id base.RangeID, bytes int64, urgent, renewed boo
 	case load+room.Snapshots*base.ReserveSmallShare > limit*base.ReserveSmallShare:
 		return fmt.Sprintf("takes in %d replicas already, and may take %d", n, limit)
 	case room.DiskBytes > 0 && room.DiskUsed+coming > room.DiskBytes/1000*base.ReserveDiskPermille:
-		return fmt.Sprintf("its disk would be full: %d MiB of %d are used, and %d come in", room.DiskUsed>>20, room.DiskBytes>>20, coming>>20)
+		return fmt.Sprintf("would have a full disk: %d MiB of %d are used, and %d come in", room.DiskUsed>>20, room.DiskBytes>>20, coming>>20)
 	case !urgent && len(r.turned) > 0:
 		return "ranges that lack a replica go first"
 	}

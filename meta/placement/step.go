@@ -67,6 +67,7 @@ func (d *Decider) plan() {
 		d.rests = d.now
 	}
 	d.tell()
+	d.guard()
 	for _, dec := range decisions {
 		if e := d.open(dec); e != nil {
 			d.step(e)
@@ -74,22 +75,46 @@ func (d *Decider) plan() {
 	}
 }
 
-// tell makes events of goals that are held up as a whole, once when it begins and once when it ends.
-func (d *Decider) tell() {
-	held := make(map[allocator.Goal]string)
+// guard gives up what was decided and not begun when so many nodes come to fail that it would not be decided any more.
+func (d *Decider) guard() {
 	for _, w := range d.withheld {
-		if w.Range == 0 {
-			held[w.Goal] = w.Reason
+		if !w.Guard {
+			continue
+		}
+		for _, id := range slices.Sorted(maps.Keys(d.ledger)) {
+			e := d.ledger[id]
+			if e.decision.Goal == w.Goal && d.ranges[id].desc.Generation == uint64(e.decision.Generation) {
+				d.giveUp(e, w.Reason, base.DecidePause)
+			}
 		}
 	}
-	for _, g := range slices.Sorted(maps.Keys(held)) {
-		if d.held[g] == "" {
-			d.events = append(d.events, Event{Kind: Held, Goal: g, What: held[g]})
+}
+
+// waiting is why the ranges of a goal wait, and since when.
+type waiting struct {
+	since base.Instant
+	why   string
+	told  bool
+}
+
+// tell makes events of goals that wait: once when they have for long, or because many nodes fail, and once when they do no more. What
+// waits for its turn is no event.
+func (d *Decider) tell() {
+	held := make(map[allocator.Goal]waiting)
+	for _, w := range d.withheld {
+		h, ok := d.held[w.Goal]
+		if !ok {
+			h.since = d.now
 		}
+		if h.why = w.Reason; !h.told && (w.Guard || d.now.Sub(h.since) >= base.HeldAfter) {
+			h.told = true
+			d.events = append(d.events, Event{Kind: Held, Goal: w.Goal, Range: w.Range, What: w.Reason})
+		}
+		held[w.Goal] = h
 	}
 	for _, g := range slices.Sorted(maps.Keys(d.held)) {
-		if held[g] == "" {
-			d.events = append(d.events, Event{Kind: Freed, Goal: g, What: d.held[g]})
+		if _, still := held[g]; !still && d.held[g].told {
+			d.events = append(d.events, Event{Kind: Freed, Goal: g, What: d.held[g].why})
 		}
 	}
 	d.held = held

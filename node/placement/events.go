@@ -24,7 +24,7 @@ func (r *runner) log(e *placement.Event) {
 	case placement.GivenUp:
 		log.Info("given up: "+e.What, "reason", e.Reason, "took", e.Took)
 	case placement.Held:
-		log.Info("what should be done is not: "+e.What, "reason", e.Reason)
+		log.Warn("what should be done is not: "+e.What, "reason", e.Reason)
 	case placement.Freed:
 		log.Info("no longer held up: "+e.What, "reason", e.Reason)
 	}
