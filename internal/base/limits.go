@@ -353,7 +353,9 @@ const (
 	//
 	// DecideInterval is how often it plans: a pass after a change costs below 50 ms at a million ranges. DecideGrace is how long a
 	// new one only listens: two rounds of reports, so that it knows who leads what before it moves the first range.
+	// DecideSoon is how soon it may plan again if a decision has ended, or a node come.
 	DecideInterval = time.Second
+	DecideSoon     = 250 * time.Millisecond
 	DecideGrace    = 5 * time.Second
 	// ReportInterval is how often it asks a node how the ranges are that that one leads; what has not changed is not sent again.
 	ReportInterval = 2 * time.Second
@@ -378,6 +380,9 @@ const (
 	StrainedPutPermille = 2000
 	StrainedPutLeast    = 20 * time.Millisecond
 	StrainedSync        = 250 * time.Millisecond
+	// ReserveSmallBytes is how little a replica holds of which ReserveSmallShare take the place of one: sent in some milliseconds.
+	ReserveSmallBytes = 1 << 20
+	ReserveSmallShare = 4
 	// HeldAfter is how long what should be done may wait before the log says so: longer than most wait for their turn.
 	HeldAfter = 30 * time.Second
 	// ReserveDiskPermille is how full a node's disk may become by what it takes in.
