@@ -79,7 +79,7 @@ func (c *cluster) judge(i int32) {
 	if live <= len(g.replicas)/2 {
 		f |= unavailable
 	}
-	if live < p.Replicas {
+	if live < c.wanted(p) {
 		f |= under
 	}
 	count := func(bit flags, n *int) { *n += boolInt(f&bit != 0) - boolInt(g.flags&bit != 0) }
@@ -87,6 +87,21 @@ func (c *cluster) judge(i int32) {
 	count(unavailable, &c.unavailable)
 	count(under, &c.under)
 	g.flags = f
+}
+
+// wanted is how many replicas there should be, with the nodes that there are.
+func (c *cluster) wanted(p *allocator.Placement) int {
+	if p.AtLeast == 0 {
+		return p.Replicas
+	}
+	nodes := 0
+	for i := range c.nodes {
+		nodes += boolInt(c.nodes[i].counts())
+	}
+	if nodes >= p.Replicas {
+		return p.Replicas
+	}
+	return p.AtLeast
 }
 
 func (c *cluster) judgeAll() {

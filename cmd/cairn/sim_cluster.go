@@ -4,8 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/placement"
 )
 
 // loadCluster reads the cluster at --host into a scenario. Only what every node of a cluster answers is needed; a node that knows
@@ -128,53 +129,23 @@ func (l *liveCluster) bytes(d *metapb.RangeDescriptor) int64 {
 	return int64(sum / n)
 }
 
-// policies asks for the cluster's and each keyspace's. A node that knows none has the defaults.
+// policies asks for what somebody set. A node that knows no policies has the defaults.
 func (l *liveCluster) policies(ctx context.Context, cl clusterpb.ClusterClient) error {
-	resp, err := cl.GetPolicy(ctx, &clusterpb.GetPolicyRequest{})
-	if status.Code(err) == codes.Unimplemented {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	p := l.clusterPolicy(resp.Effective)
-	for id, name := range l.live.Names {
-		resp, err := cl.GetPolicy(ctx, &clusterpb.GetPolicyRequest{Keyspace: name})
-		if err != nil {
+	names := map[base.KeyspaceID]string{0: ""} // the cluster's own
+	maps.Copy(names, l.live.Names)
+	var stored []*metapb.PolicyRecord
+	for _, id := range slices.Sorted(maps.Keys(names)) {
+		resp, err := cl.GetPolicy(ctx, &clusterpb.GetPolicyRequest{Keyspace: names[id]})
+		if status.Code(err) == codes.Unimplemented {
+			break
+		} else if err != nil {
 			return err
 		}
-		own := p.Default
-		if failedAfter := resp.Effective.GetCluster().GetFailedAfterOwnMillis(); failedAfter > 0 && id <= base.KeyspaceSys {
-			own.FailedAfter = time.Duration(failedAfter) * time.Millisecond
+		if resp.Stored != nil {
+			stored = append(stored, resp.Stored)
 		}
-		applyPlacement(&own, resp.Effective.GetPlacement())
-		p.Keyspaces[id] = own
 	}
-	l.live.Policy = p
+	p := placement.Policies(stored)
+	l.live.Policy = &p
 	return nil
-}
-
-// clusterPolicy is a policy with every default filled in, as the planner knows it.
-func (l *liveCluster) clusterPolicy(p *metapb.PolicyRecord) *allocator.Policy {
-	c := p.GetCluster()
-	out := &allocator.Policy{MovesPerNode: int(c.GetMovesPerNode()), Moves: int(c.GetMoves()), NoBalance: c.GetNoBalance(),
-		Imbalance: float64(c.GetImbalancePermille()) / 1000, FailedShare: float64(c.GetFailedSharePermille()) / 1000,
-		FailedTier: c.GetFailedTier(), Keyspaces: map[base.KeyspaceID]allocator.Placement{}}
-	out.Default.FailedAfter = time.Duration(c.GetFailedAfterMillis()) * time.Millisecond
-	applyPlacement(&out.Default, p.GetPlacement())
-	return out
-}
-
-func applyPlacement(to *allocator.Placement, p *metapb.PlacementPolicy) {
-	constraints := func(in []*metapb.Constraint) (out []allocator.Constraint) {
-		for _, c := range in {
-			out = append(out, allocator.Constraint{Kind: constraintKinds[c.Kind], Key: c.Key, Value: c.Value, Replicas: int(c.Replicas)})
-		}
-		return out
-	}
-	to.Replicas, to.Constraints, to.Leaders = int(p.GetReplicas()), constraints(p.GetConstraints()), constraints(p.GetLeaders())
-}
-
-var constraintKinds = map[metapb.ConstraintKind]allocator.ConstraintKind{
-	metapb.ConstraintKind_CONSTRAINT_KIND_REQUIRED: allocator.Required, metapb.ConstraintKind_CONSTRAINT_KIND_FORBIDDEN: allocator.Forbidden,
-	metapb.ConstraintKind_CONSTRAINT_KIND_PREFERRED: allocator.Preferred,
 }
