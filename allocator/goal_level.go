@@ -6,37 +6,43 @@ import "fmt"
 // even. What no transfer can even out, because the other voters' nodes serve as much, is moved with its replica.
 
 func (p *pass) levelLeaders() {
-	s := p.s
-	if s.policy.NoBalance || len(p.means.pool) < 2 {
+	if p.s.policy.NoBalance || len(p.means.pool) < 2 {
 		return
 	}
-	tilt := p.uneven(levelLeaders)
-	if tilt == nil {
-		return
-	}
+	before := len(p.out)
 	visits := 0
+	p.levelWith(func(from slot, v *view) *proposal { return p.giveLeader(from, v, &visits) }, &visits)
+	if len(p.out) > before || len(p.s.under) > 0 {
+		return // what transfers cannot do is known once there is none left
+	}
 	var t *targets
-	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 {
+	p.levelWith(func(from slot, v *view) *proposal {
+		if !p.overloaded(from) {
+			return nil
+		}
+		if t == nil || len(p.out) > before { // the nodes of the last one hold more, or less
+			t = p.newTargets(true)
+			before = len(p.out)
+		}
+		return p.giveLoad(t, from, v, &visits)
+	}, &visits)
+}
+
+// levelWith has give called for the node furthest above its share, until leaders are even, or no node has anything to give.
+func (p *pass) levelWith(give func(from slot, v *view) *proposal, visits *int) {
+	tilt := p.uneven(levelLeaders)
+	for tilt != nil && tilt.odds > 0 && len(p.out) < p.limit && *visits < levelVisits {
 		from := tilt.fullest()
 		if from == none {
 			return
 		}
 		var v view
-		x := p.giveLeader(from, &v, &visits)
-		if x == nil && p.overloaded(from) {
-			if t == nil {
-				t = p.newTargets(true)
-			}
-			x = p.giveLoad(t, from, &v, &visits)
-		}
+		x := give(from, &v)
 		if x == nil {
 			tilt.exhausted(from)
 			continue
 		}
 		p.take(&v, x)
-		if t != nil {
-			p.moved(t, from, x.leader)
-		}
 		tilt.update(from)
 		tilt.update(x.leader)
 	}
