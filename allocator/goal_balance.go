@@ -26,11 +26,17 @@ type targets struct {
 	tops    [][targetsPerClass]slot
 	key     []float64
 	order   []int32
-	busy    bool // a node was left out that will be there soon
+	// waits: a node that holds less than its share was left out, because it takes as much as it may at once. It is waited for: nobody
+	// gives to a node that is above its share meanwhile, for that would be moved twice.
+	waits bool
 }
 
 func (p *pass) newTargets(leading bool) *targets {
 	t := &targets{leading: leading, tops: make([][targetsPerClass]slot, len(p.s.classes)), key: make([]float64, len(p.s.classes))}
+	for _, at := range p.means.pool {
+		n := &p.s.nodes[at]
+		t.waits = t.waits || n.able && p.occupied(n) && p.means.pressure(n, 0) < 0
+	}
 	for c := range p.s.classes {
 		p.top(t, int32(c))
 		if t.tops[c][0] != none {
@@ -40,6 +46,9 @@ func (p *pass) newTargets(leading bool) *targets {
 	slices.SortStableFunc(t.order, func(a, b int32) int { return cmp.Compare(t.key[a], t.key[b]) })
 	return t
 }
+
+// occupied says whether the node takes part in no further move now.
+func (p *pass) occupied(n *node) bool { return n.Strained != "" || n.moves >= p.movesPerNode(false) }
 
 // top finds the emptiest nodes of a class.
 func (p *pass) top(t *targets, c int32) {
@@ -53,8 +62,7 @@ func (p *pass) top(t *targets, c int32) {
 		if !n.able {
 			continue
 		}
-		if n.Strained != "" || n.moves >= p.movesPerNode(false) {
-			t.busy = true
+		if p.occupied(n) || t.waits && p.means.pressure(n, 0) >= 0 {
 			continue
 		}
 		key := p.means.more(n, int64(p.means.piece[dimBytes]))
@@ -113,7 +121,7 @@ func (p *pass) even() bool {
 	t := p.newTargets(false)
 	visits := 0
 	waits := whyNot
-	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 {
+	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 && len(t.order) > 0 {
 		if p.movesLeft(false) < 1 {
 			waits = whyMoves
 			break
@@ -122,56 +130,39 @@ func (p *pass) even() bool {
 		if from == none {
 			break
 		}
-		if n := &s.nodes[from]; n.moves >= p.movesPerNode(false) || n.Strained != "" {
+		if p.occupied(&s.nodes[from]) {
 			waits = whySourceBusy
 			tilt.exhausted(from)
-			continue
-		}
-		if t.busy && !p.lower(t, from) {
-			tilt.exhausted(from) // what could take something from it is busy: no need to look at what that would be
 			continue
 		}
 		var v view
 		x := p.giveReplica(t, from, &v, &visits)
 		if x == nil {
-			if tilt.exhausted(from); !t.busy {
+			if tilt.exhausted(from); !t.waits {
 				p.setBarren(levelReplicas, from)
 			}
 			continue
 		}
 		p.take(&v, x)
-		p.moved(t, from, x.adds.at[0])
+		t = p.moved(t, from, x.adds.at[0])
 		tilt.update(from)
 		tilt.update(x.adds.at[0])
 	}
-	if waits == whyNot && t.busy && len(p.out) < p.limit {
+	if waits == whyNot && t.waits && len(p.out) < p.limit {
 		waits = whyTargetsBusy
 	}
 	p.hold(GoalBalance, waits)
 	return len(p.out) > before || waits != whyNot || visits >= levelVisits
 }
 
-// lower says whether some target is so much further below its share than the node that something may go there.
-func (p *pass) lower(t *targets, from slot) bool {
-	for _, c := range t.order {
-		for _, at := range t.tops[c] {
-			if at == none {
-				break
-			}
-			for d := dimReplicas; d <= dimBytes; d++ {
-				if p.means.relative(&p.s.nodes[from], d)-p.means.relative(&p.s.nodes[at], d) >= p.means.gap {
-					return true
-				}
-			}
-		}
-	}
-	return false
-}
-
 // moved follows a replica.
-func (p *pass) moved(t *targets, from, to slot) {
+func (p *pass) moved(t *targets, from, to slot) *targets {
+	if n := &p.s.nodes[to]; !t.waits && p.occupied(n) && p.means.pressure(n, 0) < 0 {
+		return p.newTargets(t.leading)
+	}
 	p.again(t, p.s.nodes[from].class)
 	p.again(t, p.s.nodes[to].class)
+	return t
 }
 
 // giveReplica finds the best of some of the node's ranges to give away, or of all if none of those is any use.
@@ -238,6 +229,7 @@ func (p *pass) bestTarget(t *targets, from slot, v *view) (slot, float64) {
 	classes := s.classesOf(&keep, buf[:])
 	now := worth{hard: -1}
 	for _, c := range t.order {
+		p.visits++
 		if c != class {
 			if now.hard < 0 {
 				now = s.worth(v.r, append(classes, class))

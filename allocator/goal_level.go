@@ -2,15 +2,8 @@ package allocator
 
 import "fmt"
 
-// The last goals have as many leaders, and as much of the load, on one node as on another. Leadership moves cheaply, so that this
-// also sheds load from a node that serves a hot range: its other ranges are led elsewhere, or the hot one is, if that makes the
-// largest load smaller. Cutting a hot range in two is not decided here (meta/load does, where the keys are known): the reason says
-// that it is hot.
-
-// hotShare is how much of a node's mean load one range must serve to be hot: more, and no placing of leaders evens it out.
-const hotShare = 0.5
-
-func (s *Snapshot) setHot(m *means) { s.hot = int64(hotShare * m.per[dimLoad]) }
+// As many leaders, and as much of the load, on one node as on another. Leadership moves cheaply, so this comes after replicas are
+// even. What no transfer can even out, because the other voters' nodes serve as much, is moved with its replica.
 
 func (p *pass) levelLeaders() {
 	s := p.s
@@ -76,7 +69,7 @@ func (p *pass) levelLoad() {
 			continue
 		}
 		p.take(&v, x)
-		p.moved(t, from, x.leader)
+		t = p.moved(t, from, x.leader)
 	}
 }
 
@@ -169,10 +162,5 @@ func (p *pass) giveLeader(from slot, v *view, visits *int) *proposal {
 	a, b := &s.nodes[from], &s.nodes[bestTo]
 	x := &proposal{goal: GoalLeader, leader: bestTo}
 	x.reason = fmt.Sprintf("%s leads %+.1f %% from its share, %s %+.1f %%", a.ID, 100*p.means.pressure(a, dimLeaders), b.ID, 100*p.means.pressure(b, dimLeaders))
-	if s.hot > 0 && v.e.load > s.hot {
-		x.goal = GoalSplit
-		x.reason = fmt.Sprintf("the range is hot, it serves %d requests a second, and is to be cut; until then %s leads it instead of %s, which %s",
-			v.e.load/loadUnit, b.ID, a.ID, "leads more than its share")
-	}
 	return x
 }

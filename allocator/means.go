@@ -353,6 +353,7 @@ type tilt struct {
 	from     int // the first of the level's two dimensions
 	band     float64
 	pressure []float64 // by slot; of nodes that do not give, or were tried in vain, -1
+	coming   bool      // replicas are still to come from nodes that are emptied: so one that holds too little is none to worry about
 	odd      []bool    // outside of the band
 	odds     int
 }
@@ -361,7 +362,7 @@ type tilt struct {
 func (p *pass) uneven(level int) *tilt {
 	s := p.s
 	l := &s.leveling[level]
-	t := &tilt{s: s, m: &p.means, from: countOf(level), band: s.policy.Imbalance, pressure: make([]float64, len(s.nodes)), odd: make([]bool, len(s.nodes))}
+	t := &tilt{s: s, coming: level == levelReplicas && s.repairs(), m: &p.means, from: countOf(level), band: s.policy.Imbalance, pressure: make([]float64, len(s.nodes)), odd: make([]bool, len(s.nodes))}
 	if l.on {
 		t.band *= stopShare
 	}
@@ -388,6 +389,16 @@ func (p *pass) uneven(level int) *tilt {
 	return t
 }
 
+// repairs says whether replicas wait to come to nodes for a goal before balance.
+func (s *Snapshot) repairs() bool {
+	for g := GoalQuorum; g <= GoalFactor; g++ {
+		if len(s.pending[bucketOf(g, true)])+len(s.pending[bucketOf(g, false)]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // update follows what the node holds.
 func (t *tilt) update(at slot) {
 	n := &t.s.nodes[at]
@@ -397,7 +408,7 @@ func (t *tilt) update(at slot) {
 	odd := false
 	for d := t.from; d < t.from+2; d++ {
 		x := t.m.excess(n, d)
-		odd = odd || x > t.band || x < -t.band
+		odd = odd || x > t.band || x < -t.band && !t.coming
 	}
 	if odd != t.odd[at] {
 		t.odd[at] = odd

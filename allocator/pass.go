@@ -18,7 +18,7 @@ type goal struct {
 }
 
 // ladder is the goals that look at one range at a time, in their order.
-func ladder() [9]goal {
+func ladder() [10]goal {
 	return [...]goal{
 		{GoalJoint, wantsJoint, planJoint},
 		{GoalQuorum, wantsQuorum, planQuorum},
@@ -29,6 +29,7 @@ func ladder() [9]goal {
 		{GoalConstraint, wantsConstraint, planConstraint},
 		{GoalDiversity, wantsDiversity, planDiversity},
 		{GoalLeader, wantsLeader, planLeader},
+		{GoalSplit, wantsSplit, planSplit},
 	}
 }
 
@@ -52,7 +53,7 @@ type pass struct {
 	s       *Snapshot
 	seed    uint64
 	limit   int
-	goals   [9]goal
+	goals   [10]goal
 	guard   guard
 	means   means
 	out     []Decision

@@ -37,10 +37,11 @@ type Snapshot struct {
 	balanced  uint32             // moves for balance that were taken up
 	version   uint64             // counts changes of what nodes hold
 	leveling  [levels]leveling
-	rests     uint16 // how often nothing was left to be moved, counted from 1
-	lagging   int    // ranges of which a replica is down, or has not caught up
-	unrest    bool   // a replica has come somewhere since the last
-	hot       int64  // a range with more load than this is hot
+	rests     uint16  // how often nothing was left to be moved, counted from 1
+	lagging   int     // ranges of which a replica is down, or has not caught up
+	unrest    bool    // a replica has come somewhere since the last
+	hot       int64   // a range with more load than this is hot
+	warm      float64 // and a node of weight one with more than this has too much
 }
 
 type (
@@ -401,9 +402,12 @@ func (s *Snapshot) places() {
 		constrained = constrained || len(s.rules[i].Constraints) > 0
 	}
 	for i := range s.classes {
-		key[i] = int32(min(s.classes[i].able, base.MaxReplicas))
+		key[i] = int32(2 * min(s.classes[i].able, base.MaxReplicas))
 		if key[i] > 0 {
 			classes++
+		}
+		if len(s.classes[i].nodes) > 0 {
+			key[i]++
 		}
 	}
 	if slices.Equal(key, s.topoKey) {
@@ -420,7 +424,7 @@ func (s *Snapshot) places() {
 		if i < len(s.topoKey) {
 			was = s.topoKey[i]
 		}
-		s.all = s.all || key[i] > was && was < matters
+		s.all = s.all || key[i]/2 > was/2 && was/2 < matters
 	}
 	s.topoKey = key
 	for n := range s.best {

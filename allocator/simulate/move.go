@@ -35,10 +35,6 @@ func (c *cluster) decide(d int32, x *allocator.Decision) error {
 	case g.generation != x.Generation:
 		return fmt.Errorf("it has generation %d, and not %d", g.generation, x.Generation)
 	}
-	if x.Goal == allocator.GoalSplit && x.Voters == nil && x.Leader == 0 {
-		c.split(i)
-		return nil
-	}
 	if x.Voters == nil {
 		return c.transfer(i, x)
 	}
@@ -125,21 +121,6 @@ func (c *cluster) transfer(i int32, x *allocator.Decision) error {
 	c.lastActive = c.now
 	c.change(i, func(g *group) { g.leader = n })
 	return nil
-}
-
-// split cuts a range in two halves.
-func (c *cluster) split(i int32) {
-	c.lastActive = c.now
-	var right group
-	c.change(i, func(g *group) {
-		g.generation++
-		g.bytes, g.base, g.load = g.bytes/2, g.base/2, g.load/2
-		right = *g
-	})
-	right.id, right.flags = base.RangeID(base.FirstFreeID+len(c.groups)), 0
-	n := c.addGroup(right)
-	c.judge(n)
-	c.tell(n)
 }
 
 // progress sends for one step. What a node sends and receives is shared evenly by what it sends and receives.
