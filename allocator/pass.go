@@ -44,7 +44,7 @@ type proposal struct {
 }
 
 // passVisits bounds the places that one pass compares for ranges of which nothing came: the rest waits for the next pass.
-const passVisits = 2_000_000
+const passVisits = 1_000_000
 
 // scoresKept is how many of the places that were compared a decision lists.
 const scoresKept = 4
