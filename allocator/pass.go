@@ -347,7 +347,7 @@ func (p *pass) withheld() []Withheld {
 			if t.count == 0 {
 				continue
 			}
-			h := Withheld{Goal: Goal(g), Reason: p.reason(Goal(g), why(w)), Count: t.count}
+			h := Withheld{Goal: Goal(g), Reason: p.reason(Goal(g), why(w)), Count: t.count, Guard: why(w) == whyManyFail}
 			if t.count == 1 {
 				h.Range = t.last
 			}

@@ -23,6 +23,8 @@ const (
 	kinAmbiguous  = "an ambiguous outcome reported as failed, or retried blindly"
 	kinCompare    = "a compare-and-set evaluated on a stale read"
 	kinGeneration = "a step carried out twice, or on another generation than the one it was planned for"
+	kinMoves      = "a removal below a quorum of those that have caught up; a decision that outlives what it was made for"
+	kinEpoch      = "a node that comes back after it was given up goes on as if nothing had been (cockroach: liveness epochs)"
 	kinVersions   = "versions removed that can still be read, or kept where they should not be"
 )
 
@@ -76,6 +78,7 @@ func All() []Mutant {
 		{UnlistedCampaigns, "unlisted-campaigns", "a replica that was removed goes on, and campaigns", kinUnlisted},
 		{GenerationSkipped, "generation-skipped", "a membership change is made whatever generation it was planned for", kinGeneration},
 		{PublishOlder, "publish-older", "an older descriptor replaces a newer one in the index", kinGeneration},
+		{EpochNotRaised, "epoch-not-raised", "a node that is held to be failed, or has left, keeps its epoch: it never learns that it was fenced", kinEpoch},
 		{AmbiguousAsFailed, "ambiguous-as-failed", "a write whose outcome is not known is reported as failed", kinAmbiguous},
 		{BlindRetry, "blind-retry", "a write whose outcome is not known is made again", kinAmbiguous},
 		{LostLeaderRefuses, "lost-leader-refuses", "a leader that loses its place refuses what is in its log already", kinAmbiguous},
@@ -87,5 +90,5 @@ func All() []Mutant {
 		{DeleteRangeMissesLast, "delete-range-misses-last", "a deletion of a span stops after its first key", kinVersions},
 		{CompactionTakesNewest, "compaction-takes-newest", "a compaction removes the newest version below it", kinVersions},
 		{CompactionRevives, "compaction-revives", "a compaction removes a tombstone and leaves what it hides", kinVersions},
-	}, shapes()...)
+	}, append(shapes(), moves()...)...)
 }

@@ -77,6 +77,7 @@ const (
 	UnlistedCampaigns
 	GenerationSkipped
 	PublishOlder
+	EpochNotRaised
 
 	// Outcomes.
 
@@ -123,6 +124,14 @@ const (
 	LatchLetsThrough
 	LatchOutlived
 	RaiseBehindWrites
+
+	// Replicas that are moved.
+
+	DecisionWithoutGeneration
+	FollowForEver
+	RemovalBelowQuorum
+	StepCarriedOutTwice
+	ReservationIgnored
 
 	count
 )

@@ -180,6 +180,9 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		done(placed, d.endHere(q.Body))
 		return
 	}
+	if d.servePlain(q, done) {
+		return
+	}
 	if !d.cfg.Store.Has(id) {
 		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true})
 		return
@@ -191,7 +194,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 			return
 		}
 		// Clone: the frame's memory would be kept alive by the log entry.
-		d.cfg.Store.Propose(raftgroup.Proposal{Range: id, Data: slices.Clone(q.Body)}, until, done)
+		d.cfg.Store.Propose(raftgroup.Proposal{Range: id, Data: slices.Clone(q.Body)}, until, d.timed(done))
 	case rangepb.RequestKind_REQUEST_KIND_READ:
 		d.serveRead(id, until, q, &pb.RangeRequest{}, done)
 	case rangepb.RequestKind_REQUEST_KIND_READ_TXN:
@@ -200,12 +203,19 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.serveLatch(o.to, id, until, q, done)
 	case rangepb.RequestKind_REQUEST_KIND_UNLATCH:
 		d.serveUnlatch(o.to, id, until, q, done)
+	case rangepb.RequestKind_REQUEST_KIND_HEARTBEAT:
+		done(d.heartbeatHere(q.Body))
 	case rangepb.RequestKind_REQUEST_KIND_ALIGN:
 		done(placed, d.alignHere(id, q.Body))
 	case rangepb.RequestKind_REQUEST_KIND_CONFIRM:
 		d.confirmHere(id, q.Body, until, done)
 	case rangepb.RequestKind_REQUEST_KIND_PAGE:
 		d.serveRead(id, until, q, &rangepb.PageRequest{}, done)
+	case rangepb.RequestKind_REQUEST_KIND_DIRECT:
+		answer, err := d.directHere(id, q.Body)
+		done(answer, err)
+	case rangepb.RequestKind_REQUEST_KIND_EXPLAIN:
+		d.goServe(done, func() (proto.Message, error) { return d.explainUntil(id, until, q.Body) })
 	case rangepb.RequestKind_REQUEST_KIND_DESCRIPTOR:
 		d.goServe(done, func() (proto.Message, error) { return d.descriptorHere(d.ctx, id, until) })
 	case rangepb.RequestKind_REQUEST_KIND_CHECKSUM:

@@ -1,11 +1,15 @@
 package join
 
 import (
+	"cmp"
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
 )
 
 // newcomer is a node that wants its record made or changed, with everything that the decision rests on.
@@ -18,6 +22,8 @@ type newcomer struct {
 	// Who answered at the node's address, or why nobody did. Both are nil if it was not asked.
 	answer  *clusterpb.IdentityResponse
 	silence error
+
+	unixMicros int64 // the wall clock, for when a node came into its state
 }
 
 // change is what is to be done to the records.
@@ -30,9 +36,7 @@ type change struct {
 }
 
 // alive says whether the node may come back under its record.
-func alive(n *metapb.NodeRecord) bool {
-	return n.State != metapb.NodeState_NODE_STATE_REPLACED && n.State != metapb.NodeState_NODE_STATE_LEFT
-}
+func alive(n *metapb.NodeRecord) bool { return !liveness.Gone(n.State) }
 
 // admit decides on a node that asks for an id. It is pure.
 func admit(l *ledger, n *newcomer) (*change, error) {
@@ -48,15 +52,15 @@ func admit(l *ledger, n *newcomer) (*change, error) {
 		}
 		rec := proto.CloneOf(old.record)
 		rec.Address, rec.Locality, rec.Version = n.node.Address, n.node.Locality, n.node.Version
+		rec.Attributes, rec.DiskBytes, rec.Cpus = n.node.Attributes, n.node.DiskBytes, n.node.Cpus
+		rec.Generation++
 		return &change{record: rec, writes: true, addresses: true}, nil
 	}
 	retire, err := n.takeAddress(l, 0)
 	if err != nil {
 		return nil, err
 	}
-	rec := proto.CloneOf(n.node)
-	rec.NodeId = l.nextID()
-	rec.State = metapb.NodeState_NODE_STATE_JOINING
+	rec := n.fresh(l.nextID(), metapb.NodeState_NODE_STATE_JOINING, fmt.Sprintf("%s let it in", n.member))
 	return &change{record: rec, writes: true, addresses: true, retire: retire}, nil
 }
 
@@ -85,12 +89,31 @@ func announce(l *ledger, n *newcomer) (*change, error) {
 			return nil, err
 		}
 	}
-	rec := proto.CloneOf(n.node)
-	rec.State = old.record.State
-	if rec.State != metapb.NodeState_NODE_STATE_LEAVING {
-		rec.State = metapb.NodeState_NODE_STATE_ACTIVE // it is here
+	// What others have decided about it (cordoned, draining, leaving, its epoch) outlives its process.
+	rec, err := liveness.Announce(old.record, n.node, announced(old.record, n.node), n.unixMicros)
+	if err != nil {
+		return nil, refusef("%v", err)
 	}
-	return &change{record: rec, writes: !proto.Equal(rec, old.record), addresses: moved}, nil
+	return &change{record: rec, writes: rec != old.record, addresses: moved}, nil
+}
+
+// announced is why an announcement has a node come into its state.
+func announced(old, said *metapb.NodeRecord) string {
+	what := fmt.Sprintf("it announced its start %d", said.Incarnation)
+	if old.State == metapb.NodeState_NODE_STATE_FAILED {
+		what += " after it was held to be failed: " + old.Reason
+	}
+	return what
+}
+
+// fresh is the first record of a node.
+func (n *newcomer) fresh(id uint64, state metapb.NodeState, reason string) *metapb.NodeRecord {
+	said := n.node
+	return &metapb.NodeRecord{
+		NodeId: id, StoreUuid: said.StoreUuid, Address: said.Address, Locality: said.Locality, Version: said.Version,
+		Incarnation: said.Incarnation, Attributes: said.Attributes, DiskBytes: said.DiskBytes, Cpus: said.Cpus,
+		State: state, Generation: 1, Reason: reason, SinceUnixMicros: n.unixMicros,
+	}
 }
 
 // announceFounder makes the record of the node that founded the cluster: all others got theirs with their id.
@@ -102,19 +125,26 @@ func announceFounder(l *ledger, n *newcomer) (*change, error) {
 	if _, err := n.takeAddress(l, founderID); err != nil {
 		return nil, err
 	}
-	rec := proto.CloneOf(n.node)
-	rec.State = metapb.NodeState_NODE_STATE_ACTIVE
+	rec := n.fresh(founderID, metapb.NodeState_NODE_STATE_ACTIVE, "it made the cluster")
 	return &change{record: rec, writes: true, addresses: true}, nil
 }
 
 func mayComeBack(rec *metapb.NodeRecord) error {
+	if alive(rec) {
+		return nil
+	}
+	return Ended(rec)
+}
+
+// Ended says why a node can never come back under its record, which is one that has ended.
+func Ended(rec *metapb.NodeRecord) error {
 	switch rec.State {
 	case metapb.NodeState_NODE_STATE_REPLACED:
 		return refusef("this store was %s, and another store has taken its place at %s since: "+
 			"it can never come back; start with an empty store directory", base.NodeID(rec.NodeId), rec.Address)
 	case metapb.NodeState_NODE_STATE_LEFT:
-		return refusef("this store was %s, which has left the cluster: start with an empty store directory",
-			base.NodeID(rec.NodeId))
+		return refusef("%s was removed from the cluster (%s): start with an empty store directory",
+			base.NodeID(rec.NodeId), cmp.Or(rec.Reason, "it has left"))
 	}
 	return nil
 }
@@ -152,7 +182,10 @@ func (n *newcomer) takeAddress(l *ledger, self uint64) (retire *metapb.NodeRecor
 			"with its store directory, or with another --advertise",
 			base.NodeID(holder.record.NodeId), address, holder.record.StoreUuid)
 	}
-	retire = proto.CloneOf(holder.record)
-	retire.State = metapb.NodeState_NODE_STATE_REPLACED
+	why := fmt.Sprintf("its store was said to be lost, and another one has taken its address %s over", address)
+	retire, err = liveness.Apply(holder.record, liveness.Replaced, why, n.unixMicros)
+	if err != nil {
+		return nil, refusef("%v", err)
+	}
 	return retire, nil
 }

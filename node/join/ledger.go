@@ -141,7 +141,7 @@ func (l *ledger) after(c *change) []*metapb.NodeRecord {
 }
 
 // commit writes the change in one transaction, if what it rests on is as it was read.
-func (l *ledger) commit(ctx context.Context, cl Cluster, c *change) (done bool, err error) {
+func (l *ledger) commit(ctx context.Context, cl Writer, c *change) (done bool, err error) {
 	txn := &pb.TxnRequest{}
 	put := func(key, value []byte, modRevision int64) {
 		txn.Compare = append(txn.Compare, &pb.Compare{Key: key, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL,

@@ -21,10 +21,15 @@ import (
 // Cluster is what a registrar needs of the cluster that its node is a member of. The errors are those of
 // internal/base.
 type Cluster interface {
-	Reader
-	Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error)
+	Writer
 	// Root is the root range's descriptor as far as this node knows: where a newcomer's addressing begins.
 	Root(ctx context.Context) (*metapb.RangeDescriptor, error)
+}
+
+// Writer reads linearizably, and writes.
+type Writer interface {
+	Reader
+	Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error)
 }
 
 // RegistrarConfig says what a Registrar works with.
@@ -35,6 +40,7 @@ type RegistrarConfig struct {
 	Version      string
 	Dial         Dialer
 	ProbeTimeout time.Duration
+	UnixMicros   func() int64 // the wall clock; nil: the machine's
 	Logger       *slog.Logger
 }
 
@@ -42,6 +48,9 @@ type RegistrarConfig struct {
 func (c *RegistrarConfig) EnsureDefaults() {
 	if c.Dial == nil {
 		c.Dial = Dial
+	}
+	if c.UnixMicros == nil {
+		c.UnixMicros = func() int64 { return time.Now().UnixMicro() }
 	}
 	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, base.JoinProbeTimeout)
 	if c.Logger == nil {
@@ -86,7 +95,7 @@ func (r *Registrar) Join(ctx context.Context, req *clusterpb.JoinRequest) (*clus
 	if err := r.checkNode(req.Node); err != nil {
 		return nil, err
 	}
-	n := newcomer{node: req.Node, replaceLost: req.ReplaceLost, member: base.NodeID(own.NodeId), cluster: own.ClusterId}
+	n := newcomer{node: req.Node, replaceLost: req.ReplaceLost, member: base.NodeID(own.NodeId), cluster: own.ClusterId, unixMicros: r.cfg.UnixMicros()}
 	n.answer, n.silence = r.probe(ctx, req.Node.Address)
 	var id uint64
 	nodes, err := r.update(ctx, func(l *ledger) (*change, error) {
@@ -122,7 +131,7 @@ func (r *Registrar) Announce(ctx context.Context, req *clusterpb.AnnounceRequest
 	if err := r.checkNode(req.Node); err != nil {
 		return nil, err
 	}
-	n := newcomer{node: req.Node, member: base.NodeID(own.NodeId), cluster: own.ClusterId}
+	n := newcomer{node: req.Node, member: base.NodeID(own.NodeId), cluster: own.ClusterId, unixMicros: r.cfg.UnixMicros()}
 	probed := false
 	nodes, err := r.update(ctx, func(l *ledger) (*change, error) {
 		old := l.byID(req.Node.NodeId)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -125,9 +126,28 @@ func (s *Store) Rate(id base.RangeID) float64 {
 	if t == nil {
 		return 0
 	}
+	return t.rate()
+}
+
+func (t *tally) rate() float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.meter.Rate()
+}
+
+// RequestRate is how many requests of the ranges that this node leads are served here in a second, all together.
+func (s *Store) RequestRate() (rate float64) {
+	s.loads.mu.Lock()
+	tallies := slices.Collect(maps.Values(s.loads.of))
+	s.loads.mu.Unlock()
+	for _, t := range tallies {
+		t.mu.Lock()
+		if t.led {
+			rate += t.meter.Rate()
+		}
+		t.mu.Unlock()
+	}
+	return rate
 }
 
 // Hot is a range that was hot for a while, and what its load comes to.
@@ -170,6 +190,18 @@ func (s *Store) Loads(threshold float64) (hot []Hot) {
 		}
 	}
 	return hot
+}
+
+// Rates are those of the ranges that are in use here.
+func (s *Store) Rates() map[base.RangeID]float64 {
+	s.loads.mu.Lock()
+	of := maps.Clone(s.loads.of)
+	s.loads.mu.Unlock()
+	out := make(map[base.RangeID]float64, len(of))
+	for id, t := range of {
+		out[id] = t.rate()
+	}
+	return out
 }
 
 func (s *Store) dropTally(id base.RangeID, t *tally) {
