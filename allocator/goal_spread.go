@@ -99,7 +99,10 @@ func wantsDiversity(s *Snapshot, v *view) bool {
 			likeness += s.likeness(s.nodes[a].class, s.nodes[b].class)
 		}
 	}
-	return likeness > s.best[v.voters.n] && s.improvable(v)
+	if v.calm && likeness <= s.best[v.voters.n] {
+		return false // as good as can be, however many nodes there are
+	}
+	return s.improvable(v)
 }
 
 func planDiversity(p *pass, v *view) (*proposal, why) {

@@ -34,9 +34,11 @@ type Snapshot struct {
 	spread    map[spreadKey]bool // whether voters on such classes could be further apart, or meet more constraints
 	ableNodes int                // nodes that could take a replica, but for what passes soon
 	moves     int                // replica moves under way
+	balanced  uint32             // moves for balance that were taken up
 	version   uint64             // counts changes of what nodes hold
 	leveling  [levels]leveling
-	hot       int64 // a range with more load than this is hot
+	hot       int64   // a range with more load than this is hot
+	warm      float64 // and a node of weight one with more than this has too much
 }
 
 type (
@@ -98,6 +100,7 @@ type entry struct {
 	rules       int32
 	leader      slot
 	pendingAt   int32
+	balanced    uint32 // the number of the move that it was last moved by for balance; 0: never
 	behind      uint16 // bits of seats
 	n           uint8
 	flags       uint8
@@ -390,9 +393,12 @@ func (s *Snapshot) places() {
 		constrained = constrained || len(s.rules[i].Constraints) > 0
 	}
 	for i := range s.classes {
-		key[i] = int32(min(s.classes[i].able, base.MaxReplicas))
+		key[i] = int32(2 * min(s.classes[i].able, base.MaxReplicas))
 		if key[i] > 0 {
 			classes++
+		}
+		if len(s.classes[i].nodes) > 0 {
+			key[i]++
 		}
 	}
 	if slices.Equal(key, s.topoKey) {
@@ -409,7 +415,7 @@ func (s *Snapshot) places() {
 		if i < len(s.topoKey) {
 			was = s.topoKey[i]
 		}
-		s.all = s.all || key[i] > was && was < matters
+		s.all = s.all || key[i]/2 > was/2 && was/2 < matters
 	}
 	s.topoKey = key
 	for n := range s.best {
