@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 
 	"google.golang.org/protobuf/proto"
 
@@ -94,7 +95,8 @@ func (n *Node) storeIdentity() *metapb.StoreIdentity {
 func (n *Node) record() *metapb.NodeRecord {
 	return &metapb.NodeRecord{
 		NodeId: n.identity.NodeId, StoreUuid: n.identity.StoreUuid, Address: n.cfg.Advertise, Locality: n.cfg.Locality,
-		Version: n.cfg.Version, Incarnation: uint64(n.incarnation),
+		Version: n.cfg.Version, Incarnation: uint64(n.incarnation), Attributes: n.cfg.Attributes,
+		DiskBytes: n.diskBytes, Cpus: uint32(runtime.NumCPU()),
 	}
 }
 

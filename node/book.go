@@ -14,16 +14,17 @@ import (
 	"github.com/cairndb/cairn/node/store"
 )
 
-// book is what a node knows of the cluster's nodes: their records, newest first by incarnation. It is kept in the
-// store, so that a cluster that was stopped as a whole finds itself again, and is corrected by what nodes say of
-// themselves when they connect, by `sys`, and by what members answer.
+// book is what a node knows of the cluster's nodes, by the rules of known. It is kept in the store, so that a cluster that was
+// stopped as a whole finds itself again, and is corrected by what nodes say of themselves when they connect and by gossip, by
+// `sys`, and by what members answer.
 type book struct {
 	eng    engine.Engine
 	logger *slog.Logger
 
 	mu      sync.RWMutex
-	records map[base.NodeID]*metapb.NodeRecord
-	changed func() // told of everything that is new; nil: nobody
+	nodes   map[base.NodeID]known
+	merged  map[base.NodeID]*metapb.NodeRecord // of each of nodes
+	changed func()                             // told of everything that is new; nil: nobody
 }
 
 func openBook(eng engine.Engine, logger *slog.Logger) (*book, error) {
@@ -31,9 +32,12 @@ func openBook(eng engine.Engine, logger *slog.Logger) (*book, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &book{eng: eng, logger: logger, records: make(map[base.NodeID]*metapb.NodeRecord)}
+	b := &book{eng: eng, logger: logger, nodes: make(map[base.NodeID]known), merged: make(map[base.NodeID]*metapb.NodeRecord)}
 	for _, r := range stored.Nodes {
-		b.records[base.NodeID(r.NodeId)] = r
+		b.put(base.NodeID(r.NodeId), b.nodes[base.NodeID(r.NodeId)].withRecord(r))
+	}
+	for _, a := range stored.Heard {
+		b.put(base.NodeID(a.NodeId), b.nodes[base.NodeID(a.NodeId)].withAddress(base.Incarnation(a.Incarnation), a.Address))
 	}
 	return b, nil
 }
@@ -42,7 +46,7 @@ func openBook(eng engine.Engine, logger *slog.Logger) (*book, error) {
 func (b *book) Address(id base.NodeID) (string, bool) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	r := b.records[id]
+	r := b.merged[id]
 	if r == nil || r.State == metapb.NodeState_NODE_STATE_REPLACED {
 		return "", false
 	}
@@ -56,72 +60,88 @@ func (b *book) tell(f func()) {
 	b.mu.Unlock()
 }
 
-// learn takes records that are not older than those it has.
+// learn takes records of `sys`, as this node or a member has read them.
 func (b *book) learn(records ...*metapb.NodeRecord) {
-	if changed := b.take(records); changed != nil {
+	b.take(func() (fresh bool) {
+		for _, r := range records {
+			if id := base.NodeID(r.GetNodeId()); id != 0 {
+				fresh = b.put(id, b.nodes[id].withRecord(r)) || fresh
+			}
+		}
+		return fresh
+	})
+}
+
+// heard takes the address that a node gave for itself.
+func (b *book) heard(id base.NodeID, inc base.Incarnation, address string) {
+	b.told(id, inc, address, nil)
+}
+
+// told takes what a node said of itself, as another may have passed on: its address, and its record as far as it knows; nil: it
+// knows none.
+func (b *book) told(id base.NodeID, inc base.Incarnation, address string, record *metapb.NodeRecord) {
+	b.take(func() bool {
+		k := b.nodes[id].withAddress(inc, address)
+		if record != nil {
+			k = k.withHint(record)
+		}
+		return b.put(id, k)
+	})
+}
+
+// take lets add put what is new, stores it, and tells whoever wants to know.
+func (b *book) take(add func() (fresh bool)) {
+	b.mu.Lock()
+	var changed func()
+	if add() {
+		b.save()
+		changed = b.changed
+	}
+	b.mu.Unlock()
+	if changed != nil {
 		changed()
 	}
 }
 
-// take returns who is to be told.
-func (b *book) take(records []*metapb.NodeRecord) (changed func()) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	fresh := false
-	for _, r := range records {
-		id := base.NodeID(r.GetNodeId())
-		old := b.records[id]
-		if id == 0 || old != nil && (r.Incarnation < old.Incarnation || proto.Equal(r, old)) {
-			continue
-		}
-		// A record that was replaced stays so: its store can never come back.
-		if old != nil && old.State == metapb.NodeState_NODE_STATE_REPLACED && r.State != old.State {
-			continue
-		}
-		b.records[id] = r
-		fresh = true
-	}
-	if !fresh {
-		return nil
-	}
-	b.save()
-	return b.changed
+// put takes what is known of a node by now, and says whether others would see it.
+func (b *book) put(id base.NodeID, k known) (fresh bool) {
+	merged := k.merged(id)
+	fresh = !proto.Equal(merged, b.merged[id])
+	b.nodes[id], b.merged[id] = k, merged
+	return fresh
 }
 
-// heard takes the address that a node gave for itself when it connected.
-func (b *book) heard(id base.NodeID, inc base.Incarnation, address string) {
+// record is a node's record in `sys`, as far as it was heard of; nil: not at all.
+func (b *book) record(id base.NodeID) *metapb.NodeRecord {
 	b.mu.RLock()
-	old := b.records[id]
-	b.mu.RUnlock()
-	r := &metapb.NodeRecord{NodeId: uint64(id)}
-	if old != nil {
-		if old.Address == address || base.Incarnation(old.Incarnation) > inc {
-			return
-		}
-		r = proto.CloneOf(old)
-	}
-	r.Address, r.Incarnation = address, uint64(inc)
-	b.learn(r)
+	defer b.mu.RUnlock()
+	return b.nodes[id].record
 }
 
-// all returns the records, by id. They must not be changed.
+// all returns what is known of all nodes, by id. The records must not be changed.
 func (b *book) all() []*metapb.NodeRecord {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	return b.sorted()
-}
-
-func (b *book) sorted() []*metapb.NodeRecord {
-	out := make([]*metapb.NodeRecord, 0, len(b.records))
-	for _, r := range b.records {
+	out := make([]*metapb.NodeRecord, 0, len(b.merged))
+	for _, r := range b.merged {
 		out = append(out, r)
 	}
 	slices.SortFunc(out, func(x, y *metapb.NodeRecord) int { return cmp.Compare(x.NodeId, y.NodeId) })
 	return out
 }
 
+// save stores the book. b.mu is held.
 func (b *book) save() {
-	if err := store.WriteAddressBook(b.eng, &metapb.AddressBook{Nodes: b.sorted()}); err != nil {
+	stored := &metapb.AddressBook{}
+	for id, k := range b.nodes {
+		if k.record != nil {
+			stored.Nodes = append(stored.Nodes, k.record)
+		}
+		if k.speaks() {
+			stored.Heard = append(stored.Heard, &metapb.NodeAddress{NodeId: uint64(id), Incarnation: uint64(k.start), Address: k.address})
+		}
+	}
+	if err := store.WriteAddressBook(b.eng, stored); err != nil {
 		b.logger.Warn("the address book was not stored", "error", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 )
 
@@ -36,5 +37,32 @@ func TestBookTellsOfEverythingNew(t *testing.T) {
 		if c.do(); told != c.want {
 			t.Errorf("%s: told %d times, want %d", c.name, told, c.want)
 		}
+	}
+}
+
+// What a node has said of itself is known after a restart as well, beside the record that does not say it yet.
+func TestBookIsKept(t *testing.T) {
+	eng := engine.NewMem()
+	b, err := openBook(eng, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.learn(&metapb.NodeRecord{NodeId: 2, Generation: 4, Incarnation: 1, Address: "b:1", Version: "1.0.0"})
+	b.heard(2, 3, "c:1")
+	b.told(3, 2, "d:1", &metapb.NodeRecord{NodeId: 3, Generation: 7, Incarnation: 1, Address: "x:1"})
+	again, err := openBook(eng, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// An older start, and a record that is no newer, change nothing.
+	again.heard(2, 2, "y:1")
+	again.learn(&metapb.NodeRecord{NodeId: 2, Generation: 4, Incarnation: 1, Address: "b:1", Version: "1.0.0"})
+	for id, want := range map[base.NodeID]string{2: "c:1", 3: "d:1"} {
+		if got, ok := again.Address(id); !ok || got != want {
+			t.Errorf("%s is at %q, want %q", id, got, want)
+		}
+	}
+	if r := again.record(2); r.Generation != 4 || r.Incarnation != 1 || r.Address != "b:1" {
+		t.Errorf("the record by itself: %v", r)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/cairndb/cairn/api/metapb"
@@ -23,8 +24,8 @@ type Config struct {
 	StoreDir string
 	// Listen is the address that the node serves all its APIs on; Advertise is where others reach it (default: Listen).
 	Listen, Advertise string
-	// Join are addresses of nodes through which this one finds its cluster. Those of one are enough; the node itself
-	// may be among them.
+	// Join are addresses of nodes through which this one finds its cluster, HOST:PORT, and names that lead to some, dns:NAME:PORT
+	// and srv:NAME. One node is enough; the node itself may be among them.
 	Join []string
 	// BootstrapExpect: when that many nodes of Join wait without a cluster, they make one by themselves. 0: somebody
 	// has to call Init.
@@ -33,6 +34,8 @@ type Config struct {
 	ReplaceLost bool
 	// Locality says where the node is, the outermost tier first.
 	Locality []*metapb.LocalityTier
+	// Attributes are what constraints may ask for: ssd, gpu.
+	Attributes []string
 	// Version of the binary, as a semantic version.
 	Version string
 	Logger  *slog.Logger
@@ -80,14 +83,15 @@ func (c *Config) Validate() error {
 	if err := join.CheckAddress(c.Advertise); err != nil {
 		errs = append(errs, fmt.Errorf("the advertised address: %w: give --advertise HOST:PORT as other nodes reach this one", err))
 	}
-	for _, a := range c.Join {
-		if err := join.CheckAddress(a); err != nil {
-			errs = append(errs, fmt.Errorf("an address of --join: %w", err))
-		}
-	}
+	errs = append(errs, join.CheckSources(c.Join, c.BootstrapExpect)...)
 	for name, a := range c.ListenKeyspace {
 		if _, _, err := net.SplitHostPort(a); err != nil || name == "" {
 			errs = append(errs, fmt.Errorf("--listen-keyspace %s=%s: give NAME=HOST:PORT", name, a))
+		}
+	}
+	for _, a := range c.Attributes {
+		if a == "" || strings.ContainsAny(a, "=,:+-~ \t") {
+			errs = append(errs, fmt.Errorf("--attribute %q: give a word such as ssd, without = , : + - ~ or blanks", a))
 		}
 	}
 	if c.SplitBytes < 0 {
@@ -95,9 +99,6 @@ func (c *Config) Validate() error {
 	}
 	if !(c.SplitQPS >= 0) {
 		errs = append(errs, fmt.Errorf("--split-qps %v: give how many requests a second a range may be served, or 0 for any number", c.SplitQPS))
-	}
-	if c.BootstrapExpect < 0 {
-		errs = append(errs, fmt.Errorf("--bootstrap-expect %d: give the number of nodes that make the cluster", c.BootstrapExpect))
 	}
 	if c.MaxRequestBytes < 0 || c.MaxTxnOps < 0 {
 		errs = append(errs, errors.New("limits cannot be negative"))

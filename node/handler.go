@@ -69,6 +69,9 @@ func (h handler) changed(c raftgroup.StateChange) {
 		"leader", c.LeaderNode, "reason", c.Reason)
 	h.m.dispatch.Changed(c)
 	h.m.reconciler.Changed(c)
+	if c.Range == base.RangeSys {
+		h.m.monitor.Changed()
+	}
 }
 
 // cold is told by the store of a replica that nobody has used for long: the node forgets where it is, too, unless it is one
@@ -84,6 +87,7 @@ func (h handler) applied(id base.RangeID) {
 	h.m.reconciler.Written(id)
 	if id == base.RangeSys {
 		h.m.reconciler.NodesChanged()
+		h.m.monitor.Changed()
 	}
 }
 

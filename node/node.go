@@ -6,14 +6,18 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairndb/cairn/api/faultpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/node/dispatch"
+	"github.com/cairndb/cairn/node/gossip"
+	"github.com/cairndb/cairn/node/health"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
 	"github.com/cairndb/cairn/node/reconcile"
@@ -39,11 +43,14 @@ type Node struct {
 	mu          sync.RWMutex
 	identity    *metapb.StoreIdentity
 	incarnation base.Incarnation
+	diskBytes   uint64  // that the store's file system held at the start; 0: not known
 	member      *member // nil until the node is part of a cluster
 
-	ready chan struct{}
-	fatal chan error
-	once  sync.Once
+	ready     chan struct{}
+	readyOnce sync.Once
+	stopping  atomic.Bool
+	fatal     chan error
+	once      sync.Once
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -58,6 +65,9 @@ type member struct {
 	registrar  *join.Registrar
 	reconciler *reconcile.Reconciler
 	keyspaces  *keyspace.Manager
+	monitor    *health.Monitor
+	fence      *health.Fence
+	gossip     *gossip.Gossip
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -116,7 +126,7 @@ func (n *Node) open() error {
 	if err != nil {
 		return fmt.Errorf("the store in %s cannot be opened: %w", n.cfg.StoreDir, err)
 	}
-	n.eng = eng
+	n.eng, n.diskBytes = eng, health.DiskBytes(n.cfg.StoreDir)
 	if n.identity, n.incarnation, err = store.OpenIdentity(eng); err == nil {
 		n.book, err = openBook(eng, n.cfg.Logger)
 	}
@@ -132,13 +142,13 @@ func (n *Node) prepare() error {
 	var err error
 	n.entry, err = join.New(join.Config{
 		Store: entryStore{n}, Self: n.record(), Addresses: n.cfg.Join, Expect: n.cfg.BootstrapExpect,
-		ReplaceLost: n.cfg.ReplaceLost, Logger: n.cfg.Logger,
+		ReplaceLost: n.cfg.ReplaceLost, Found: n.found, Logger: n.cfg.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	n.server, err = serve.NewServer(serve.Config{
-		Backend: n, Membership: n, Logger: n.cfg.Logger,
+		Backend: n, Membership: n, Logger: n.cfg.Logger, MayServe: n.mayServe,
 		MaxRequestBytes: n.cfg.MaxRequestBytes, MaxTxnOps: n.cfg.MaxTxnOps, Bound: n.names,
 	})
 	if err != nil {
@@ -149,7 +159,8 @@ func (n *Node) prepare() error {
 	return nil
 }
 
-// enter waits until the node is part of a cluster, and runs it as a member.
+// enter waits until the node is part of a cluster, and runs it as a member. It serves as soon as the cluster has taken note of it;
+// until then it works, unseen, on what others know of it.
 func (n *Node) enter() {
 	out, err := n.entry.Run(n.ctx)
 	if err != nil {
@@ -163,9 +174,7 @@ func (n *Node) enter() {
 		n.fail(err)
 		return
 	}
-	if err := n.announce(); err != nil && n.ctx.Err() == nil {
-		n.fail(err)
-	}
+	n.current().fence.Run(n.ctx)
 }
 
 // run starts the member's parts, each after what it rests on.
@@ -186,6 +195,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
 		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold,
+		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
 	if err != nil {
 		t.Close()
@@ -194,8 +204,9 @@ func (n *Node) run(out *join.Outcome) error {
 	m.dispatch = dispatch.New(dispatch.Config{
 		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
 		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
-		Align:    func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
-		MayPlace: func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
+		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
+		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
+		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
 	m.keyspaces = keyspace.New(keyspace.Config{
 		Cluster: m.dispatch, Nodes: func() []base.NodeID { return m.candidates(n.book.all(), self) }, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
@@ -211,37 +222,40 @@ func (n *Node) run(out *join.Outcome) error {
 		return err
 	}
 	m.reconciler = reconcile.New(reconcile.Config{
-		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Learn: n.book.learn, Logger: n.cfg.Logger,
-		Gone: m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
+		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Logger: n.cfg.Logger,
+		Learn: func(rs ...*metapb.NodeRecord) { n.learn(m, rs...) },
+		Gone:  m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
 	})
-	n.book.tell(m.reconciler.WakeAll)
+	if err := n.watch(m, id); err != nil {
+		t.Close()
+		return err
+	}
+	if m.gossip, err = n.newGossip(self, t); err != nil {
+		t.Close()
+		return err
+	}
+	n.book.tell(func() {
+		m.reconciler.WakeAll()
+		m.gossip.Wake()
+	})
+	return n.begin(m, id)
+}
+
+// begin lets the member's parts run, once all are there.
+func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	n.mu.Lock()
 	n.identity, n.member = id, m
 	n.mu.Unlock()
-	t.Register(&n.late)
-	if err := m.store.Start(t); err != nil {
+	m.transport.Register(&n.late)
+	if err := m.store.Start(m.transport); err != nil {
 		return err
 	}
 	for _, r := range m.store.Ranges() {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
 	m.reconciler.Start()
-	n.server.SetServing(true)
-	close(n.ready)
-	return nil
-}
-
-// announce tells the cluster of this start. Until it succeeds the node works on what others know of it.
-func (n *Node) announce() error {
-	m := n.current()
-	resp, err := n.entry.AnnounceSelf(n.ctx, n.book.all(), m.registrar.Announce)
-	if err != nil {
-		return err
-	}
-	n.book.learn(resp.Nodes...)
-	if resp.Root != nil {
-		m.dispatch.Learn(resp.Root)
-	}
+	m.gossip.Start()
+	m.monitor.Start()
 	return nil
 }
 
@@ -266,6 +280,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.mu.RLock()
 	m := n.member
 	n.mu.RUnlock()
+	n.stopping.Store(true)
 	n.server.SetServing(false)
 	if m != nil {
 		m.reconciler.Stop()
@@ -279,6 +294,8 @@ func (n *Node) Stop(ctx context.Context) error {
 		n.wg.Wait()
 		if m := n.current(); m != nil { // it may have become one a moment ago
 			m.reconciler.Stop()
+			m.monitor.Stop()
+			m.gossip.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()

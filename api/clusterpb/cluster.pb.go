@@ -2675,6 +2675,7 @@ type IdentityResponse struct {
 	StoreUuid     []byte                 `protobuf:"bytes,3,opt,name=store_uuid,json=storeUuid,proto3" json:"store_uuid,omitempty"`
 	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
 	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,6,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // 0: from a version that did not say
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2742,6 +2743,13 @@ func (x *IdentityResponse) GetAddress() string {
 		return x.Address
 	}
 	return ""
+}
+
+func (x *IdentityResponse) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
 }
 
 type InitRequest struct {
@@ -4529,7 +4537,7 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x12SplitRangeResponse\x122\n" +
 	"\x04left\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x04left\x124\n" +
 	"\x05right\x18\x02 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05right\"\x11\n" +
-	"\x0fIdentityRequest\"\x9d\x01\n" +
+	"\x0fIdentityRequest\"\xbf\x01\n" +
 	"\x10IdentityResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\x04R\tclusterId\x12\x17\n" +
@@ -4537,7 +4545,8 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
 	"store_uuid\x18\x03 \x01(\fR\tstoreUuid\x12\x18\n" +
 	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
-	"\aaddress\x18\x05 \x01(\tR\aaddress\"\r\n" +
+	"\aaddress\x18\x05 \x01(\tR\aaddress\x12 \n" +
+	"\vincarnation\x18\x06 \x01(\x04R\vincarnation\"\r\n" +
 	"\vInitRequest\"F\n" +
 	"\fInitResponse\x12\x1d\n" +
 	"\n" +

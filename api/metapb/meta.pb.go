@@ -2153,7 +2153,8 @@ func (x *StoreIdentity) GetEpoch() uint64 {
 // AddressBook is what a node remembers of the others between two starts (engine key 0x01).
 type AddressBook struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Nodes         []*NodeRecord          `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes         []*NodeRecord          `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"` // newest by generation
+	Heard         []*NodeAddress         `protobuf:"bytes,2,rep,name=heard,proto3" json:"heard,omitempty"` // that are newer than those of the records
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2193,6 +2194,74 @@ func (x *AddressBook) GetNodes() []*NodeRecord {
 		return x.Nodes
 	}
 	return nil
+}
+
+func (x *AddressBook) GetHeard() []*NodeAddress {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+// NodeAddress is where a start of a node said that it is reached.
+type NodeAddress struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NodeAddress) Reset() {
+	*x = NodeAddress{}
+	mi := &file_api_metapb_meta_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NodeAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NodeAddress) ProtoMessage() {}
+
+func (x *NodeAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_api_metapb_meta_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NodeAddress.ProtoReflect.Descriptor instead.
+func (*NodeAddress) Descriptor() ([]byte, []int) {
+	return file_api_metapb_meta_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *NodeAddress) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *NodeAddress) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *NodeAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
 }
 
 var File_api_metapb_meta_proto protoreflect.FileDescriptor
@@ -2392,9 +2461,14 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"store_uuid\x18\x03 \x01(\fR\tstoreUuid\x12\x16\n" +
 	"\x06format\x18\x04 \x01(\rR\x06format\x12=\n" +
 	"\x1bcluster_created_unix_micros\x18\x05 \x01(\x03R\x18clusterCreatedUnixMicros\x12\x14\n" +
-	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\">\n" +
+	"\x05epoch\x18\x06 \x01(\x04R\x05epoch\"p\n" +
 	"\vAddressBook\x12/\n" +
-	"\x05nodes\x18\x01 \x03(\v2\x19.cairn.meta.v1.NodeRecordR\x05nodes*\x93\x01\n" +
+	"\x05nodes\x18\x01 \x03(\v2\x19.cairn.meta.v1.NodeRecordR\x05nodes\x120\n" +
+	"\x05heard\x18\x02 \x03(\v2\x1a.cairn.meta.v1.NodeAddressR\x05heard\"b\n" +
+	"\vNodeAddress\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress*\x93\x01\n" +
 	"\vReplicaRole\x12\x1c\n" +
 	"\x18REPLICA_ROLE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12REPLICA_ROLE_VOTER\x10\x01\x12\x18\n" +
@@ -2447,7 +2521,7 @@ func file_api_metapb_meta_proto_rawDescGZIP() []byte {
 }
 
 var file_api_metapb_meta_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
-var file_api_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_api_metapb_meta_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_api_metapb_meta_proto_goTypes = []any{
 	(ReplicaRole)(0),        // 0: cairn.meta.v1.ReplicaRole
 	(NodeState)(0),          // 1: cairn.meta.v1.NodeState
@@ -2475,6 +2549,7 @@ var file_api_metapb_meta_proto_goTypes = []any{
 	(*KeyspaceRecord)(nil),  // 23: cairn.meta.v1.KeyspaceRecord
 	(*StoreIdentity)(nil),   // 24: cairn.meta.v1.StoreIdentity
 	(*AddressBook)(nil),     // 25: cairn.meta.v1.AddressBook
+	(*NodeAddress)(nil),     // 26: cairn.meta.v1.NodeAddress
 }
 var file_api_metapb_meta_proto_depIdxs = []int32{
 	0,  // 0: cairn.meta.v1.Replica.role:type_name -> cairn.meta.v1.ReplicaRole
@@ -2500,11 +2575,12 @@ var file_api_metapb_meta_proto_depIdxs = []int32{
 	5,  // 20: cairn.meta.v1.KeyspaceRecord.state:type_name -> cairn.meta.v1.KeyspaceState
 	7,  // 21: cairn.meta.v1.KeyspaceRecord.first:type_name -> cairn.meta.v1.RangeDescriptor
 	10, // 22: cairn.meta.v1.AddressBook.nodes:type_name -> cairn.meta.v1.NodeRecord
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	26, // 23: cairn.meta.v1.AddressBook.heard:type_name -> cairn.meta.v1.NodeAddress
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_api_metapb_meta_proto_init() }
@@ -2518,7 +2594,7 @@ func file_api_metapb_meta_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_metapb_meta_proto_rawDesc), len(file_api_metapb_meta_proto_rawDesc)),
 			NumEnums:      6,
-			NumMessages:   20,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

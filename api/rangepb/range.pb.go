@@ -446,11 +446,12 @@ func (x *Fortification) GetTokenEpoch() uint64 {
 	return 0
 }
 
-// SupportFrame is what travels in the support class: one of the two.
+// SupportFrame is what travels in the support class: one of them.
 type SupportFrame struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Request       *SupportRequest        `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
 	Answer        *SupportAnswer         `protobuf:"bytes,2,opt,name=answer,proto3" json:"answer,omitempty"`
+	Gossip        *Gossip                `protobuf:"bytes,3,opt,name=gossip,proto3" json:"gossip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -499,6 +500,237 @@ func (x *SupportFrame) GetAnswer() *SupportAnswer {
 	return nil
 }
 
+func (x *SupportFrame) GetGossip() *Gossip {
+	if x != nil {
+		return x.Gossip
+	}
+	return nil
+}
+
+// Gossip is what one node tells another of all nodes that it has heard of (node/gossip). Two nodes whose sums are equal have
+// nothing to tell each other.
+type Gossip struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sum           uint64                 `protobuf:"fixed64,1,opt,name=sum,proto3" json:"sum,omitempty"`                                // over the versions of all entries that the sender has; 0: it does not say
+	Entries       []*GossipEntry         `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`                          // that the sender holds to be news for the receiver
+	DigestFrom    uint64                 `protobuf:"varint,3,opt,name=digest_from,json=digestFrom,proto3" json:"digest_from,omitempty"` // the digest names each entry that the sender has of these nodes,
+	DigestTo      uint64                 `protobuf:"varint,4,opt,name=digest_to,json=digestTo,proto3" json:"digest_to,omitempty"`       // this one included; 0: there is no digest
+	Digest        []*GossipVersion       `protobuf:"bytes,5,rep,name=digest,proto3" json:"digest,omitempty"`                            // ascending by node
+	Wants         []uint64               `protobuf:"varint,6,rep,packed,name=wants,proto3" json:"wants,omitempty"`                      // nodes whose entries the sender lacks, or has older
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Gossip) Reset() {
+	*x = Gossip{}
+	mi := &file_api_rangepb_range_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Gossip) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Gossip) ProtoMessage() {}
+
+func (x *Gossip) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Gossip.ProtoReflect.Descriptor instead.
+func (*Gossip) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Gossip) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
+}
+
+func (x *Gossip) GetEntries() []*GossipEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *Gossip) GetDigestFrom() uint64 {
+	if x != nil {
+		return x.DigestFrom
+	}
+	return 0
+}
+
+func (x *Gossip) GetDigestTo() uint64 {
+	if x != nil {
+		return x.DigestTo
+	}
+	return 0
+}
+
+func (x *Gossip) GetDigest() []*GossipVersion {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Gossip) GetWants() []uint64 {
+	if x != nil {
+		return x.Wants
+	}
+	return nil
+}
+
+// GossipVersion is which entry of a node is meant: the newest start of the node counts, and of that the highest number.
+type GossipVersion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	NodeId        uint64                 `protobuf:"varint,1,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,2,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Seq           uint64                 `protobuf:"varint,3,opt,name=seq,proto3" json:"seq,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipVersion) Reset() {
+	*x = GossipVersion{}
+	mi := &file_api_rangepb_range_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipVersion) ProtoMessage() {}
+
+func (x *GossipVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipVersion.ProtoReflect.Descriptor instead.
+func (*GossipVersion) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *GossipVersion) GetNodeId() uint64 {
+	if x != nil {
+		return x.NodeId
+	}
+	return 0
+}
+
+func (x *GossipVersion) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *GossipVersion) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+// GossipEntry is what a node says of itself. Others pass it on as it is.
+type GossipEntry struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Version       *GossipVersion         `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"` // where this start of the node is reached
+	Binary        string                 `protobuf:"bytes,3,opt,name=binary,proto3" json:"binary,omitempty"`   // the version that it runs
+	Record        *metapb.NodeRecord     `protobuf:"bytes,4,opt,name=record,proto3" json:"record,omitempty"`   // its record, as it knows it
+	Load          *metapb.NodeLoad       `protobuf:"bytes,5,opt,name=load,proto3" json:"load,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipEntry) Reset() {
+	*x = GossipEntry{}
+	mi := &file_api_rangepb_range_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipEntry) ProtoMessage() {}
+
+func (x *GossipEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipEntry.ProtoReflect.Descriptor instead.
+func (*GossipEntry) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *GossipEntry) GetVersion() *GossipVersion {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *GossipEntry) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *GossipEntry) GetBinary() string {
+	if x != nil {
+		return x.Binary
+	}
+	return ""
+}
+
+func (x *GossipEntry) GetRecord() *metapb.NodeRecord {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *GossipEntry) GetLoad() *metapb.NodeLoad {
+	if x != nil {
+		return x.Load
+	}
+	return nil
+}
+
 type SupportRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Incarnation   uint64                 `protobuf:"varint,1,opt,name=incarnation,proto3" json:"incarnation,omitempty"` // of the sender
@@ -510,7 +742,7 @@ type SupportRequest struct {
 
 func (x *SupportRequest) Reset() {
 	*x = SupportRequest{}
-	mi := &file_api_rangepb_range_proto_msgTypes[4]
+	mi := &file_api_rangepb_range_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -522,7 +754,7 @@ func (x *SupportRequest) String() string {
 func (*SupportRequest) ProtoMessage() {}
 
 func (x *SupportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[4]
+	mi := &file_api_rangepb_range_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -535,7 +767,7 @@ func (x *SupportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupportRequest.ProtoReflect.Descriptor instead.
 func (*SupportRequest) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{4}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SupportRequest) GetIncarnation() uint64 {
@@ -571,7 +803,7 @@ type SupportAnswer struct {
 
 func (x *SupportAnswer) Reset() {
 	*x = SupportAnswer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[5]
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -583,7 +815,7 @@ func (x *SupportAnswer) String() string {
 func (*SupportAnswer) ProtoMessage() {}
 
 func (x *SupportAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[5]
+	mi := &file_api_rangepb_range_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -596,7 +828,7 @@ func (x *SupportAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SupportAnswer.ProtoReflect.Descriptor instead.
 func (*SupportAnswer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{5}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SupportAnswer) GetIncarnation() uint64 {
@@ -637,7 +869,7 @@ type RequestFrame struct {
 
 func (x *RequestFrame) Reset() {
 	*x = RequestFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[6]
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -649,7 +881,7 @@ func (x *RequestFrame) String() string {
 func (*RequestFrame) ProtoMessage() {}
 
 func (x *RequestFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[6]
+	mi := &file_api_rangepb_range_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -662,7 +894,7 @@ func (x *RequestFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestFrame.ProtoReflect.Descriptor instead.
 func (*RequestFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{6}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *RequestFrame) GetRequests() []*Request {
@@ -685,7 +917,7 @@ type Request struct {
 
 func (x *Request) Reset() {
 	*x = Request{}
-	mi := &file_api_rangepb_range_proto_msgTypes[7]
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -697,7 +929,7 @@ func (x *Request) String() string {
 func (*Request) ProtoMessage() {}
 
 func (x *Request) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[7]
+	mi := &file_api_rangepb_range_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -710,7 +942,7 @@ func (x *Request) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Request.ProtoReflect.Descriptor instead.
 func (*Request) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{7}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Request) GetId() uint64 {
@@ -760,7 +992,7 @@ type LatchID struct {
 
 func (x *LatchID) Reset() {
 	*x = LatchID{}
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -772,7 +1004,7 @@ func (x *LatchID) String() string {
 func (*LatchID) ProtoMessage() {}
 
 func (x *LatchID) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[8]
+	mi := &file_api_rangepb_range_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -785,7 +1017,7 @@ func (x *LatchID) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatchID.ProtoReflect.Descriptor instead.
 func (*LatchID) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{8}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *LatchID) GetBeganMicros() int64 {
@@ -821,7 +1053,7 @@ type Latch struct {
 
 func (x *Latch) Reset() {
 	*x = Latch{}
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1065,7 @@ func (x *Latch) String() string {
 func (*Latch) ProtoMessage() {}
 
 func (x *Latch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[9]
+	mi := &file_api_rangepb_range_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1078,7 @@ func (x *Latch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Latch.ProtoReflect.Descriptor instead.
 func (*Latch) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{9}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Latch) GetId() *LatchID {
@@ -881,7 +1113,7 @@ type LatchGrant struct {
 
 func (x *LatchGrant) Reset() {
 	*x = LatchGrant{}
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1125,7 @@ func (x *LatchGrant) String() string {
 func (*LatchGrant) ProtoMessage() {}
 
 func (x *LatchGrant) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[10]
+	mi := &file_api_rangepb_range_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1138,7 @@ func (x *LatchGrant) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatchGrant.ProtoReflect.Descriptor instead.
 func (*LatchGrant) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{10}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *LatchGrant) GetDescriptor_() *metapb.RangeDescriptor {
@@ -935,7 +1167,7 @@ type Unlatch struct {
 
 func (x *Unlatch) Reset() {
 	*x = Unlatch{}
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1179,7 @@ func (x *Unlatch) String() string {
 func (*Unlatch) ProtoMessage() {}
 
 func (x *Unlatch) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[11]
+	mi := &file_api_rangepb_range_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1192,7 @@ func (x *Unlatch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unlatch.ProtoReflect.Descriptor instead.
 func (*Unlatch) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{11}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Unlatch) GetId() *LatchID {
@@ -989,7 +1221,7 @@ type PageRequest struct {
 
 func (x *PageRequest) Reset() {
 	*x = PageRequest{}
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1001,7 +1233,7 @@ func (x *PageRequest) String() string {
 func (*PageRequest) ProtoMessage() {}
 
 func (x *PageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[12]
+	mi := &file_api_rangepb_range_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1014,7 +1246,7 @@ func (x *PageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PageRequest.ProtoReflect.Descriptor instead.
 func (*PageRequest) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{12}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *PageRequest) GetRange() []byte {
@@ -1040,7 +1272,7 @@ type ResponseFrame struct {
 
 func (x *ResponseFrame) Reset() {
 	*x = ResponseFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1052,7 +1284,7 @@ func (x *ResponseFrame) String() string {
 func (*ResponseFrame) ProtoMessage() {}
 
 func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[13]
+	mi := &file_api_rangepb_range_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1065,7 +1297,7 @@ func (x *ResponseFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResponseFrame.ProtoReflect.Descriptor instead.
 func (*ResponseFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{13}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ResponseFrame) GetResponses() []*Response {
@@ -1086,7 +1318,7 @@ type Response struct {
 
 func (x *Response) Reset() {
 	*x = Response{}
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1330,7 @@ func (x *Response) String() string {
 func (*Response) ProtoMessage() {}
 
 func (x *Response) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[14]
+	mi := &file_api_rangepb_range_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1343,7 @@ func (x *Response) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Response.ProtoReflect.Descriptor instead.
 func (*Response) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{14}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Response) GetId() uint64 {
@@ -1146,7 +1378,7 @@ type ControlFrame struct {
 
 func (x *ControlFrame) Reset() {
 	*x = ControlFrame{}
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1158,7 +1390,7 @@ func (x *ControlFrame) String() string {
 func (*ControlFrame) ProtoMessage() {}
 
 func (x *ControlFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[15]
+	mi := &file_api_rangepb_range_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1171,7 +1403,7 @@ func (x *ControlFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ControlFrame.ProtoReflect.Descriptor instead.
 func (*ControlFrame) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{15}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ControlFrame) GetRequests() *RequestFrame {
@@ -1205,7 +1437,7 @@ type ChecksumRequest struct {
 
 func (x *ChecksumRequest) Reset() {
 	*x = ChecksumRequest{}
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1449,7 @@ func (x *ChecksumRequest) String() string {
 func (*ChecksumRequest) ProtoMessage() {}
 
 func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[16]
+	mi := &file_api_rangepb_range_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1462,7 @@ func (x *ChecksumRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumRequest.ProtoReflect.Descriptor instead.
 func (*ChecksumRequest) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{16}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ChecksumRequest) GetRevision() int64 {
@@ -1301,7 +1533,7 @@ type ChecksumResponse struct {
 
 func (x *ChecksumResponse) Reset() {
 	*x = ChecksumResponse{}
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1313,7 +1545,7 @@ func (x *ChecksumResponse) String() string {
 func (*ChecksumResponse) ProtoMessage() {}
 
 func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[17]
+	mi := &file_api_rangepb_range_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1326,7 +1558,7 @@ func (x *ChecksumResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChecksumResponse.ProtoReflect.Descriptor instead.
 func (*ChecksumResponse) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{17}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ChecksumResponse) GetDescriptor_() *metapb.RangeDescriptor {
@@ -1410,7 +1642,7 @@ type VersionPosition struct {
 
 func (x *VersionPosition) Reset() {
 	*x = VersionPosition{}
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1422,7 +1654,7 @@ func (x *VersionPosition) String() string {
 func (*VersionPosition) ProtoMessage() {}
 
 func (x *VersionPosition) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[18]
+	mi := &file_api_rangepb_range_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1435,7 +1667,7 @@ func (x *VersionPosition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VersionPosition.ProtoReflect.Descriptor instead.
 func (*VersionPosition) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{18}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *VersionPosition) GetKey() []byte {
@@ -1468,7 +1700,7 @@ type Error struct {
 
 func (x *Error) Reset() {
 	*x = Error{}
-	mi := &file_api_rangepb_range_proto_msgTypes[19]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1480,7 +1712,7 @@ func (x *Error) String() string {
 func (*Error) ProtoMessage() {}
 
 func (x *Error) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[19]
+	mi := &file_api_rangepb_range_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1493,7 +1725,7 @@ func (x *Error) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Error.ProtoReflect.Descriptor instead.
 func (*Error) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{19}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Error) GetCode() ErrorCode {
@@ -1569,7 +1801,7 @@ type SnapshotMessage struct {
 
 func (x *SnapshotMessage) Reset() {
 	*x = SnapshotMessage{}
-	mi := &file_api_rangepb_range_proto_msgTypes[20]
+	mi := &file_api_rangepb_range_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1813,7 @@ func (x *SnapshotMessage) String() string {
 func (*SnapshotMessage) ProtoMessage() {}
 
 func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[20]
+	mi := &file_api_rangepb_range_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1826,7 @@ func (x *SnapshotMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotMessage.ProtoReflect.Descriptor instead.
 func (*SnapshotMessage) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{20}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *SnapshotMessage) GetBody() isSnapshotMessage_Body {
@@ -1699,7 +1931,7 @@ type SnapshotOffer struct {
 
 func (x *SnapshotOffer) Reset() {
 	*x = SnapshotOffer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[21]
+	mi := &file_api_rangepb_range_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1711,7 +1943,7 @@ func (x *SnapshotOffer) String() string {
 func (*SnapshotOffer) ProtoMessage() {}
 
 func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[21]
+	mi := &file_api_rangepb_range_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1724,7 +1956,7 @@ func (x *SnapshotOffer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotOffer.ProtoReflect.Descriptor instead.
 func (*SnapshotOffer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{21}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SnapshotOffer) GetToken() []byte {
@@ -1786,7 +2018,7 @@ type SnapshotFile struct {
 
 func (x *SnapshotFile) Reset() {
 	*x = SnapshotFile{}
-	mi := &file_api_rangepb_range_proto_msgTypes[22]
+	mi := &file_api_rangepb_range_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +2030,7 @@ func (x *SnapshotFile) String() string {
 func (*SnapshotFile) ProtoMessage() {}
 
 func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[22]
+	mi := &file_api_rangepb_range_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +2043,7 @@ func (x *SnapshotFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotFile.ProtoReflect.Descriptor instead.
 func (*SnapshotFile) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{22}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SnapshotFile) GetSize() uint64 {
@@ -1840,7 +2072,7 @@ type SnapshotResume struct {
 
 func (x *SnapshotResume) Reset() {
 	*x = SnapshotResume{}
-	mi := &file_api_rangepb_range_proto_msgTypes[23]
+	mi := &file_api_rangepb_range_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +2084,7 @@ func (x *SnapshotResume) String() string {
 func (*SnapshotResume) ProtoMessage() {}
 
 func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[23]
+	mi := &file_api_rangepb_range_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2097,7 @@ func (x *SnapshotResume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotResume.ProtoReflect.Descriptor instead.
 func (*SnapshotResume) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{23}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *SnapshotResume) GetRefused() string {
@@ -1908,7 +2140,7 @@ type SnapshotChunk struct {
 
 func (x *SnapshotChunk) Reset() {
 	*x = SnapshotChunk{}
-	mi := &file_api_rangepb_range_proto_msgTypes[24]
+	mi := &file_api_rangepb_range_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1920,7 +2152,7 @@ func (x *SnapshotChunk) String() string {
 func (*SnapshotChunk) ProtoMessage() {}
 
 func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[24]
+	mi := &file_api_rangepb_range_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1933,7 +2165,7 @@ func (x *SnapshotChunk) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotChunk.ProtoReflect.Descriptor instead.
 func (*SnapshotChunk) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{24}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SnapshotChunk) GetFile() uint64 {
@@ -1973,7 +2205,7 @@ type SnapshotAck struct {
 
 func (x *SnapshotAck) Reset() {
 	*x = SnapshotAck{}
-	mi := &file_api_rangepb_range_proto_msgTypes[25]
+	mi := &file_api_rangepb_range_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1985,7 +2217,7 @@ func (x *SnapshotAck) String() string {
 func (*SnapshotAck) ProtoMessage() {}
 
 func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[25]
+	mi := &file_api_rangepb_range_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1998,7 +2230,7 @@ func (x *SnapshotAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotAck.ProtoReflect.Descriptor instead.
 func (*SnapshotAck) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{25}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SnapshotAck) GetCredits() uint64 {
@@ -2017,7 +2249,7 @@ type SnapshotDone struct {
 
 func (x *SnapshotDone) Reset() {
 	*x = SnapshotDone{}
-	mi := &file_api_rangepb_range_proto_msgTypes[26]
+	mi := &file_api_rangepb_range_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2029,7 +2261,7 @@ func (x *SnapshotDone) String() string {
 func (*SnapshotDone) ProtoMessage() {}
 
 func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[26]
+	mi := &file_api_rangepb_range_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2042,7 +2274,7 @@ func (x *SnapshotDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SnapshotDone.ProtoReflect.Descriptor instead.
 func (*SnapshotDone) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{26}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SnapshotDone) GetError() string {
@@ -2070,7 +2302,7 @@ type Directive struct {
 
 func (x *Directive) Reset() {
 	*x = Directive{}
-	mi := &file_api_rangepb_range_proto_msgTypes[27]
+	mi := &file_api_rangepb_range_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2082,7 +2314,7 @@ func (x *Directive) String() string {
 func (*Directive) ProtoMessage() {}
 
 func (x *Directive) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[27]
+	mi := &file_api_rangepb_range_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2095,7 +2327,7 @@ func (x *Directive) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Directive.ProtoReflect.Descriptor instead.
 func (*Directive) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{27}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Directive) GetDecider() uint64 {
@@ -2170,7 +2402,7 @@ type DirectiveAnswer struct {
 
 func (x *DirectiveAnswer) Reset() {
 	*x = DirectiveAnswer{}
-	mi := &file_api_rangepb_range_proto_msgTypes[28]
+	mi := &file_api_rangepb_range_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2182,7 +2414,7 @@ func (x *DirectiveAnswer) String() string {
 func (*DirectiveAnswer) ProtoMessage() {}
 
 func (x *DirectiveAnswer) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[28]
+	mi := &file_api_rangepb_range_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2195,7 +2427,7 @@ func (x *DirectiveAnswer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectiveAnswer.ProtoReflect.Descriptor instead.
 func (*DirectiveAnswer) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{28}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *DirectiveAnswer) GetDone() bool {
@@ -2263,7 +2495,7 @@ type Reserve struct {
 
 func (x *Reserve) Reset() {
 	*x = Reserve{}
-	mi := &file_api_rangepb_range_proto_msgTypes[29]
+	mi := &file_api_rangepb_range_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2275,7 +2507,7 @@ func (x *Reserve) String() string {
 func (*Reserve) ProtoMessage() {}
 
 func (x *Reserve) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[29]
+	mi := &file_api_rangepb_range_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2288,7 +2520,7 @@ func (x *Reserve) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reserve.ProtoReflect.Descriptor instead.
 func (*Reserve) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{29}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Reserve) GetDecider() uint64 {
@@ -2351,7 +2583,7 @@ type Reservation struct {
 
 func (x *Reservation) Reset() {
 	*x = Reservation{}
-	mi := &file_api_rangepb_range_proto_msgTypes[30]
+	mi := &file_api_rangepb_range_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2363,7 +2595,7 @@ func (x *Reservation) String() string {
 func (*Reservation) ProtoMessage() {}
 
 func (x *Reservation) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[30]
+	mi := &file_api_rangepb_range_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2376,7 +2608,7 @@ func (x *Reservation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Reservation.ProtoReflect.Descriptor instead.
 func (*Reservation) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{30}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *Reservation) GetGranted() bool {
@@ -2412,7 +2644,7 @@ type ReportRequest struct {
 
 func (x *ReportRequest) Reset() {
 	*x = ReportRequest{}
-	mi := &file_api_rangepb_range_proto_msgTypes[31]
+	mi := &file_api_rangepb_range_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2424,7 +2656,7 @@ func (x *ReportRequest) String() string {
 func (*ReportRequest) ProtoMessage() {}
 
 func (x *ReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[31]
+	mi := &file_api_rangepb_range_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2437,7 +2669,7 @@ func (x *ReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRequest.ProtoReflect.Descriptor instead.
 func (*ReportRequest) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{31}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReportRequest) GetAfter() uint64 {
@@ -2474,7 +2706,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_api_rangepb_range_proto_msgTypes[32]
+	mi := &file_api_rangepb_range_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2486,7 +2718,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[32]
+	mi := &file_api_rangepb_range_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2499,7 +2731,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{32}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *Report) GetVersion() uint64 {
@@ -2551,7 +2783,7 @@ type RangeReport struct {
 
 func (x *RangeReport) Reset() {
 	*x = RangeReport{}
-	mi := &file_api_rangepb_range_proto_msgTypes[33]
+	mi := &file_api_rangepb_range_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2563,7 +2795,7 @@ func (x *RangeReport) String() string {
 func (*RangeReport) ProtoMessage() {}
 
 func (x *RangeReport) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[33]
+	mi := &file_api_rangepb_range_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2576,7 +2808,7 @@ func (x *RangeReport) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeReport.ProtoReflect.Descriptor instead.
 func (*RangeReport) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{33}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RangeReport) GetDescriptor_() *metapb.RangeDescriptor {
@@ -2623,7 +2855,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_api_rangepb_range_proto_msgTypes[34]
+	mi := &file_api_rangepb_range_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2635,7 +2867,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_api_rangepb_range_proto_msgTypes[34]
+	mi := &file_api_rangepb_range_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2648,7 +2880,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_api_rangepb_range_proto_rawDescGZIP(), []int{34}
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ExplainRequest) GetDescriptor_() *metapb.RangeDescriptor {
@@ -2679,10 +2911,29 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\vincarnation\x18\x03 \x01(\x04R\vincarnation\x12+\n" +
 	"\x11token_incarnation\x18\x04 \x01(\x04R\x10tokenIncarnation\x12\x1f\n" +
 	"\vtoken_epoch\x18\x05 \x01(\x04R\n" +
-	"tokenEpoch\"\x7f\n" +
+	"tokenEpoch\"\xaf\x01\n" +
 	"\fSupportFrame\x128\n" +
 	"\arequest\x18\x01 \x01(\v2\x1e.cairn.range.v1.SupportRequestR\arequest\x125\n" +
-	"\x06answer\x18\x02 \x01(\v2\x1d.cairn.range.v1.SupportAnswerR\x06answer\"k\n" +
+	"\x06answer\x18\x02 \x01(\v2\x1d.cairn.range.v1.SupportAnswerR\x06answer\x12.\n" +
+	"\x06gossip\x18\x03 \x01(\v2\x16.cairn.range.v1.GossipR\x06gossip\"\xdc\x01\n" +
+	"\x06Gossip\x12\x10\n" +
+	"\x03sum\x18\x01 \x01(\x06R\x03sum\x125\n" +
+	"\aentries\x18\x02 \x03(\v2\x1b.cairn.range.v1.GossipEntryR\aentries\x12\x1f\n" +
+	"\vdigest_from\x18\x03 \x01(\x04R\n" +
+	"digestFrom\x12\x1b\n" +
+	"\tdigest_to\x18\x04 \x01(\x04R\bdigestTo\x125\n" +
+	"\x06digest\x18\x05 \x03(\v2\x1d.cairn.range.v1.GossipVersionR\x06digest\x12\x14\n" +
+	"\x05wants\x18\x06 \x03(\x04R\x05wants\"\\\n" +
+	"\rGossipVersion\x12\x17\n" +
+	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12 \n" +
+	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x10\n" +
+	"\x03seq\x18\x03 \x01(\x04R\x03seq\"\xd8\x01\n" +
+	"\vGossipEntry\x127\n" +
+	"\aversion\x18\x01 \x01(\v2\x1d.cairn.range.v1.GossipVersionR\aversion\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06binary\x18\x03 \x01(\tR\x06binary\x121\n" +
+	"\x06record\x18\x04 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x06record\x12+\n" +
+	"\x04load\x18\x05 \x01(\v2\x17.cairn.meta.v1.NodeLoadR\x04load\"k\n" +
 	"\x0eSupportRequest\x12 \n" +
 	"\vincarnation\x18\x01 \x01(\x04R\vincarnation\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12%\n" +
@@ -2907,7 +3158,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -2916,76 +3167,87 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*RaftMessage)(nil),            // 4: cairn.range.v1.RaftMessage
 	(*Fortification)(nil),          // 5: cairn.range.v1.Fortification
 	(*SupportFrame)(nil),           // 6: cairn.range.v1.SupportFrame
-	(*SupportRequest)(nil),         // 7: cairn.range.v1.SupportRequest
-	(*SupportAnswer)(nil),          // 8: cairn.range.v1.SupportAnswer
-	(*RequestFrame)(nil),           // 9: cairn.range.v1.RequestFrame
-	(*Request)(nil),                // 10: cairn.range.v1.Request
-	(*LatchID)(nil),                // 11: cairn.range.v1.LatchID
-	(*Latch)(nil),                  // 12: cairn.range.v1.Latch
-	(*LatchGrant)(nil),             // 13: cairn.range.v1.LatchGrant
-	(*Unlatch)(nil),                // 14: cairn.range.v1.Unlatch
-	(*PageRequest)(nil),            // 15: cairn.range.v1.PageRequest
-	(*ResponseFrame)(nil),          // 16: cairn.range.v1.ResponseFrame
-	(*Response)(nil),               // 17: cairn.range.v1.Response
-	(*ControlFrame)(nil),           // 18: cairn.range.v1.ControlFrame
-	(*ChecksumRequest)(nil),        // 19: cairn.range.v1.ChecksumRequest
-	(*ChecksumResponse)(nil),       // 20: cairn.range.v1.ChecksumResponse
-	(*VersionPosition)(nil),        // 21: cairn.range.v1.VersionPosition
-	(*Error)(nil),                  // 22: cairn.range.v1.Error
-	(*SnapshotMessage)(nil),        // 23: cairn.range.v1.SnapshotMessage
-	(*SnapshotOffer)(nil),          // 24: cairn.range.v1.SnapshotOffer
-	(*SnapshotFile)(nil),           // 25: cairn.range.v1.SnapshotFile
-	(*SnapshotResume)(nil),         // 26: cairn.range.v1.SnapshotResume
-	(*SnapshotChunk)(nil),          // 27: cairn.range.v1.SnapshotChunk
-	(*SnapshotAck)(nil),            // 28: cairn.range.v1.SnapshotAck
-	(*SnapshotDone)(nil),           // 29: cairn.range.v1.SnapshotDone
-	(*Directive)(nil),              // 30: cairn.range.v1.Directive
-	(*DirectiveAnswer)(nil),        // 31: cairn.range.v1.DirectiveAnswer
-	(*Reserve)(nil),                // 32: cairn.range.v1.Reserve
-	(*Reservation)(nil),            // 33: cairn.range.v1.Reservation
-	(*ReportRequest)(nil),          // 34: cairn.range.v1.ReportRequest
-	(*Report)(nil),                 // 35: cairn.range.v1.Report
-	(*RangeReport)(nil),            // 36: cairn.range.v1.RangeReport
-	(*ExplainRequest)(nil),         // 37: cairn.range.v1.ExplainRequest
-	(*metapb.RangeDescriptor)(nil), // 38: cairn.meta.v1.RangeDescriptor
+	(*Gossip)(nil),                 // 7: cairn.range.v1.Gossip
+	(*GossipVersion)(nil),          // 8: cairn.range.v1.GossipVersion
+	(*GossipEntry)(nil),            // 9: cairn.range.v1.GossipEntry
+	(*SupportRequest)(nil),         // 10: cairn.range.v1.SupportRequest
+	(*SupportAnswer)(nil),          // 11: cairn.range.v1.SupportAnswer
+	(*RequestFrame)(nil),           // 12: cairn.range.v1.RequestFrame
+	(*Request)(nil),                // 13: cairn.range.v1.Request
+	(*LatchID)(nil),                // 14: cairn.range.v1.LatchID
+	(*Latch)(nil),                  // 15: cairn.range.v1.Latch
+	(*LatchGrant)(nil),             // 16: cairn.range.v1.LatchGrant
+	(*Unlatch)(nil),                // 17: cairn.range.v1.Unlatch
+	(*PageRequest)(nil),            // 18: cairn.range.v1.PageRequest
+	(*ResponseFrame)(nil),          // 19: cairn.range.v1.ResponseFrame
+	(*Response)(nil),               // 20: cairn.range.v1.Response
+	(*ControlFrame)(nil),           // 21: cairn.range.v1.ControlFrame
+	(*ChecksumRequest)(nil),        // 22: cairn.range.v1.ChecksumRequest
+	(*ChecksumResponse)(nil),       // 23: cairn.range.v1.ChecksumResponse
+	(*VersionPosition)(nil),        // 24: cairn.range.v1.VersionPosition
+	(*Error)(nil),                  // 25: cairn.range.v1.Error
+	(*SnapshotMessage)(nil),        // 26: cairn.range.v1.SnapshotMessage
+	(*SnapshotOffer)(nil),          // 27: cairn.range.v1.SnapshotOffer
+	(*SnapshotFile)(nil),           // 28: cairn.range.v1.SnapshotFile
+	(*SnapshotResume)(nil),         // 29: cairn.range.v1.SnapshotResume
+	(*SnapshotChunk)(nil),          // 30: cairn.range.v1.SnapshotChunk
+	(*SnapshotAck)(nil),            // 31: cairn.range.v1.SnapshotAck
+	(*SnapshotDone)(nil),           // 32: cairn.range.v1.SnapshotDone
+	(*Directive)(nil),              // 33: cairn.range.v1.Directive
+	(*DirectiveAnswer)(nil),        // 34: cairn.range.v1.DirectiveAnswer
+	(*Reserve)(nil),                // 35: cairn.range.v1.Reserve
+	(*Reservation)(nil),            // 36: cairn.range.v1.Reservation
+	(*ReportRequest)(nil),          // 37: cairn.range.v1.ReportRequest
+	(*Report)(nil),                 // 38: cairn.range.v1.Report
+	(*RangeReport)(nil),            // 39: cairn.range.v1.RangeReport
+	(*ExplainRequest)(nil),         // 40: cairn.range.v1.ExplainRequest
+	(*metapb.NodeRecord)(nil),      // 41: cairn.meta.v1.NodeRecord
+	(*metapb.NodeLoad)(nil),        // 42: cairn.meta.v1.NodeLoad
+	(*metapb.RangeDescriptor)(nil), // 43: cairn.meta.v1.RangeDescriptor
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
 	5,  // 1: cairn.range.v1.RaftMessage.fortification:type_name -> cairn.range.v1.Fortification
 	0,  // 2: cairn.range.v1.Fortification.kind:type_name -> cairn.range.v1.FortificationKind
-	7,  // 3: cairn.range.v1.SupportFrame.request:type_name -> cairn.range.v1.SupportRequest
-	8,  // 4: cairn.range.v1.SupportFrame.answer:type_name -> cairn.range.v1.SupportAnswer
-	10, // 5: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
-	1,  // 6: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
-	11, // 7: cairn.range.v1.Latch.id:type_name -> cairn.range.v1.LatchID
-	38, // 8: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	11, // 9: cairn.range.v1.Unlatch.id:type_name -> cairn.range.v1.LatchID
-	17, // 10: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
-	22, // 11: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
-	9,  // 12: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
-	16, // 13: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
-	21, // 14: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
-	21, // 15: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
-	38, // 16: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	21, // 17: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
-	2,  // 18: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	38, // 19: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
-	24, // 20: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
-	26, // 21: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
-	27, // 22: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
-	28, // 23: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
-	29, // 24: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
-	25, // 25: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	38, // 26: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
-	38, // 27: cairn.range.v1.DirectiveAnswer.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	36, // 28: cairn.range.v1.Report.ranges:type_name -> cairn.range.v1.RangeReport
-	38, // 29: cairn.range.v1.RangeReport.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	38, // 30: cairn.range.v1.ExplainRequest.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	10, // 3: cairn.range.v1.SupportFrame.request:type_name -> cairn.range.v1.SupportRequest
+	11, // 4: cairn.range.v1.SupportFrame.answer:type_name -> cairn.range.v1.SupportAnswer
+	7,  // 5: cairn.range.v1.SupportFrame.gossip:type_name -> cairn.range.v1.Gossip
+	9,  // 6: cairn.range.v1.Gossip.entries:type_name -> cairn.range.v1.GossipEntry
+	8,  // 7: cairn.range.v1.Gossip.digest:type_name -> cairn.range.v1.GossipVersion
+	8,  // 8: cairn.range.v1.GossipEntry.version:type_name -> cairn.range.v1.GossipVersion
+	41, // 9: cairn.range.v1.GossipEntry.record:type_name -> cairn.meta.v1.NodeRecord
+	42, // 10: cairn.range.v1.GossipEntry.load:type_name -> cairn.meta.v1.NodeLoad
+	13, // 11: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
+	1,  // 12: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
+	14, // 13: cairn.range.v1.Latch.id:type_name -> cairn.range.v1.LatchID
+	43, // 14: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	14, // 15: cairn.range.v1.Unlatch.id:type_name -> cairn.range.v1.LatchID
+	20, // 16: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
+	25, // 17: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
+	12, // 18: cairn.range.v1.ControlFrame.requests:type_name -> cairn.range.v1.RequestFrame
+	19, // 19: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
+	24, // 20: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
+	24, // 21: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
+	43, // 22: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	24, // 23: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
+	2,  // 24: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
+	43, // 25: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	27, // 26: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
+	29, // 27: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
+	30, // 28: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
+	31, // 29: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
+	32, // 30: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
+	28, // 31: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
+	43, // 32: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	43, // 33: cairn.range.v1.DirectiveAnswer.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	39, // 34: cairn.range.v1.Report.ranges:type_name -> cairn.range.v1.RangeReport
+	43, // 35: cairn.range.v1.RangeReport.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	43, // 36: cairn.range.v1.ExplainRequest.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }
@@ -2993,7 +3255,7 @@ func file_api_rangepb_range_proto_init() {
 	if File_api_rangepb_range_proto != nil {
 		return
 	}
-	file_api_rangepb_range_proto_msgTypes[20].OneofWrappers = []any{
+	file_api_rangepb_range_proto_msgTypes[23].OneofWrappers = []any{
 		(*SnapshotMessage_Offer)(nil),
 		(*SnapshotMessage_Resume)(nil),
 		(*SnapshotMessage_Chunk)(nil),
@@ -3006,7 +3268,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   35,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -21,7 +21,7 @@ import (
 const (
 	bigKeyspace = "big"
 	bigSettle   = 20 * time.Second // after the load: the last ranges that have grown too large are cut
-	bigMerge    = 3 * time.Minute  // after the deletions; if nothing has merged by then, it says so
+	bigMerge    = 10 * time.Minute // after the deletions; what has not merged by then, it says
 	bigTick     = 5 * time.Second
 )
 

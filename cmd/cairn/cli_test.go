@@ -85,7 +85,8 @@ func TestUsageErrors(t *testing.T) {
 
 func TestHelpHasExamples(t *testing.T) {
 	for _, args := range []string{"--help", "start --help", "init --help", "status --help", "demo --help", "version --help", "keyspace create --help", "keyspace ls --help",
-		"keyspace drop --help", "range ls --help", "range show --help", "range split --help", "debug check --help"} {
+		"keyspace drop --help", "range ls --help", "range show --help", "range split --help", "debug check --help",
+		"debug support --help", "node ls --help", "node matrix --help"} {
 		out, errs, code := cairn(t, nil, strings.Fields(args)...)
 		if code != exitOK || errs != "" || !strings.Contains(out, "Examples:") || strings.Contains(out, "pprof") {
 			t.Errorf("%s: exit %d, err %q, out %q", args, code, errs, out)

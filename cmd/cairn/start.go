@@ -29,6 +29,7 @@ type startFlags struct {
 	store, listen, advertise string
 	join                     []string
 	locality                 string
+	attributes               []string
 	expect                   int
 	replaceLost              bool
 	unsafeTesting            bool
@@ -50,10 +51,16 @@ func newStart(e env) *cobra.Command {
 
 A node with an empty store waits until it is part of a cluster: it goes through the addresses of --join until a
 member lets it in, or until cairn init makes a cluster, or, with --bootstrap-expect, until that many nodes are there
-and make one by themselves. A node that is part of a cluster needs --join no more.`,
+and make one by themselves. A node that is part of a cluster needs --join no more, unless
+all nodes that it knows have moved. Names are looked up again and again: dns:NAME:PORT leads to every address of NAME,
+srv:NAME to the hosts and ports of its SRV records.`,
 		Example: `  # three nodes that make a cluster by themselves; the same --join for all
   cairn start --store ./n1 --listen 127.0.0.1:7401 --bootstrap-expect 3 \
     --join 127.0.0.1:7401,127.0.0.1:7402,127.0.0.1:7403
+
+  # three nodes that find each other by DNS
+  cairn start --store /var/lib/cairn --listen :7400 --advertise "$(hostname -f):7400" \
+    --join srv:_cairn._tcp.example.org --bootstrap-expect 3
 
   # a node that others reach under a name, in a place
   cairn start --store /var/lib/cairn --listen :7400 --advertise db1.example.com:7400 \
@@ -75,8 +82,9 @@ and make one by themselves. A node that is part of a cluster needs --join no mor
 	fs.StringVar(&f.store, "store", "", "`DIR` of the node's store; made if it does not exist (required)")
 	fs.StringVar(&f.listen, "listen", defaultAddress, "address to serve on, `HOST:PORT`")
 	fs.StringVar(&f.advertise, "advertise", "", "`HOST:PORT` that other nodes and clients reach this one at (default: --listen)")
-	fs.StringSliceVar(&f.join, "join", nil, "`HOST:PORT,…` of other nodes; this node may be among them")
+	fs.StringSliceVar(&f.join, "join", nil, "`HOST:PORT,…` of other nodes, and names that lead to them, dns:NAME:PORT and srv:NAME; this node may be among them")
 	fs.StringVar(&f.locality, "locality", "", "where the node is, `KEY=VALUE,…`, outermost first: region=eu,zone=a")
+	fs.StringArrayVar(&f.attributes, "attribute", nil, "a `WORD` that constraints on placement may ask for, such as ssd; may be given again")
 	fs.IntVar(&f.expect, "bootstrap-expect", 0, "make a cluster when `N` nodes of --join, this one counted, wait for one")
 	fs.BoolVar(&f.replaceLost, "replace-lost", false, "the store that was at this address is lost for good: join as a new node and retire the old one")
 	fs.StringToStringVar(&f.listenKeyspace, "listen-keyspace", nil, "also listen for clients that mean the keyspace `NAME=HOST:PORT,…`, and name none")
@@ -101,14 +109,10 @@ func (f *startFlags) config(e env) (node.Config, error) {
 	problems = append(problems, flatten(err)...)
 	cfg := node.Config{
 		StoreDir: f.store, Listen: f.listen, Advertise: f.advertise, Join: f.join, BootstrapExpect: f.expect,
-		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Version: version, Logger: logger,
+		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Attributes: f.attributes, Version: version, Logger: logger,
 	}
 	cfg.EnsureDefaults()
 	problems = append(problems, flatten(cfg.Validate())...)
-	if f.expect > len(f.join)+1 {
-		problems = append(problems, fmt.Errorf("--bootstrap-expect %d: --join names %d nodes, so they cannot come "+
-			"together: name all of them in --join", f.expect, len(f.join)))
-	}
 	if f.pprof != "" {
 		if _, _, err := net.SplitHostPort(f.pprof); err != nil {
 			problems = append(problems, fmt.Errorf("--pprof %q is not HOST:PORT: %w", f.pprof, err))

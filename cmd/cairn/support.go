@@ -14,21 +14,25 @@ import (
 )
 
 func newDebugSupport(e env) *cobra.Command {
-	c := &cobra.Command{
+	return newSupportMatrix(e, &cobra.Command{
 		Use:   "support",
 		Short: "Show which nodes support which",
-		Long: `Show which nodes support which. Leases rest on it: a leader answers reads alone while a majority of its range's
+		Example: `  cairn debug support
+  cairn debug support -o json | jq '.[] | select(.left_micros <= 0)'`,
+	})
+}
+
+// newSupportMatrix is the verb under both of its names: who hears whom is who supports whom.
+func newSupportMatrix(e env, c *cobra.Command) *cobra.Command {
+	c.Args = cobra.NoArgs
+	c.Long = `Show which nodes support which. Leases rest on it: a leader answers reads alone while a majority of its range's
 nodes supports its node. A row is a node that promises, a column one that is promised to:
 
   182ms  the promise holds for as long as the column's node knows
   yes    the row's node promises, and the column's does not know of it (it does not answer, or hears nothing)
   no     nothing is promised: the row's node does not hear of the column's, or the column's disk is stuck
   ?      neither node answers
-  -      the two share no range`,
-		Example: `  cairn debug support
-  cairn debug support -o json | jq '.[] | select(.left_micros <= 0)'`,
-		Args: cobra.NoArgs,
-	}
+  -      the two share no range`
 	host := addHost(c, e)
 	output := c.Flags().StringP("output", "o", "table", "table or json")
 	c.RunE = func(c *cobra.Command, _ []string) error {
@@ -44,7 +48,7 @@ nodes supports its node. A row is a node that promises, a column one that is pro
 		defer func() { _ = conn.Close() }()
 		resp, err := clusterpb.NewClusterClient(conn).Status(ctx, &clusterpb.StatusRequest{})
 		if err != nil {
-			return host.explain("debug support", err)
+			return host.explain(strings.TrimPrefix(c.CommandPath(), "cairn "), err)
 		}
 		if *output == "json" {
 			enc := json.NewEncoder(e.out)

@@ -76,6 +76,11 @@ type Ambiguous struct{ Cause error }
 func (e *Ambiguous) Error() string { return fmt.Sprintf("the outcome is not known: %v", e.Cause) }
 func (e *Ambiguous) Unwrap() error { return e.Cause }
 
+// Fenced: this node may not serve, for the cluster has given it up or has not taken note of it yet. Nothing happened.
+type Fenced struct{ Reason string }
+
+func (e *Fenced) Error() string { return e.Reason }
+
 // Throttled: a bound was reached and nothing happened; try again after RetryAfter.
 type Throttled struct {
 	What       string

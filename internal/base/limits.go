@@ -268,6 +268,30 @@ const (
 	// RegistrarTries bounds how often a member tries a change of the node records again after it lost a race.
 	RegistrarTries = 16
 
+	// LookupTimeout bounds one look-up of a name of --join, which the addresses that were given wait for: a question that was lost is
+	// asked again in the next round.
+	LookupTimeout = 3 * time.Second
+
+	// GossipInterval is how often a node compares what it knows with GossipFanout others: an idle cluster of three sends two small
+	// frames a second for it, beside some thirty of support. GossipHurry is the pause between two when somebody is new or has moved.
+	GossipInterval = 3 * time.Second
+	GossipHurry    = 100 * time.Millisecond
+	GossipFanout   = 2
+	// GossipLoadInterval is how often a node says how busy it is, if that is another than it said: heartbeats say it every second
+	// to those who decide.
+	GossipLoadInterval = 10 * time.Second
+	// GossipSilence is how long a node hears no gossip before it looks at its --join again: five times what it takes.
+	GossipSilence = 15 * time.Second
+	// GossipFrameBytes bounds the entries in one frame, half a millisecond of a gigabit: support waits behind it. GossipEntryBytes
+	// bounds one entry, some hundred bytes as a rule; GossipDigest the versions in one frame, about 15 bytes each.
+	GossipFrameBytes = 64 << 10
+	GossipEntryBytes = 32 << 10
+	GossipDigest     = 2000
+	// GossipNodes bounds the nodes that one knows: above every cluster that is.
+	GossipNodes = 10_000
+	// GossipInbox bounds the frames that wait to be taken; beyond it they are dropped, and a later sum shows what was missed.
+	GossipInbox = 64
+
 	// StatusTimeout bounds what one node may take to say how it is; StatusFanout how many are asked at once.
 	StatusTimeout = 2 * time.Second
 	StatusFanout  = 32
@@ -361,8 +385,16 @@ const (
 	// or was started again, moves nothing.
 	HeartbeatInterval = time.Second
 	HeartbeatWindow   = 4 * time.Second
-	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more.
-	HeartbeatTimeout = 2 * time.Second
+	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more. One that is answered too
+	// late has been heard all the same.
+	HeartbeatTimeout = time.Second
+	// HeartbeatNodes is how many nodes there may be for each answer to a heartbeat to tell of all of them: some hundred bytes each. In
+	// a larger cluster each node is told every other time, or more rarely, so that the leader of `sys` sends a few megabytes a second.
+	HeartbeatNodes = 64
+	// LoadSizesInterval is how often a node measures what it holds and how full its disk is.
+	LoadSizesInterval = 10 * time.Second
+	// NormalHalfLife is how slowly what a write normally takes follows what it takes: many times as long as a move.
+	NormalHalfLife = 10 * time.Minute
 	// HealthStep is how often the leader of `sys` looks at what the heartbeats say: a quarter of their interval.
 	HealthStep = 250 * time.Millisecond
 	// HealthAge is how old a node's last answer may be for the node to say that the leader of `sys` told it.
@@ -373,11 +405,11 @@ const (
 	FailedAfterOwn = 30 * time.Second
 	// SlowFactor is how many times the median of the other nodes a node's syncs, writes or timers must take for it to be slow, and
 	// SlowSync, SlowPut and SlowLate what they must take in any case: below that nobody would notice. SlowAfter is how long that must
-	// last; it ends after SlowClear below half of both.
+	// last, more than the ten seconds that one bad moment counts in; it ends after SlowClear below half of both.
 	SlowFactor = 8
 	SlowSync   = 50 * time.Millisecond
 	SlowPut    = 200 * time.Millisecond
 	SlowLate   = 100 * time.Millisecond
-	SlowAfter  = 10 * time.Second
+	SlowAfter  = 15 * time.Second
 	SlowClear  = 30 * time.Second
 )

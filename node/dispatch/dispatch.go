@@ -19,6 +19,7 @@ import (
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/spread"
+	"github.com/cairndb/cairn/node/latency"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -37,6 +38,8 @@ type Config struct {
 	MayPlace func(context.Context, *metapb.RangeDescriptor) error
 	// Align has the replicas of a range that this node leads brought to where another's are; nil: it moves none.
 	Align func(id base.RangeID, with *metapb.RangeDescriptor)
+	// Heartbeat is given what nodes say of themselves to the leader of `sys`, which is here; nil: this node keeps no table.
+	Heartbeat func(*metapb.Heartbeat) (*metapb.HeartbeatAnswer, error)
 	// Root finds the descriptor of the root range when this node has no replica of it and knows none.
 	Root func(context.Context) (*metapb.RangeDescriptor, error)
 }
@@ -49,6 +52,7 @@ type Dispatcher struct {
 	checks *checksums
 
 	nextID atomic.Uint64
+	puts   latency.Histogram // of the writes that are led here
 
 	mu       sync.Mutex
 	pending  map[uint64]*remote // requests sent to other nodes
@@ -150,8 +154,23 @@ func (d *Dispatcher) ProposeChange(ctx context.Context, p raftgroup.Proposal) (p
 }
 
 func (d *Dispatcher) proposeHere(ctx context.Context, p raftgroup.Proposal) (proto.Message, error) {
-	return wait(ctx, true, func(done store.Done) { d.cfg.Store.Propose(p, d.deadline(ctx), done) })
+	return wait(ctx, true, func(done store.Done) { d.cfg.Store.Propose(p, d.deadline(ctx), d.timed(done)) })
 }
+
+// timed counts how long a write took from here on, if it went into a log. One whose outcome is not known took at least as long.
+func (d *Dispatcher) timed(done store.Done) store.Done {
+	began := d.cfg.Store.Now()
+	return func(m proto.Message, err error) {
+		var ambiguous *base.Ambiguous
+		if err == nil || errors.As(err, &ambiguous) {
+			d.puts.Record(d.cfg.Store.Now().Sub(began))
+		}
+		done(m, err)
+	}
+}
+
+// Puts is how long the writes take that this node leads.
+func (d *Dispatcher) Puts() *latency.Histogram { return &d.puts }
 
 // Range reads keys of one range, or of several as they were at one moment (spread.go).
 func (d *Dispatcher) Range(ctx context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {

@@ -191,7 +191,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 			return
 		}
 		// Clone: the frame's memory would be kept alive by the log entry.
-		d.cfg.Store.Propose(raftgroup.Proposal{Range: id, Data: slices.Clone(q.Body)}, until, done)
+		d.cfg.Store.Propose(raftgroup.Proposal{Range: id, Data: slices.Clone(q.Body)}, until, d.timed(done))
 	case rangepb.RequestKind_REQUEST_KIND_READ:
 		d.serveRead(id, until, q, &pb.RangeRequest{}, done)
 	case rangepb.RequestKind_REQUEST_KIND_READ_TXN:
@@ -200,6 +200,8 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.serveLatch(o.to, id, until, q, done)
 	case rangepb.RequestKind_REQUEST_KIND_UNLATCH:
 		d.serveUnlatch(o.to, id, until, q, done)
+	case rangepb.RequestKind_REQUEST_KIND_HEARTBEAT:
+		done(d.heartbeatHere(q.Body))
 	case rangepb.RequestKind_REQUEST_KIND_ALIGN:
 		done(placed, d.alignHere(id, q.Body))
 	case rangepb.RequestKind_REQUEST_KIND_CONFIRM:

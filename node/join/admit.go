@@ -130,6 +130,14 @@ func announceFounder(l *ledger, n *newcomer) (*change, error) {
 }
 
 func mayComeBack(rec *metapb.NodeRecord) error {
+	if alive(rec) {
+		return nil
+	}
+	return Ended(rec)
+}
+
+// Ended says why a node can never come back under its record, which is one that has ended.
+func Ended(rec *metapb.NodeRecord) error {
 	switch rec.State {
 	case metapb.NodeState_NODE_STATE_REPLACED:
 		return refusef("this store was %s, and another store has taken its place at %s since: "+

@@ -18,24 +18,25 @@ import (
 type LocalAnnounce func(context.Context, *clusterpb.AnnounceRequest) (*clusterpb.AnnounceResponse, error)
 
 // AnnounceSelf tells the cluster that this node has started: its address, incarnation and version. It goes through
-// the addresses of --join and of the address book, then to itself, again and again until a member has recorded it.
+// what --join leads to and the addresses of the book, then to itself, again and again until a member has recorded it. book is
+// what is known of the others by then.
 // A *Refused error is final. Call it after Run returned; it may take as long as the cluster has no majority.
-func (e *Entry) AnnounceSelf(ctx context.Context, book []*metapb.NodeRecord, local LocalAnnounce) (*clusterpb.AnnounceResponse, error) {
+func (e *Entry) AnnounceSelf(ctx context.Context, book func() []*metapb.NodeRecord, local LocalAnnounce) (*clusterpb.AnnounceResponse, error) {
 	if !e.isMember() {
 		return nil, ErrNotInitialised
 	}
 	id := e.outcome.Identity
-	if err := e.checkAddresses(ctx, id); err != nil {
+	found, err := e.seek(ctx)
+	if err != nil {
 		return nil, err
 	}
 	node := e.self()
 	node.NodeId = id.NodeId
 	req := &clusterpb.AnnounceRequest{ClusterId: id.ClusterId, Node: node}
-	addresses := e.announceTo(book)
 	pause := newBackoff(e.cfg.RetryMin, e.cfg.RetryMax)
 	said := ""
 	for {
-		resp, err := e.announceRound(ctx, addresses, req, local)
+		resp, err := e.announceRound(ctx, e.announceTo(found, book()), req, local)
 		switch {
 		case err == nil:
 			e.cfg.Logger.Info("announced to the cluster", "node", id.NodeId, "nodes", len(resp.Nodes))
@@ -51,12 +52,51 @@ func (e *Entry) AnnounceSelf(ctx context.Context, book []*metapb.NodeRecord, loc
 			return nil, ctx.Err()
 		case <-time.After(pause.next()):
 		}
+		found = e.Seek(ctx)
 	}
 }
 
-// announceTo is where others may be: the addresses given, and those that the others had.
-func (e *Entry) announceTo(book []*metapb.NodeRecord) []string {
-	addresses := slices.Clone(e.cfg.Addresses)
+// Seek asks at all that --join leads to now for nodes of this node's cluster, and returns where they are. Config.Found is told.
+// It is for a node that is a member and may work already: what is wrong with the addresses is logged.
+func (e *Entry) Seek(ctx context.Context) (found []string) {
+	found, err := e.seek(ctx)
+	if err != nil && ctx.Err() == nil {
+		e.cfg.Logger.Warn("the addresses of --join", "error", err)
+	}
+	return found
+}
+
+// seek refuses if --join names nodes of another cluster than the store's: either the store or the addresses are not the ones
+// that were meant. Where a name led is no such word: DNS may be late.
+func (e *Entry) seek(ctx context.Context) (found []string, err error) {
+	if !e.isMember() {
+		return nil, ErrNotInitialised
+	}
+	id := e.outcome.Identity
+	seen, err := e.look(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range seen.members {
+		if m.id.ClusterId == id.ClusterId {
+			found = append(found, m.address)
+			e.cfg.Found(m.id)
+			continue
+		}
+		refusal := refusef("this store is %s of cluster %x, and %s of --join is part of cluster %x: "+
+			"start the node with the addresses of its own cluster, or with an empty store directory",
+			base.NodeID(id.NodeId), id.ClusterId, m.address, m.id.ClusterId)
+		if !m.looked {
+			return nil, refusal
+		}
+		e.cfg.Logger.Warn("a name of --join leads to another cluster", "reason", refusal)
+	}
+	return found, nil
+}
+
+// announceTo is where others may be: where they were found a moment ago, and the addresses that they had.
+func (e *Entry) announceTo(found []string, book []*metapb.NodeRecord) []string {
+	addresses := slices.Clone(found)
 	for _, n := range book {
 		if alive(n) && !bytes.Equal(n.StoreUuid, e.uuid) {
 			addresses = append(addresses, n.Address)
@@ -110,27 +150,11 @@ func (e *Entry) announceAt(address string) LocalAnnounce {
 		if id.ClusterId != req.ClusterId {
 			return nil, fmt.Errorf("it is not part of cluster %x", req.ClusterId)
 		}
+		e.cfg.Found(id)
 		resp, err := clusterpb.NewClusterClient(conn).Announce(ctx, req)
 		if err != nil {
 			return nil, fromWire(err)
 		}
 		return resp, nil
 	}
-}
-
-// checkAddresses refuses to go on when --join names nodes of another cluster than the store's: either the store
-// or the addresses are not the ones that were meant.
-func (e *Entry) checkAddresses(ctx context.Context, id *metapb.StoreIdentity) error {
-	seen, err := e.look(ctx)
-	if err != nil {
-		return err
-	}
-	for _, m := range seen.members {
-		if m.id.ClusterId != id.ClusterId {
-			return refusef("this store is %s of cluster %x, and %s of --join is part of cluster %x: "+
-				"start the node with the addresses of its own cluster, or with an empty store directory",
-				base.NodeID(id.NodeId), id.ClusterId, m.address, m.id.ClusterId)
-		}
-	}
-	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/cairndb/cairn/api/clusterpb"
@@ -31,14 +32,18 @@ type Config struct {
 	Store Store
 	// Self is this node's record, with address, locality, version and incarnation. The ids are the store's.
 	Self *metapb.NodeRecord
-	// Addresses are those of --join; they may name this node too.
+	// Addresses are the parts of --join: addresses, which may be this node's too, and names to look up (CheckSources).
 	Addresses []string
 	// Expect is the number of nodes that make a cluster by themselves, this one counted; 0: they wait for Init.
 	Expect int
 	// ReplaceLost: the store that was at this node's address is lost for good; its record is to be retired.
 	ReplaceLost bool
+	// Found is told of each other node of this one's cluster that answers at an address; nil: nobody.
+	Found func(*clusterpb.IdentityResponse)
 
 	Dial               Dialer
+	Resolver           Resolver
+	LookupTimeout      time.Duration // bounds one look-up of a name
 	RetryMin, RetryMax time.Duration // the wait between two rounds
 	ProbeTimeout       time.Duration // bounds one Identity or Consent
 	CallTimeout        time.Duration // bounds one Join or Announce
@@ -50,6 +55,14 @@ func (c *Config) EnsureDefaults() {
 	if c.Dial == nil {
 		c.Dial = Dial
 	}
+	if c.Found == nil {
+		c.Found = func(*clusterpb.IdentityResponse) {}
+	}
+	if c.Resolver == nil {
+		// Go's own: it ends when its time is over, where C's holds a thread.
+		c.Resolver = &net.Resolver{PreferGo: true}
+	}
+	c.LookupTimeout = cmp.Or(c.LookupTimeout, base.LookupTimeout)
 	c.RetryMin = cmp.Or(c.RetryMin, base.JoinRetryMin)
 	c.RetryMax = max(cmp.Or(c.RetryMax, base.JoinRetryMax), c.RetryMin)
 	c.ProbeTimeout = cmp.Or(c.ProbeTimeout, base.JoinProbeTimeout)
@@ -78,19 +91,6 @@ func (c *Config) Validate() error {
 			errs = append(errs, err)
 		}
 	}
-	if len(c.Addresses) > base.JoinAddresses {
-		problem("%d addresses to join; at most %d may be given", len(c.Addresses), base.JoinAddresses)
-	}
-	for _, a := range c.Addresses {
-		if err := CheckAddress(a); err != nil {
-			problem("an address to join: %w", err)
-		}
-	}
-	if c.Expect < 0 || c.Expect > base.JoinAddresses {
-		problem("%d nodes are expected; it should be 1 to %d", c.Expect, base.JoinAddresses)
-	}
-	if c.Expect > len(c.Addresses)+1 {
-		problem("%d nodes are expected, and --join names %d: they cannot come together", c.Expect, len(c.Addresses))
-	}
+	errs = append(errs, CheckSources(c.Addresses, c.Expect)...)
 	return errors.Join(errs...)
 }

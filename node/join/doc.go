@@ -23,6 +23,19 @@
 // gave them say so and name the way out. Two operators who each init a node that cannot see the other make two
 // clusters: nobody can prevent that, and the first node that sees both refuses to choose.
 //
+// # Names in DNS
+//
+// What --join leads to is looked up in every round anew, and different nodes may be told different things: an old answer, a part
+// of the records, nothing. None of the rules above rests on the list. A candidate needs the consent of at least as many stores as
+// are expected, its own counted, each told from the others by its uuid; a store has one consent to give. So two clusters need two
+// sets of stores that have none in common, which is twice the expected number: as long as fewer stores than that are started
+// with --bootstrap-expect N, at most one cluster is made, whatever DNS says to whom. (The same holds for a list of addresses: N
+// should be more than half of them.) What DNS hides delays. That is why a name does not go with N = 1, where the first lookup that
+// fails would make a cluster, and why nodes that come later are started without --bootstrap-expect.
+//
+// An address that a name led to may be anybody's by now. So a node that finds two clusters through names waits and looks again,
+// where addresses that were given are refused; and a member does not stop for it.
+//
 // # One id, one store, one address
 //
 // A member gives ids by one transaction on `sys`: it compares the node counter, and writes the counter and the

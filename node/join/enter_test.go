@@ -354,7 +354,7 @@ func TestReplaceLostTakesNothingFromTheLiving(t *testing.T) {
 func TestConfigValidate(t *testing.T) {
 	_, err := New(Config{Store: newMemStore(), Self: &metapb.NodeRecord{Address: ":1", Version: "x"},
 		Addresses: []string{"nowhere"}, Expect: -1})
-	for _, part := range []string{"advertised address", "MAJOR.MINOR.PATCH", "an address to join", "-1 nodes"} {
+	for _, part := range []string{"advertised address", "MAJOR.MINOR.PATCH", "an address of --join", "--bootstrap-expect -1"} {
 		if err == nil || !contains(err, part) {
 			t.Errorf("%v does not say %q", err, part)
 		}

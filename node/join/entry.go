@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	mrand "math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +20,9 @@ import (
 // Entry is a node's own way into a cluster. Run waits for its end; Init and Consent may be called from any
 // goroutine meanwhile, and afterwards too (they refuse then).
 type Entry struct {
-	cfg  Config
-	uuid []byte // the store's; it never changes
+	cfg     Config
+	sources []source // --join
+	uuid    []byte   // the store's; it never changes
 
 	// turn is held (full) by whoever may make this node a member: a round of Run, or Init. It is held over calls
 	// to other nodes. Consent never takes it, or two nodes could wait for each other.
@@ -54,6 +56,13 @@ func New(cfg Config) (*Entry, error) {
 	}
 	id := cfg.Store.Identity()
 	e := &Entry{cfg: cfg, uuid: id.StoreUuid, turn: make(chan struct{}, 1), entered: make(chan struct{})}
+	for _, text := range cfg.Addresses {
+		s, err := parseSource(text)
+		if err != nil {
+			return nil, fmt.Errorf("join: %w", err)
+		}
+		e.sources = append(e.sources, s)
+	}
 	if id.ClusterId != 0 {
 		e.outcome = &Outcome{Identity: id}
 		close(e.entered)
@@ -105,9 +114,11 @@ func (e *Entry) round(ctx context.Context) (waiting string, err error) {
 		return "", err
 	}
 	switch {
+	case seen.unclear != "":
+		return seen.unclear, nil // names may lead elsewhere in a moment
 	case len(seen.members) > 0:
 		return e.joinVia(ctx, seen.members)
-	case e.cfg.Expect != 1 && len(e.cfg.Addresses) > 0 && seen.self == len(e.cfg.Addresses):
+	case e.cfg.Expect != 1 && len(e.sources) > 0 && seen.self == len(e.sources) && !e.looksUp():
 		return "", refusef("every address of --join is this node itself: give the addresses of other nodes, "+
 			"or leave --join out and run cairn init --host %s to make a new cluster", e.cfg.Self.Address)
 	case e.cfg.Expect > 0:
@@ -206,6 +217,11 @@ func (e *Entry) found(changes uint64) (*Outcome, error) {
 func (e *Entry) enter(o *Outcome) {
 	e.outcome = o
 	close(e.entered)
+}
+
+// looksUp says whether --join has names, which may lead to other nodes later.
+func (e *Entry) looksUp() bool {
+	return slices.ContainsFunc(e.sources, func(s source) bool { return s.name != "" })
 }
 
 func (e *Entry) isMember() bool {

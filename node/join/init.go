@@ -25,6 +25,9 @@ func (e *Entry) Init(ctx context.Context) (*clusterpb.InitResponse, error) {
 	if err != nil {
 		return nil, err
 	}
+	if seen.unclear != "" {
+		return nil, refusef("%s", seen.unclear)
+	}
 	if len(seen.members) > 0 {
 		m := seen.members[0]
 		return nil, refusef("%s is already part of cluster %x, and this node is to join it (--join): "+

@@ -16,31 +16,33 @@ import (
 
 // peer is another node, as it answered.
 type peer struct {
-	address string // where it was asked, which may be another name than the one that it advertises
-	id      *clusterpb.IdentityResponse
+	place // where it was asked, which may be another name than the one that it advertises
+	id    *clusterpb.IdentityResponse
 }
 
 // survey is what one round through the addresses found.
 type survey struct {
-	members []*peer  // part of a cluster, all of the same one
+	members []*peer  // part of a cluster, all of the same one unless unclear says otherwise
 	waiting []*peer  // not part of any, ordered by what they advertise; without this node
 	silent  []string // address: reason
 	self    int      // addresses that are this node itself
+	unclear string   // why it is not clear which cluster is meant, as long as names lead to several
 }
 
-// look asks every address of --join who answers there.
+// look asks at every address that --join leads to now who answers there.
 func (e *Entry) look(ctx context.Context) (*survey, error) {
 	type answer struct {
 		id  *clusterpb.IdentityResponse
 		err error
 	}
-	answers := make([]answer, len(e.cfg.Addresses))
+	places, silent := e.discover(ctx)
+	answers := make([]answer, len(places))
 	var g errgroup.Group
-	for i, a := range e.cfg.Addresses {
+	for i, p := range places {
 		g.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, e.cfg.ProbeTimeout)
 			defer cancel()
-			answers[i].id, answers[i].err = probe(ctx, e.cfg.Dial, a)
+			answers[i].id, answers[i].err = probe(ctx, e.cfg.Dial, p.address)
 			return nil
 		})
 	}
@@ -48,13 +50,13 @@ func (e *Entry) look(ctx context.Context) (*survey, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s := &survey{}
-	for i, a := range e.cfg.Addresses {
+	s := &survey{silent: silent}
+	for i, p := range places {
 		if err := answers[i].err; err != nil {
-			s.silent = append(s.silent, fmt.Sprintf("%s: %v", a, err))
+			s.silent = append(s.silent, fmt.Sprintf("%s: %v", p.address, err))
 			continue
 		}
-		if err := e.sort(s, &peer{address: a, id: answers[i].id}); err != nil {
+		if err := e.sort(s, &peer{place: p, id: answers[i].id}); err != nil {
 			return nil, err
 		}
 	}
@@ -77,9 +79,13 @@ func (e *Entry) sort(s *survey, p *peer) error {
 		list = &s.members
 		if len(s.members) > 0 && s.members[0].id.ClusterId != p.id.ClusterId {
 			m := s.members[0]
-			return refusef("--join names nodes of two clusters: %s is part of cluster %x and %s of cluster %x; "+
+			refusal := refusef("--join names nodes of two clusters: %s is part of cluster %x and %s of cluster %x; "+
 				"leave out the addresses of the one that is not meant",
 				m.address, m.id.ClusterId, p.address, p.id.ClusterId)
+			if !m.looked && !p.looked {
+				return refusal
+			}
+			s.unclear = refusal.Error()
 		}
 	}
 	for _, known := range *list {

@@ -280,7 +280,7 @@ func (m *machine) mustEnter() *metapb.StoreIdentity {
 func (m *machine) announce() (*clusterpb.AnnounceResponse, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
-	return m.entry.AnnounceSelf(ctx, nil, m.registrar.Announce)
+	return m.entry.AnnounceSelf(ctx, func() []*metapb.NodeRecord { return nil }, m.registrar.Announce)
 }
 
 func (m *machine) init() (*clusterpb.InitResponse, error) {

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -56,6 +57,8 @@ type Backend interface {
 	StoreStats() (total, inUse int64)
 	// StoreMetrics are the store's counters; nil before the node is part of a cluster.
 	StoreMetrics() *clusterpb.StoreMetrics
+	// Health is what the leader of `sys` told last of all nodes, who that was, and how long ago; by is 0 if none has answered yet.
+	Health() (nodes []*metapb.NodeHealth, by base.NodeID, age time.Duration)
 	// Supports is what this node and those with which it shares ranges promise each other.
 	Supports() []*clusterpb.SupportEntry
 }

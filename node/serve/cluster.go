@@ -20,7 +20,7 @@ type clusterService struct {
 func (s *clusterService) Identity(context.Context, *clusterpb.IdentityRequest) (*clusterpb.IdentityResponse, error) {
 	id := s.cfg.Backend.Identity()
 	return &clusterpb.IdentityResponse{ClusterId: id.ClusterID, NodeId: uint64(id.NodeID), StoreUuid: id.StoreUUID,
-		Version: id.Version, Address: id.Address}, nil
+		Version: id.Version, Address: id.Address, Incarnation: uint64(id.Incarnation)}, nil
 }
 
 func (s *clusterService) Init(ctx context.Context, _ *clusterpb.InitRequest) (*clusterpb.InitResponse, error) {

@@ -10,6 +10,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
 	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/transport"
@@ -31,6 +32,9 @@ func ToStatus(err error) error {
 		stale     *base.StaleGeneration
 		none      *base.NoKeyspace
 		throttled *base.Throttled
+		fenced    *base.Fenced
+		illegal   *liveness.Illegal
+		unknown   *join.UnknownNode
 		corrupt   *base.Corruption
 		refused   *join.Refused
 		typed     rpctypes.EtcdError
@@ -61,10 +65,25 @@ func ToStatus(err error) error {
 		return status.Error(codes.NotFound, none.Error())
 	case errors.As(err, &throttled):
 		return rpctypes.ErrGRPCRequestTooManyRequests
+	case errors.As(err, &fenced):
+		return status.Error(codes.Unavailable, fenced.Error())
+	case errors.As(err, &illegal):
+		return status.Error(codes.FailedPrecondition, illegal.Error())
+	case errors.As(err, &unknown):
+		return status.Error(codes.NotFound, unknown.Error())
 	case errors.As(err, &corrupt):
 		return rpctypes.ErrGRPCCorrupt
 	case errors.As(err, &refused):
 		return status.Error(codes.FailedPrecondition, refused.Reason)
+	case errors.As(err, &typed):
+		return status.Error(typed.Code(), typed.Error())
+	}
+	return plainStatus(err)
+}
+
+// plainStatus is for errors that carry nothing.
+func plainStatus(err error) error {
+	switch {
 	case errors.Is(err, join.ErrNotInitialised):
 		return status.Error(codes.Unavailable, join.ErrNotInitialised.Error())
 	case errors.Is(err, base.ErrStopped), errors.Is(err, transport.ErrClosed):
@@ -77,8 +96,6 @@ func ToStatus(err error) error {
 		return rpctypes.ErrGRPCDeadlineExceeded
 	case errors.Is(err, context.Canceled):
 		return rpctypes.ErrGRPCCanceled
-	case errors.As(err, &typed):
-		return status.Error(typed.Code(), typed.Error())
 	}
 	if s, ok := status.FromError(err); ok {
 		return s.Err()

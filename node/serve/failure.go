@@ -65,8 +65,9 @@ func passes(err error) bool {
 		notLeader *base.NotLeader
 		moved     *base.RangeMoved
 		noRange   *route.NoRange
+		fenced    *base.Fenced
 	)
-	return errors.As(err, &notLeader) || errors.As(err, &moved) || errors.As(err, &noRange) ||
+	return errors.As(err, &fenced) || errors.As(err, &notLeader) || errors.As(err, &moved) || errors.As(err, &noRange) ||
 		errors.Is(err, base.ErrStopped) || errors.Is(err, join.ErrNotInitialised)
 }
 

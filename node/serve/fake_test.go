@@ -33,7 +33,10 @@ type fakeBackend struct {
 	answer   proto.Message      // of every proposal
 	err      error              // of every call
 	where    Where
-	hang     bool // proposals wait for their context
+	health   []*metapb.NodeHealth
+	toldBy   base.NodeID
+	age      time.Duration // of health
+	hang     bool          // proposals wait for their context
 
 	mu       sync.Mutex
 	proposed []*kvpb.Command
@@ -140,6 +143,10 @@ func (b *fakeBackend) Identity() Identity                  { return b.id }
 func (b *fakeBackend) RaftTerm(base.KeyspaceID) uint64     { return 7 }
 func (b *fakeBackend) Members() []*metapb.NodeRecord       { return b.members }
 func (b *fakeBackend) Supports() []*clusterpb.SupportEntry { return nil }
+
+func (b *fakeBackend) Health() ([]*metapb.NodeHealth, base.NodeID, time.Duration) {
+	return b.health, b.toldBy, b.age
+}
 
 func (b *fakeBackend) StoreMetrics() *clusterpb.StoreMetrics {
 	return &clusterpb.StoreMetrics{Syncs: 7}

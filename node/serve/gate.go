@@ -32,14 +32,33 @@ func bounded(method string) bool {
 
 // admit refuses what only a member of a cluster can answer while this node is none.
 func (s *Server) admit(method string) error {
-	if s.member.Load() || openMethod(method) {
-		return nil
-	}
-	if s.cfg.Backend.Identity().ClusterID != 0 {
+	if !s.member.Load() {
+		if openMethod(method) {
+			return nil
+		}
+		if s.cfg.Backend.Identity().ClusterID == 0 {
+			return join.ErrNotInitialised
+		}
 		s.member.Store(true) // it stays so for the life of the store
-		return nil
 	}
-	return join.ErrNotInitialised
+	if err := s.cfg.MayServe(); err != nil && fencedMethod(method) {
+		return err
+	}
+	return nil
+}
+
+// fencedMethod is what a node does not answer while it may not serve: all that reads or changes what clients store, on their behalf.
+// It goes on being a node: it tells how it is, others join and announce themselves through it, and frames reach it.
+func fencedMethod(method string) bool {
+	switch method {
+	case clusterpb.Cluster_Announce_FullMethodName, clusterpb.Cluster_Status_FullMethodName, clusterpb.Cluster_NodeStatus_FullMethodName,
+		clusterpb.Cluster_ListNodes_FullMethodName:
+		return false
+	}
+	if openMethod(method) {
+		return false
+	}
+	return bounded(method) || strings.HasPrefix(method, "/"+clusterpb.Cluster_ServiceDesc.ServiceName+"/")
 }
 
 // unary is the way of every call in and out: the count, the gate, the time-out, the error table, and what Cairn's own client is told.

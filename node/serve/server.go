@@ -39,6 +39,8 @@ type Config struct {
 	Membership Membership
 	Dial       join.Dialer // to other nodes, for the status of the whole cluster
 	Logger     *slog.Logger
+	// MayServe says why clients are not to be served now; nil: they are. A nil function: always.
+	MayServe func() error
 	// Bound says which keyspace the clients of a listener mean that name none, by the listener's port.
 	Bound map[int]string
 
@@ -52,6 +54,9 @@ type Config struct {
 func (c *Config) EnsureDefaults() {
 	if c.Dial == nil {
 		c.Dial = join.Dial
+	}
+	if c.MayServe == nil {
+		c.MayServe = func() error { return nil }
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

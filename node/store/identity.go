@@ -60,6 +60,15 @@ func Adopt(eng engine.Engine, id *metapb.StoreIdentity, book *metapb.AddressBook
 	return commitSync(b)
 }
 
+// WriteIdentity replaces what the store knows of whom it belongs to. It is on disk when it returns.
+func WriteIdentity(eng engine.Engine, id *metapb.StoreIdentity) error {
+	b := eng.NewBatch()
+	if err := setProto(b, keys.StoreIdentity(), id); err != nil {
+		return err
+	}
+	return commitSync(b)
+}
+
 // ReadAddressBook returns the node records that the store remembers.
 func ReadAddressBook(r engine.Reader) (*metapb.AddressBook, error) {
 	book := &metapb.AddressBook{}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"maps"
 	"math"
 	"slices"
 	"sync"
@@ -128,6 +129,21 @@ func (s *Store) Rate(id base.RangeID) float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.meter.Rate()
+}
+
+// RequestRate is how many requests of the ranges that this node leads are served here in a second, all together.
+func (s *Store) RequestRate() (rate float64) {
+	s.loads.mu.Lock()
+	tallies := slices.Collect(maps.Values(s.loads.of))
+	s.loads.mu.Unlock()
+	for _, t := range tallies {
+		t.mu.Lock()
+		if t.led {
+			rate += t.meter.Rate()
+		}
+		t.mu.Unlock()
+	}
+	return rate
 }
 
 // Hot is a range that was hot for a while, and what its load comes to.

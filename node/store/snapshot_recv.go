@@ -56,6 +56,8 @@ func (s *Store) HandleSnapshot(ctx context.Context, from base.NodeID, bs transpo
 		return errors.New("enough snapshots are being received here already")
 	}
 	defer sn.in.Release(1)
+	sn.count(func(c *SnapshotStats) { c.Receiving++ })
+	defer sn.count(func(c *SnapshotStats) { c.Receiving-- })
 	st, err := sn.stage(offer)
 	var refused *refusedError
 	if errors.As(err, &refused) {

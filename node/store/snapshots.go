@@ -43,6 +43,7 @@ type snapshots struct {
 type SnapshotStats struct {
 	Sent, SendFailed, Received, Installed, Resumed uint64
 	BytesSent, BytesReceived                       uint64
+	Sending, Receiving                             uint32 // now
 }
 
 type sendKey struct {
@@ -65,7 +66,9 @@ func (sn *snapshots) stop() { sn.cancel() }
 func (s *Store) SnapshotStats() SnapshotStats {
 	s.snapshots.mu.Lock()
 	defer s.snapshots.mu.Unlock()
-	return s.snapshots.stats
+	stats := s.snapshots.stats
+	stats.Sending = uint32(len(s.snapshots.sending))
+	return stats
 }
 
 func (sn *snapshots) count(f func(*SnapshotStats)) {

@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/node/latency"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
 )
@@ -47,6 +49,8 @@ type Config struct {
 	OnChange func(raftgroup.StateChange)
 	// OnCold is told of a replica that went cold: nobody wanted anything of it for long. It must not block.
 	OnCold func(*metapb.RangeDescriptor)
+	// OnGossip is given what another node says of all nodes, which travels with support. It must not block.
+	OnGossip func(from base.NodeID, g *rangepb.Gossip) error
 	// OnApplied is told, after it is visible, of each range in which something was applied. It must not block.
 	OnApplied func(base.RangeID)
 }
@@ -61,6 +65,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.ColdAfter == 0 {
 		c.ColdAfter = base.ColdAfter
+	}
+	if c.OnGossip == nil {
+		c.OnGossip = func(base.NodeID, *rangepb.Gossip) error { return nil }
 	}
 	if c.OnCold == nil {
 		c.OnCold = func(*metapb.RangeDescriptor) {}
@@ -117,6 +124,7 @@ type Store struct {
 	compactor *compactor
 	supports  *supports
 	loads     tallies
+	syncs     latency.Histogram // from the commit of a batch until it was on disk
 	transport transport.Transport
 
 	cooled atomic.Int64  // replicas that went cold since memory was last given back
@@ -166,6 +174,9 @@ func New(cfg Config) (*Store, error) {
 	}
 	return s, nil
 }
+
+// Syncs is how long batches take from their commit until they are on disk.
+func (s *Store) Syncs() *latency.Histogram { return &s.syncs }
 
 // Incarnation counts this start of the node.
 func (s *Store) Incarnation() base.Incarnation { return s.cfg.Incarnation }

@@ -186,6 +186,9 @@ func (s *Store) HandleSupport(from base.NodeID, frame []byte) error {
 			Token: support.Token{Incarnation: base.Incarnation(a.TokenIncarnation), Epoch: a.TokenEpoch},
 		})
 	}
+	if g := f.GetGossip(); g != nil {
+		return s.cfg.OnGossip(from, g)
+	}
 	if q := f.GetRequest(); q != nil {
 		return s.supports.requested(from, support.Request{
 			Incarnation: base.Incarnation(q.Incarnation), Seq: q.Seq, Duration: time.Duration(q.DurationNanos),
@@ -310,6 +313,7 @@ type SupportStatus struct {
 	Token    support.Token // of the other's support for this one
 	Left     time.Duration // how long that lasts; not positive: it does not
 	Promised bool          // this node supports the other
+	Trip     time.Duration // from this node's asking to the other's answer, lately; 0: not known
 }
 
 // SupportsLost is how often another node's support for this one ran out since the start.
@@ -324,7 +328,7 @@ func (s *Store) Supports() (out []SupportStatus) {
 	for _, n := range p.nodes() {
 		token, until := p.req.Support(n)
 		_, _, promised := p.sup.Supports(n)
-		out = append(out, SupportStatus{n, token, until.Sub(now), promised})
+		out = append(out, SupportStatus{n, token, until.Sub(now), promised, p.req.RoundTrip(n)})
 	}
 	return out
 }

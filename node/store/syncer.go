@@ -72,6 +72,7 @@ func (y *syncer) run() {
 					y.s.fatal(err)
 					return
 				}
+				y.s.syncs.Record(y.s.Now().Sub(p.began))
 				y.s.supports.synced(p.began, p.probe)
 			}
 			if p.told != nil {

@@ -24,9 +24,10 @@ type Requester struct {
 // peer is what is known of one supporter.
 type peer struct {
 	token  Token
-	until  base.Instant // the support under token, on this node's clock
-	held   bool         // it had not run out when Lost was last asked
-	flying []flying     // requests without an answer, oldest first; at most maxFlying
+	until  base.Instant  // the support under token, on this node's clock
+	held   bool          // it had not run out when Lost was last asked
+	trip   time.Duration // from the sending of a request to its answer, smoothed; 0: not known
+	flying []flying      // requests without an answer, oldest first; at most maxFlying
 }
 
 type flying struct {
@@ -154,6 +155,11 @@ func (r *Requester) Answered(now base.Instant, from base.NodeID, a Answer) (fres
 	if p.token.Less(a.Token) {
 		p.token, p.until, p.held = a.Token, 0, false
 	}
+	if trip := now.Sub(f.sent); p.trip == 0 {
+		p.trip = trip
+	} else {
+		p.trip += (trip - p.trip) / 8
+	}
 	if now.Sub(f.sent) > r.cfg.Duration/4 {
 		r.late = now.Add(lateFor)
 	}
@@ -184,6 +190,14 @@ func (r *Requester) Lost(now base.Instant) (lost []base.NodeID, next base.Instan
 
 // relied is how long, on its own clock from the sending, a requester relies on a promise of d.
 func relied(d time.Duration) time.Duration { return d / 1000 * (1000 - 2*MaxDrift) }
+
+// RoundTrip is how long a request of this node's takes to be answered by a peer, lately; 0: not known.
+func (r *Requester) RoundTrip(from base.NodeID) time.Duration {
+	if p := r.peers[from]; p != nil {
+		return p.trip
+	}
+	return 0
+}
 
 // Support returns the newest token of a peer and until when, on this node's clock, it certainly supports this node under
 // that token. The zero token: it never did.
