@@ -91,7 +91,7 @@ func (p *pass) atRest(v *view) string {
 	case p.guard.stop:
 		return "it is where it should be; nothing is moved for balance while so many nodes fail: " + p.guard.text
 	}
-	t := p.newTargets()
+	t := p.newTargets(false)
 	for _, n := range v.voters.slice() {
 		if to, _ := p.bestTarget(t, n, v); to != none && p.s.nodes[n].pooled() {
 			a, b := &p.s.nodes[n], &p.s.nodes[to]

@@ -34,6 +34,7 @@ type Snapshot struct {
 	spread    map[spreadKey]bool // whether voters on such classes could be further apart, or meet more constraints
 	ableNodes int                // nodes that could take a replica, but for what passes soon
 	moves     int                // replica moves under way
+	balanced  uint32             // moves for balance that were taken up
 	version   uint64             // counts changes of what nodes hold
 	leveling  [levels]leveling
 	hot       int64 // a range with more load than this is hot
@@ -98,6 +99,7 @@ type entry struct {
 	rules       int32
 	leader      slot
 	pendingAt   int32
+	balanced    uint32 // the number of the move that it was last moved by for balance; 0: never
 	behind      uint16 // bits of seats
 	n           uint8
 	flags       uint8
