@@ -2700,6 +2700,7 @@ type Report struct {
 	Ranges        []*RangeReport         `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`       // that have changed, and are led here
 	All           bool                   `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`            // these are all ranges that it leads: `after` was another incarnation's, or too old
 	Ended         []uint64               `protobuf:"varint,5,rep,packed,name=ended,proto3" json:"ended,omitempty"` // ranges that it leads no more
+	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`          // this is a page: ask again after its version. Of several pages only the first says `all`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2767,6 +2768,13 @@ func (x *Report) GetEnded() []uint64 {
 		return x.Ended
 	}
 	return nil
+}
+
+func (x *Report) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 // RangeReport is what the leader of a range knows of it.
@@ -3090,13 +3098,14 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x1f\n" +
 	"\vkeyspace_id\x18\x03 \x01(\x04R\n" +
-	"keyspaceId\"\xa1\x01\n" +
+	"keyspaceId\"\xb5\x01\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x123\n" +
 	"\x06ranges\x18\x03 \x03(\v2\x1b.cairn.range.v1.RangeReportR\x06ranges\x12\x10\n" +
 	"\x03all\x18\x04 \x01(\bR\x03all\x12\x14\n" +
-	"\x05ended\x18\x05 \x03(\x04R\x05ended\"\xbf\x01\n" +
+	"\x05ended\x18\x05 \x03(\x04R\x05ended\x12\x12\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"\xbf\x01\n" +
 	"\vRangeReport\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +

@@ -29,6 +29,9 @@ type Config struct {
 	Seed uint64
 	// Index is the keyspace that the index range is of, root or meta: nodes are asked for reports of what it may list.
 	Index base.KeyspaceID
+	// First says that nobody has decided for these ranges before, whose directives might still be followed: once every node has said
+	// what it leads there is nothing to wait for. A new cluster has its replicas at once.
+	First bool
 }
 
 // Action is something to be sent. One of Reserve, Direct and Report is set.
@@ -113,6 +116,7 @@ type Decider struct {
 	decided  bool         // it has planned
 	due      bool         // something has come that Step is to see
 	planned  base.Instant // when it is to plan next
+	last     base.Instant // when it did
 	rests    base.Instant // since when nothing is decided and nothing under way; 0: something is
 	withheld []allocator.Withheld
 	held     map[allocator.Goal]waiting

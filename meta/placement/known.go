@@ -204,6 +204,9 @@ func (d *Decider) view(id base.NodeID) {
 	if n.view.ID == id && equal(n.view, v) {
 		return
 	}
+	if b := n.view; b.ID != id || b.State != v.State || b.Cordoned != v.Cordoned || b.Draining != v.Draining {
+		d.hurry()
+	}
 	n.view = v
 	d.snap.SetNode(v)
 	if v.State == allocator.Failed || v.State == allocator.Left {
@@ -312,7 +315,7 @@ func (d *Decider) reported(by base.NodeID, m *rangepb.RangeReport) {
 		return // not listed here, or a leader of before
 	}
 	r.bytes, r.load, r.behind, r.busy = int64(m.Bytes), m.RequestsPerSecond, ids(m.Behind), m.Busy
-	if m.Descriptor_.Generation > r.desc.Generation {
+	if m.Descriptor_.Generation > r.desc.Generation && len(m.Descriptor_.Replicas) > 0 { // often only which one it is, is told
 		r.desc = proto.CloneOf(m.Descriptor_)
 	}
 	if desc.ReplicaOn(r.desc, by) == nil {

@@ -85,6 +85,7 @@ func (d *Decider) end(e *entry, kind EventKind, what string) {
 	}
 	delete(d.ledger, e.id)
 	d.snap.End(e.id)
+	d.hurry()
 	d.event(e, kind, what)
 }
 

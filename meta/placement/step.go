@@ -17,6 +17,9 @@ func (d *Decider) Step(now base.Instant) (out []Action, events []Event) {
 		d.started, d.planned = true, now.Add(base.DecideGrace)
 	}
 	d.reports()
+	if !d.decided && d.cfg.First && d.heard() {
+		d.planned = now
+	}
 	for _, id := range slices.Sorted(maps.Keys(d.pauses)) {
 		if now >= d.pauses[id].until {
 			delete(d.pauses, id)
@@ -27,12 +30,29 @@ func (d *Decider) Step(now base.Instant) (out []Action, events []Event) {
 		d.step(d.ledger[id])
 	}
 	if d.told && now >= d.planned {
-		d.planned = now.Add(base.DecideInterval)
+		d.planned, d.last = now.Add(base.DecideInterval), now
 		d.plan()
 	}
 	out, d.queue = d.queue, nil
 	events, d.events = d.events, nil
 	return out, events
+}
+
+// heard says whether every node has said how the ranges are that it leads: there is nothing more to listen for.
+func (d *Decider) heard() bool {
+	for _, n := range d.nodes {
+		if n.version == 0 && !gone(n.record.State) {
+			return false
+		}
+	}
+	return d.told
+}
+
+// hurry has the next pass come soon: there is more to decide than there was.
+func (d *Decider) hurry() {
+	if d.decided {
+		d.planned = min(d.planned, max(d.now, d.last.Add(base.DecideSoon)))
+	}
 }
 
 // plan asks the planner what is to be done, and takes it into the ledger.
