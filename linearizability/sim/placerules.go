@@ -38,7 +38,8 @@ func newSeats() seats {
 // what was so some moments ago.
 const away = 2*beatLost + moveInterval
 
-// pingPong is within what time a voter may not come back to a node.
+// pingPong is within what time a voter may not come back to a node, but once: a move for one goal may take from a node what another
+// goal, when others have been moved meanwhile, gives it again. Twice is to and fro.
 const pingPong = 30 * time.Second
 
 // seated holds a change of a range's replicas that was committed against what was.
@@ -52,6 +53,9 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 		w.violate("a quorum stays", "%s had a quorum of voters that had caught up, and %s has none", desc.Format(old), desc.Format(now))
 	}
 	r.promised(old, now)
+	if w.seats.moved != w.sys.moved {
+		w.seats.moved, w.seats.back = w.sys.moved, make(map[base.RangeID]int)
+	}
 	before, after := change.Voters(old), change.Voters(now)
 	id := base.RangeID(now.RangeId)
 	if w.aligned(id) {
@@ -66,8 +70,13 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 		if slices.Contains(before, n) {
 			continue
 		}
-		if d, ok := w.seats.left[rangeNode{id, n}]; ok && w.now-d.at < pingPong && d.moved == w.sys.moved {
-			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, and no node has changed since", desc.Format(now), n, w.now-d.at)
+		d, ok := w.seats.left[rangeNode{id, n}]
+		if !ok || w.now-d.at >= pingPong || d.moved != w.sys.moved {
+			continue
+		}
+		w.count("voters that came back")
+		if w.seats.back[id]++; w.seats.back[id] > 1 {
+			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, as one had before, and no node has changed since", desc.Format(now), n, w.now-d.at)
 		}
 	}
 }
