@@ -21,6 +21,8 @@ import (
 type seats struct {
 	promised map[rangeNode]time.Duration // when a node last said that it takes a replica
 	left     map[rangeNode]departure     // voters that went from a node
+	back     map[base.RangeID]int        // how often one came back, since moved
+	moved    time.Duration               // sys.moved, when back began
 }
 
 type rangeNode struct {
@@ -31,7 +33,7 @@ type rangeNode struct {
 type departure struct{ at, moved time.Duration }
 
 func newSeats() seats {
-	return seats{promised: make(map[rangeNode]time.Duration), left: make(map[rangeNode]departure)}
+	return seats{promised: make(map[rangeNode]time.Duration), left: make(map[rangeNode]departure), back: make(map[base.RangeID]int)}
 }
 
 // away is how long a node must have been gone, or cut off, before a change that counts on it is a mistake: whoever makes it knows
