@@ -13,7 +13,7 @@ import (
 const (
 	// sampleRanges is how many of a node's ranges are compared before the best of them is taken: enough that bytes come out even
 	// when as many replicas are moved as counts ask for.
-	sampleRanges = 24
+	sampleRanges = 16
 	// levelVisits bounds the ranges that one pass looks at for balance.
 	levelVisits = 300_000
 	// targetsPerClass: a range may have a replica on the first.
@@ -22,14 +22,15 @@ const (
 
 // targets is the emptiest nodes of each class, and the classes in the order of their emptiest.
 type targets struct {
-	tops  [][targetsPerClass]slot
-	key   []float64
-	order []int32
-	busy  bool // a node was left out that will be there soon
+	leading bool // emptiest of replicas and of what is led
+	tops    [][targetsPerClass]slot
+	key     []float64
+	order   []int32
+	busy    bool // a node was left out that will be there soon
 }
 
-func (p *pass) newTargets() *targets {
-	t := &targets{tops: make([][targetsPerClass]slot, len(p.s.classes)), key: make([]float64, len(p.s.classes))}
+func (p *pass) newTargets(leading bool) *targets {
+	t := &targets{leading: leading, tops: make([][targetsPerClass]slot, len(p.s.classes)), key: make([]float64, len(p.s.classes))}
 	for c := range p.s.classes {
 		p.top(t, int32(c))
 		if t.tops[c][0] != none {
@@ -57,6 +58,9 @@ func (p *pass) top(t *targets, c int32) {
 			continue
 		}
 		key := p.means.more(n, int64(p.means.piece[dimBytes]))
+		if t.leading {
+			key += p.means.moreLeader(n, int64(p.means.piece[dimLoad]))
+		}
 		i := len(top)
 		for i > 0 && (top[i-1] == none || key < keys[i-1]) {
 			i--
@@ -87,40 +91,44 @@ func (p *pass) again(t *targets, c int32) {
 // balance moves replicas until they are even, or limits are reached, or nothing helps.
 func (p *pass) balance() {
 	s := p.s
-	if s.policy.NoBalance || len(p.means.pool) < 2 || !p.uneven(levelReplicas) {
+	if s.policy.NoBalance || len(p.means.pool) < 2 {
+		return
+	}
+	tilt := p.uneven(levelReplicas)
+	if tilt == nil {
 		return
 	}
 	if p.guard.stop {
 		p.hold(GoalBalance, whyManyFail)
 		return
 	}
-	t := p.newTargets()
-	tried := make([]bool, len(s.nodes))
+	t := p.newTargets(false)
 	visits := 0
 	waits := whyNot
-	for len(p.out) < p.limit && visits < levelVisits && p.uneven(levelReplicas) {
+	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 {
 		if p.movesLeft(false) < 1 {
 			waits = whyMoves
 			break
 		}
-		from := p.fullest(levelReplicas, tried)
+		from := tilt.fullest()
 		if from == none {
 			break
 		}
 		if n := &s.nodes[from]; n.moves >= p.movesPerNode(false) || n.Strained != "" {
 			waits = whySourceBusy
-			tried[from] = true
+			tilt.exhausted(from)
 			continue
 		}
 		var v view
 		x := p.giveReplica(t, from, &v, &visits)
 		if x == nil {
-			tried[from] = true
+			tilt.exhausted(from)
 			continue
 		}
 		p.take(&v, x)
-		p.again(t, s.nodes[from].class)
-		p.again(t, s.nodes[x.adds.at[0]].class)
+		p.moved(t, from, x.adds.at[0])
+		tilt.update(from)
+		tilt.update(x.adds.at[0])
 	}
 	if waits == whyNot && t.busy && len(p.out) < p.limit {
 		waits = whyTargetsBusy
@@ -128,18 +136,10 @@ func (p *pass) balance() {
 	p.hold(GoalBalance, waits)
 }
 
-// fullest is the node furthest above its share of those that were not tried.
-func (p *pass) fullest(level int, tried []bool) slot {
-	best, most := none, 0.0
-	for _, at := range p.means.pool {
-		if tried[at] {
-			continue
-		}
-		if x := p.means.pressure(&p.s.nodes[at], 2*level); x > most {
-			best, most = at, x
-		}
-	}
-	return best
+// moved follows a replica.
+func (p *pass) moved(t *targets, from, to slot) {
+	p.again(t, p.s.nodes[from].class)
+	p.again(t, p.s.nodes[to].class)
 }
 
 // giveReplica finds the best of some of the node's ranges to give away, or of all if none of those is any use.
@@ -149,10 +149,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	if len(held) == 0 || len(t.order) == 0 {
 		return nil
 	}
-	start := int(p.tie(from, &view{e: &entry{id: 0}})+uint64(len(p.out))*7919) % len(held)
-	if start < 0 {
-		start += len(held)
-	}
+	start := int((uint64(len(p.out))*7919 + p.seed + uint64(from)) % uint64(len(held)))
 	best, bestDelta, bestRow, bestTo := 0.0, 0.0, row(-1), none
 	seen := 0
 	for i := range held {
@@ -197,10 +194,11 @@ func (p *pass) fit(from, to slot, bytes int64) float64 {
 	return a*a + b*b
 }
 
-// movable says whether the range may be moved for balance: nothing else is to be said of it.
+// movable says whether the range may be moved for balance: nothing else is to be said of it, and it is not among those that were
+// moved last, which is what keeps loads that come and go from taking the same ranges with them.
 func (p *pass) movable(at row, v *view) bool {
 	e := &p.s.entries[at]
-	if e.flags&(isUnder|isRare) != 0 || e.bucket != 0 && e.bucket < bucketOf(GoalLeader, true) {
+	if e.flags&(isUnder|isRare) != 0 || p.s.recent(e) || e.bucket != 0 && e.bucket < bucketOf(GoalLeader, true) {
 		return false
 	}
 	p.s.look(at, v)
@@ -231,12 +229,34 @@ func (p *pass) bestTarget(t *targets, from slot, v *view) (slot, float64) {
 			if v.voters.has(at) || s.nodes[at].full(v.e.bytes) {
 				continue
 			}
-			delta := p.means.more(&s.nodes[at], v.e.bytes) + p.means.less(&s.nodes[from], v.e.bytes)
-			if delta >= -p.means.worthwhile(dimReplicas, 1, float64(v.e.bytes)) {
+			a, b := &s.nodes[from], &s.nodes[at]
+			delta := p.means.more(b, v.e.bytes) + p.means.less(a, v.e.bytes)
+			need := p.means.worthwhile(dimReplicas, 1, float64(v.e.bytes))
+			if t.leading {
+				if !p.mayLead(at) || v.r.rank(b.class) > v.r.rank(a.class) {
+					continue
+				}
+				delta += p.means.moreLeader(b, v.e.load) + p.means.lessLeader(a, v.e.load)
+				need += p.means.worthwhile(dimLeaders, 1, float64(v.e.load))
+			}
+			if delta >= -need {
 				return none, 0
+			}
+			if !t.leading && v.e.leader == from && delta+p.leaderShift(v, from, at) >= -need {
+				continue
 			}
 			return at, delta
 		}
 	}
 	return none, 0
+}
+
+// leaderShift is by how much leaders are less even, if the replica that leads goes from one node to another: what is moved for the sake
+// of replicas must not undo what was moved for the sake of load.
+func (p *pass) leaderShift(v *view, from, to slot) float64 {
+	shift := p.means.lessLeader(&p.s.nodes[from], v.e.load)
+	if l := p.bestLeader(v, v.voters.without(from).with(to), set{}.with(to), none); l != none {
+		shift += p.means.moreLeader(&p.s.nodes[l], v.e.load)
+	}
+	return shift
 }

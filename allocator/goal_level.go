@@ -14,24 +14,84 @@ func (s *Snapshot) setHot(m *means) { s.hot = int64(hotShare * m.per[dimLoad]) }
 
 func (p *pass) levelLeaders() {
 	s := p.s
-	if s.policy.NoBalance || len(p.means.pool) < 2 || !p.uneven(levelLeaders) {
+	if s.policy.NoBalance || len(p.means.pool) < 2 {
 		return
 	}
-	tried := make([]bool, len(s.nodes))
+	tilt := p.uneven(levelLeaders)
+	if tilt == nil {
+		return
+	}
 	visits := 0
-	for len(p.out) < p.limit && visits < levelVisits && p.uneven(levelLeaders) {
-		from := p.fullest(levelLeaders, tried)
+	var t *targets
+	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 {
+		from := tilt.fullest()
 		if from == none {
 			return
 		}
 		var v view
 		x := p.giveLeader(from, &v, &visits)
+		if x == nil && p.overloaded(from) {
+			if t == nil {
+				t = p.newTargets(true)
+			}
+			x = p.giveLoad(t, from, &v, &visits)
+		}
 		if x == nil {
-			tried[from] = true
+			tilt.exhausted(from)
 			continue
 		}
 		p.take(&v, x)
+		if t != nil {
+			p.moved(t, from, x.leader)
+		}
+		tilt.update(from)
+		tilt.update(x.leader)
 	}
+}
+
+// overloaded says whether replicas may be moved to take load from the node: none of its leaders could go to a replica that is there,
+// and it is as far above its share as balance begins at.
+func (p *pass) overloaded(from slot) bool {
+	n := &p.s.nodes[from]
+	return !p.guard.stop && p.means.excess(n, dimLoad) > p.s.policy.Imbalance && n.Strained == "" &&
+		n.moves < p.movesPerNode(false) && p.movesLeft(false) > 0
+}
+
+// giveLoad has the replica of one range that the node leads, and with it its leader, move to a node that leads less.
+func (p *pass) giveLoad(t *targets, from slot, v *view, visits *int) *proposal {
+	s := p.s
+	held := s.nodes[from].held
+	if len(held) == 0 {
+		return nil
+	}
+	start := int((uint64(len(p.out))*7919 + p.seed) % uint64(len(held)))
+	bestDelta, bestRow, bestTo, seen := 0.0, row(-1), none, 0
+	for i := range held {
+		if seen >= sampleRanges && bestTo != none {
+			break
+		}
+		*visits++
+		at := held[(start+i)%len(held)]
+		if s.entries[at].leader != from || !p.movable(at, v) {
+			continue
+		}
+		seen++
+		if to, delta := p.bestTarget(t, from, v); to != none && delta < bestDelta {
+			bestDelta, bestRow, bestTo = delta, at, to
+		}
+	}
+	if bestTo == none {
+		return nil
+	}
+	s.look(bestRow, v)
+	a, b := &s.nodes[from], &s.nodes[bestTo]
+	x := &proposal{goal: GoalBalance, voters: v.voters.without(from).with(bestTo), leader: bestTo}
+	x.adds.add(bestTo)
+	x.removes.add(from)
+	x.reason = fmt.Sprintf("%s serves %+.1f %% from its share, %s %+.1f %%, and no other voter of what it leads could lead it", a.ID,
+		100*p.means.excess(a, dimLoad), b.ID, 100*p.means.excess(b, dimLoad))
+	x.scores = append(x.scores, p.score(bestTo, s.worthOf(v, x.voters), bestDelta))
+	return x
 }
 
 // giveLeader finds the best of some of the ranges that the node leads to be led elsewhere.
@@ -41,10 +101,7 @@ func (p *pass) giveLeader(from slot, v *view, visits *int) *proposal {
 	if len(held) == 0 {
 		return nil
 	}
-	start := int(uint64(len(p.out))*7919+p.seed) % len(held)
-	if start < 0 {
-		start += len(held)
-	}
+	start := int((uint64(len(p.out))*7919 + p.seed) % uint64(len(held)))
 	bestDelta, bestRow, bestTo := 0.0, row(-1), none
 	seen := 0
 	for i := range held {

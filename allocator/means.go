@@ -243,22 +243,73 @@ type leveling struct {
 	on bool
 }
 
-// uneven says whether to go on with a level, or to begin.
-func (p *pass) uneven(level int) bool {
-	l := &p.s.leveling[level]
-	band := p.s.policy.Imbalance
+// tilt is how uneven one level is, kept up to date while a pass evens it out.
+type tilt struct {
+	s        *Snapshot
+	m        *means
+	from     int // the first of the level's two dimensions
+	band     float64
+	pressure []float64 // by slot; of nodes that do not give, or were tried in vain, -1
+	odd      []bool    // outside of the band
+	odds     int
+}
+
+// uneven says how uneven a level is if something is to be done about it, else nil.
+func (p *pass) uneven(level int) *tilt {
+	s := p.s
+	l := &s.leveling[level]
+	t := &tilt{s: s, m: &p.means, from: 2 * level, band: s.policy.Imbalance, pressure: make([]float64, len(s.nodes)), odd: make([]bool, len(s.nodes))}
 	if l.on {
-		band *= stopShare
+		t.band *= stopShare
 	}
-	from := 2 * level
+	for i := range t.pressure {
+		t.pressure[i] = -1
+	}
 	for _, at := range p.means.pool {
-		for d := from; d < from+2; d++ {
-			if x := p.means.excess(&p.s.nodes[at], d); x > band || x < -band {
-				l.on = true
-				return true
-			}
+		t.update(at)
+	}
+	if t.odds > 0 && !l.on {
+		l.on = true
+		return p.uneven(level) // by the narrower band
+	}
+	if t.odds == 0 {
+		l.on = false
+		return nil
+	}
+	return t
+}
+
+// update follows what the node holds.
+func (t *tilt) update(at slot) {
+	n := &t.s.nodes[at]
+	if !n.pooled() {
+		return
+	}
+	odd := false
+	for d := t.from; d < t.from+2; d++ {
+		x := t.m.excess(n, d)
+		odd = odd || x > t.band || x < -t.band
+	}
+	if odd != t.odd[at] {
+		t.odd[at] = odd
+		t.odds--
+		if odd {
+			t.odds += 2
 		}
 	}
-	l.on = false
-	return false
+	t.pressure[at] = t.m.pressure(n, t.from)
 }
+
+// fullest is the node furthest above its share.
+func (t *tilt) fullest() slot {
+	best, most := none, 0.0
+	for at, x := range t.pressure {
+		if x > most {
+			best, most = slot(at), x
+		}
+	}
+	return best
+}
+
+// exhausted: the node can give nothing now.
+func (t *tilt) exhausted(at slot) { t.pressure[at] = -1 }

@@ -34,6 +34,7 @@ type Snapshot struct {
 	spread    map[spreadKey]bool // whether voters on such classes could be further apart, or meet more constraints
 	ableNodes int                // nodes that could take a replica, but for what passes soon
 	moves     int                // replica moves under way
+	balanced  uint32             // moves for balance that were taken up
 	version   uint64             // counts changes of what nodes hold
 	leveling  [levels]leveling
 	hot       int64 // a range with more load than this is hot
@@ -98,6 +99,7 @@ type entry struct {
 	rules       int32
 	leader      slot
 	pendingAt   int32
+	balanced    uint32 // the number of the move that it was last moved by for balance; 0: never
 	behind      uint16 // bits of seats
 	n           uint8
 	flags       uint8
@@ -220,10 +222,16 @@ func (s *Snapshot) SetNode(n Node) {
 		i, _ := slices.BinarySearch(c.nodes, at)
 		c.nodes = slices.Insert(c.nodes, i, at)
 	}
-	if s.refresh(at) || moved || before.State != n.State || before.Weight != n.Weight {
+	if s.refresh(at) || moved || before.differs(&n) {
 		s.touch(at)
 		s.version++
 	}
+}
+
+// differs says whether a goal may see the node otherwise than before, beside what refresh tells.
+func (n *Node) differs(now *Node) bool {
+	return n.State != now.State || n.Cordoned != now.Cordoned || n.Draining != now.Draining || (n.Slow == "") != (now.Slow == "") ||
+		n.Weight != now.Weight
 }
 
 // class is classOf, and has the rules know the class.
@@ -324,7 +332,7 @@ func (s *Snapshot) refresh(at slot) bool {
 			}
 		}
 	}
-	able := n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == "" && !n.full(0)
+	able := n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == "" && !n.full(-n.incoming)
 	calm := n.known && n.State == Active && !n.Draining && n.Slow == ""
 	long := n.Slow != "" && n.SlowFor >= s.policy.SlowAfter
 	changed := overdue != n.overdue || able != n.able || calm != n.calm || long != n.slowLong

@@ -442,8 +442,9 @@ const (
 	// or was started again, moves nothing.
 	HeartbeatInterval = time.Second
 	HeartbeatWindow   = 4 * time.Second
-	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more.
-	HeartbeatTimeout = 2 * time.Second
+	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more. One that is answered too
+	// late has been heard all the same.
+	HeartbeatTimeout = time.Second
 	// HeartbeatNodes is how many nodes there may be for each answer to a heartbeat to tell of all of them: some hundred bytes each. In
 	// a larger cluster each node is told every other time, or more rarely, so that the leader of `sys` sends a few megabytes a second.
 	HeartbeatNodes = 64

@@ -20,7 +20,7 @@ import (
 // seats is what is known of where replicas have been.
 type seats struct {
 	promised map[rangeNode]time.Duration // when a node last said that it takes a replica
-	left map[rangeNode]departure // voters that went from a node
+	left     map[rangeNode]departure     // voters that went from a node
 }
 
 type rangeNode struct {
@@ -54,6 +54,9 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 	r.promised(old, now)
 	before, after := change.Voters(old), change.Voters(now)
 	id := base.RangeID(now.RangeId)
+	if w.aligned(id) {
+		return // where a merge wants it is nobody's decision
+	}
 	for _, n := range before {
 		if !slices.Contains(after, n) {
 			w.seats.left[rangeNode{id, n}] = departure{w.now, w.sys.moved}
@@ -77,7 +80,7 @@ const promise = base.ReserveTimeout + base.DirectTimeout + base.RequestTimeout
 func (r *rules) promised(old, now *metapb.RangeDescriptor) {
 	w := r.w
 	id := base.RangeID(now.RangeId)
-	if a, ok := w.beside[id]; ok && w.now < a.until+promise || now.Generation != old.Generation+1 {
+	if w.aligned(id) || now.Generation != old.Generation+1 {
 		return
 	}
 	for _, rep := range now.Replicas {
@@ -90,6 +93,12 @@ func (r *rules) promised(old, now *metapb.RangeDescriptor) {
 			w.violate("replicas are promised", "%s: a replica came to %s, which has not said that it takes it", desc.Format(now), n)
 		}
 	}
+}
+
+// aligned says whether a merge wants a range's replicas somewhere, or did a moment ago.
+func (w *world) aligned(id base.RangeID) bool {
+	a, ok := w.beside[id]
+	return ok && w.now < a.until+promise
 }
 
 // deciding says whether the voters that are there, and have most of the log, are a quorum in each half of a configuration.
