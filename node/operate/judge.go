@@ -29,7 +29,7 @@ func (c *cluster) judge(op *metapb.Operation, ops []*metapb.Operation, nowMicros
 	case metapb.OperationKind_OPERATION_KIND_DRAIN:
 		return c.judgeDrain(op)
 	case metapb.OperationKind_OPERATION_KIND_DECOMMISSION:
-		return refused("they cannot be moved away from "+operation.Names(op.Nodes), allocator.CanDecommission(c.snapshot(), ids(op.Nodes)))
+		return refused("what "+operation.Names(op.Nodes)+" has cannot be moved elsewhere", allocator.CanDecommission(c.snapshot(), ids(op.Nodes)))
 	case metapb.OperationKind_OPERATION_KIND_RELOCATE:
 		return c.judgeRelocate(op)
 	case metapb.OperationKind_OPERATION_KIND_HOLD:
