@@ -68,17 +68,20 @@ func (r *run) works(number int) []*work {
 
 // newWork makes a workload, in the keyspace of many ranges if it says where that may be cut.
 func newWork(k linearizability.Kind, prefix string, spread keyspace) *work {
-	w := &work{name: k.Name, prefix: prefix, keyspace: defaultKeyspace(), cut: k.Cut, w: k.New(prefix, 0)}
-	if k.Cut != nil {
+	w := &work{name: k.Name, prefix: prefix, keyspace: defaultKeyspace(), cut: k.Cut, w: k.New(prefix, 0), watches: k.Watches}
+	switch {
+	case k.Watches: // what it asks about is Cairn's own
+		w.keyspace = keyspace{id: base.KeyspaceSys}
+	case k.Cut != nil:
 		w.keyspace = spread
 	}
 	return w
 }
 
-// keyspaces are those of some workloads.
+// keyspaces are those that some workloads write to.
 func keyspaces(works []*work) (out []keyspace) {
 	for _, w := range works {
-		if !slices.Contains(out, w.keyspace) {
+		if !w.watches && !slices.Contains(out, w.keyspace) {
 			out = append(out, w.keyspace)
 		}
 	}
