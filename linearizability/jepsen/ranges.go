@@ -41,12 +41,15 @@ type shard struct {
 type Changes struct {
 	Splits     int `json:"splits"`
 	Merges     int `json:"merges"`
+	Moves      int `json:"moves"`      // relocations that were done, or taken back
+	Transfers  int `json:"transfers"`  // of leaderships
 	Refused    int `json:"refused"`    // a split where a range begins already, a merge of the last one, of what changed meanwhile
 	Unanswered int `json:"unanswered"` // they may have been made
 }
 
 func (c *Changes) add(o Changes) {
 	c.Splits, c.Merges = c.Splits+o.Splits, c.Merges+o.Merges
+	c.Moves, c.Transfers = c.Moves+o.Moves, c.Transfers+o.Transfers
 	c.Refused, c.Unanswered = c.Refused+o.Refused, c.Unanswered+o.Unanswered
 }
 

@@ -35,6 +35,9 @@ func (r *run) stage(ctx context.Context, s stage) bool {
 	err = r.drive(ctx, s, l, &rep)
 	if r.cluster != nil {
 		rep.Changes = r.cluster.shard.at(nil)
+		for _, f := range r.cluster.takeBroken() {
+			r.report.fail(s.Number, f.Checker, "%s", f.What)
+		}
 	}
 	if err != nil {
 		r.report.fail(s.Number, "stage", "%v", err)
@@ -172,6 +175,9 @@ func (r *run) round(ctx context.Context, rd round, l *load, rand *base.Rand, rep
 	var heals []func(context.Context) error
 	var begun []Band
 	var failed error
+	if r.cluster != nil {
+		r.cluster.several.Store(len(rd.Nemeses) > 1)
+	}
 	for _, n := range rd.Nemeses {
 		at := r.now()
 		did, heal, err := begin(ctx, n, r.cluster, rand)
