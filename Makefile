@@ -89,6 +89,10 @@ bench-idle: ## what idle ranges cost: CPU, frames, memory, restart, failover of 
 bench-ranges: ## what many ranges cost: puts, gets, splits, snapshots, scans (15 minutes; RANGES_FLAGS=-quick: 2)
 	cd bench/ranges && go run . $(RANGES_FLAGS)
 
+.PHONY: bench-moves
+bench-moves: ## what replicas that move cost those who write meanwhile (5 minutes; RANGES_FLAGS=-quick: 2)
+	cd bench/ranges && go run . -parts moves $(RANGES_FLAGS)
+
 .PHONY: bench-big
 bench-big: ## ten million keys: filled, split by itself, scanned, emptied, merged by itself (10 minutes)
 	cd bench/ranges && go run . -parts big $(RANGES_FLAGS)
