@@ -238,9 +238,11 @@ func CanDecommission(s *Snapshot, nodes []base.NodeID) []Finding {
 	return a.out.list
 }
 
-// CheckPlacement says what of a placement no node, or too few, can meet now. Nothing: it can be met.
+// CheckPlacement says what of a placement no node, or too few, can meet now. Nothing: it can be met. Replicas that are
+// not said are the default's.
 func CheckPlacement(s *Snapshot, pl Placement) []string {
 	var out []string
+	orElse(&pl.Replicas, s.policy.Default.Replicas)
 	if err := pl.Validate(); err != nil {
 		return []string{err.Error()}
 	}
