@@ -338,7 +338,7 @@ func (s *Snapshot) refresh(at slot) bool {
 			}
 		}
 	}
-	able := n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == "" && !n.full(-n.incoming)
+	able := n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == "" && !n.toldFull()
 	calm := n.known && n.State == Active && !n.Draining && n.Slow == ""
 	long := n.Slow != "" && n.SlowFor >= s.policy.SlowAfter
 	changed := overdue != n.overdue || able != n.able || calm != n.calm || long != n.slowLong || n.sheds() != n.shedding
@@ -359,7 +359,12 @@ const diskFull = 0.95
 
 // full says whether the node's disk would be full with so much more.
 func (n *node) full(more int64) bool {
-	return n.DiskBytes > 0 && float64(n.DiskUsed+n.incoming+more) > diskFull*float64(n.DiskBytes)
+	return n.DiskBytes > 0 && float64(max(n.DiskUsed+n.incoming, n.used())+more) > diskFull*float64(n.DiskBytes)
+}
+
+// toldFull is full by what the node said last, alone.
+func (n *node) toldFull() bool {
+	return n.DiskBytes > 0 && float64(n.DiskUsed) > diskFull*float64(n.DiskBytes)
 }
 
 // alive says whether what the node holds counts as there.
