@@ -15,7 +15,7 @@ const (
 	// when as many replicas are moved as counts ask for.
 	sampleRanges = 16
 	// levelVisits bounds the ranges that one pass looks at for balance.
-	levelVisits = 300_000
+	levelVisits = 50_000
 	// targetsPerClass: a range may have a replica on the first.
 	targetsPerClass = 4
 )
@@ -96,20 +96,28 @@ func (p *pass) again(t *targets, c int32) {
 	t.order = slices.Insert(t.order, i, c)
 }
 
-// balance moves replicas until they are even, or limits are reached, or nothing helps.
+// balance moves replicas until they are even, or limits are reached, or nothing helps. When there is nothing left to do, and nothing
+// under way, what has come somewhere meanwhile may be moved again.
 func (p *pass) balance() {
-	s := p.s
-	if s.policy.NoBalance || len(p.means.pool) < 2 {
+	if p.s.policy.NoBalance || len(p.means.pool) < 2 {
 		return
 	}
+	for !p.even() && p.s.rested() {
+	}
+}
+
+// even does so, and says whether anything is done or waited for.
+func (p *pass) even() bool {
+	s := p.s
 	tilt := p.uneven(levelReplicas)
-	if tilt == nil {
-		return
+	if tilt == nil || tilt.fullest() == none {
+		return false
 	}
 	if p.guard.stop {
 		p.hold(GoalBalance, whyManyFail)
-		return
+		return true
 	}
+	before := len(p.out)
 	t := p.newTargets(false)
 	visits := 0
 	waits := whyNot
@@ -130,7 +138,9 @@ func (p *pass) balance() {
 		var v view
 		x := p.giveReplica(t, from, &v, &visits)
 		if x == nil {
-			tilt.exhausted(from)
+			if tilt.exhausted(from); !t.waits {
+				p.setBarren(levelReplicas, from)
+			}
 			continue
 		}
 		p.take(&v, x)
@@ -142,6 +152,7 @@ func (p *pass) balance() {
 		waits = whyTargetsBusy
 	}
 	p.hold(GoalBalance, waits)
+	return len(p.out) > before || waits != whyNot || visits >= levelVisits
 }
 
 // moved follows a replica.
@@ -170,7 +181,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		}
 		*visits++
 		at := held[(start+i)%len(held)]
-		if !p.movable(at, v) {
+		if !p.movable(at, v) || s.fresh(v.e, from) {
 			continue
 		}
 		seen++
@@ -178,7 +189,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		if to == none {
 			continue
 		}
-		if fit := p.fit(from, to, v.e.bytes); bestTo == none || fit < best {
+		if fit := p.means.fit(levelReplicas, &s.nodes[from], &s.nodes[to], v.e.bytes); bestTo == none || fit < best {
 			best, bestDelta, bestRow, bestTo = fit, delta, at, to
 		}
 	}
@@ -196,14 +207,6 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	x.reason = fmt.Sprintf("%s is %+.1f %% from its share, %s %+.1f %%", a.ID, 100*p.means.pressure(a, 0), b.ID, 100*p.means.pressure(b, 0))
 	x.scores = append(x.scores, p.score(bestTo, s.worthOf(v, x.voters), bestDelta))
 	return x
-}
-
-// fit is how well a range of that size suits the two nodes: after the move bytes are to be as far from a node's share as replicas are,
-// so that both come out even with the same moves.
-func (p *pass) fit(from, to slot, bytes int64) float64 {
-	a := p.means.skew(&p.s.nodes[from], -1, -float64(bytes))
-	b := p.means.skew(&p.s.nodes[to], 1, float64(bytes))
-	return a*a + b*b
 }
 
 // movable says whether the range may be moved for balance: nothing else is to be said of it, and it is not among those that were

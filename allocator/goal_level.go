@@ -6,54 +6,82 @@ import "fmt"
 // even. What no transfer can even out, because the other voters' nodes serve as much, is moved with its replica.
 
 func (p *pass) levelLeaders() {
-	if p.s.policy.NoBalance || len(p.means.pool) < 2 {
+	s := p.s
+	if s.policy.NoBalance || len(p.means.pool) < 2 {
 		return
 	}
-	before := len(p.out)
-	visits := 0
-	p.levelWith(func(from slot, v *view) *proposal { return p.giveLeader(from, v, &visits) }, &visits)
-	if len(p.out) > before || len(p.s.under) > 0 {
-		return // what transfers cannot do is known once there is none left
-	}
-	var t *targets
-	p.levelWith(func(from slot, v *view) *proposal {
-		if !p.overloaded(from) {
-			return nil
-		}
-		if t == nil || len(p.out) > before { // the nodes of the last one hold more, or less
-			t = p.newTargets(true)
-			before = len(p.out)
-		}
-		return p.giveLoad(t, from, v, &visits)
-	}, &visits)
-}
-
-// levelWith has give called for the node furthest above its share, until leaders are even, or no node has anything to give.
-func (p *pass) levelWith(give func(from slot, v *view) *proposal, visits *int) {
 	tilt := p.uneven(levelLeaders)
-	for tilt != nil && tilt.odds > 0 && len(p.out) < p.limit && *visits < levelVisits {
+	if tilt == nil {
+		return
+	}
+	before, visits := len(p.out), 0
+	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 {
 		from := tilt.fullest()
 		if from == none {
-			return
+			break
 		}
 		var v view
-		x := give(from, &v)
+		x := p.giveLeader(from, &v, &visits)
 		if x == nil {
 			tilt.exhausted(from)
+			p.setBarren(levelLeaders, from)
 			continue
 		}
 		p.take(&v, x)
 		tilt.update(from)
 		tilt.update(x.leader)
 	}
+	if len(p.out) == before && visits < levelVisits {
+		p.levelLoad()
+	}
 }
 
-// overloaded says whether replicas may be moved to take load from the node: none of its leaders could go to a replica that is there,
-// and it is as far above its share as balance begins at.
-func (p *pass) overloaded(from slot) bool {
-	n := &p.s.nodes[from]
-	return !p.guard.stop && p.means.excess(n, dimLoad) > p.s.policy.Imbalance && n.Strained == "" &&
-		n.moves < p.movesPerNode(false) && p.movesLeft(false) > 0
+// moveForLoad is how many times as far from its share as the policy's imbalance a node's load must be for replicas to be moved for it.
+// Loads come and go, and a transfer of leadership costs nothing beside a replica.
+const moveForLoad = 2
+
+// levelLoad moves replicas from nodes that serve far too much, and of which no leader could go to where a replica is. It waits until
+// no transfer helps, until every node and replica is there, and until no replica moves: all of them change what leaders serve.
+func (p *pass) levelLoad() {
+	s := p.s
+	if p.guard.stop || s.moves > 0 || s.lagging > 0 || len(p.out) > 0 {
+		return
+	}
+	over := p.overloaded()
+	if len(over) == 0 {
+		return
+	}
+	for i := range s.nodes {
+		if n := &s.nodes[i]; n.known && (n.State == Suspect || n.State == Leaving || n.Draining) {
+			return
+		}
+	}
+	p.lowest(levelLoad)
+	t, visits := p.newTargets(true), 0
+	for _, from := range over {
+		if len(p.out) >= p.limit || visits >= levelVisits || p.movesLeft(false) < 1 || p.isBarren(levelLoad, from) {
+			continue
+		}
+		var v view
+		x := p.giveLoad(t, from, &v, &visits)
+		if x == nil {
+			p.setBarren(levelLoad, from)
+			continue
+		}
+		p.take(&v, x)
+		t = p.moved(t, from, x.leader)
+	}
+}
+
+// overloaded are the nodes that serve far too much.
+func (p *pass) overloaded() (over []slot) {
+	for _, at := range p.means.pool {
+		n := &p.s.nodes[at]
+		if p.means.excess(n, dimLoad) > moveForLoad*p.s.policy.Imbalance && n.Strained == "" && n.moves < p.movesPerNode(false) {
+			over = append(over, at)
+		}
+	}
+	return over
 }
 
 // giveLoad has the replica of one range that the node leads, and with it its leader, move to a node that leads less.
@@ -71,7 +99,7 @@ func (p *pass) giveLoad(t *targets, from slot, v *view, visits *int) *proposal {
 		}
 		*visits++
 		at := held[(start+i)%len(held)]
-		if s.entries[at].leader != from || !p.movable(at, v) {
+		if s.entries[at].leader != from || !p.movable(at, v) || s.fresh(v.e, from) {
 			continue
 		}
 		seen++
@@ -101,7 +129,7 @@ func (p *pass) giveLeader(from slot, v *view, visits *int) *proposal {
 		return nil
 	}
 	start := int((uint64(len(p.out))*7919 + p.seed) % uint64(len(held)))
-	bestDelta, bestRow, bestTo := 0.0, row(-1), none
+	best, bestRow, bestTo := 0.0, row(-1), none
 	seen := 0
 	for i := range held {
 		if seen >= sampleRanges && bestTo != none {
@@ -119,8 +147,11 @@ func (p *pass) giveLeader(from slot, v *view, visits *int) *proposal {
 				continue
 			}
 			delta := p.means.moreLeader(&s.nodes[to], v.e.load) + p.means.lessLeader(&s.nodes[from], v.e.load)
-			if delta < -p.means.worthwhile(dimLeaders, 1, float64(v.e.load)) && delta < bestDelta {
-				bestDelta, bestRow, bestTo = delta, at, to
+			if delta >= -p.means.worthwhile(dimLeaders, 1, float64(v.e.load)) {
+				continue
+			}
+			if fit := p.means.fit(levelLeaders, &s.nodes[from], &s.nodes[to], v.e.load); bestTo == none || fit < best {
+				best, bestRow, bestTo = fit, at, to
 			}
 		}
 	}

@@ -140,10 +140,18 @@ func (p *pass) examine(at row) {
 		if p.goals[i].wants(s, &v) {
 			urgent := e.keyspace <= base.KeyspaceSys || v.well.n <= quorum(v.voters.n)
 			s.pend(at, bucketOf(p.goals[i].goal, urgent))
+			e.flags &^= isMovable
 			return
 		}
 	}
 	s.unpend(at)
+	was := e.flags&isMovable != 0
+	if e.flags &^= isMovable; v.calm {
+		e.flags |= isMovable
+	}
+	if v.calm && !was {
+		s.fertile(&v)
+	}
 }
 
 // serve goes through one bucket, from a place of it that differs from pass to pass, so that all have their turn.
