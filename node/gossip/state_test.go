@@ -163,7 +163,9 @@ func TestAllComeToKnowTheSame(t *testing.T) {
 			i := pick.Draw(t, "node")
 			switch rapid.IntRange(0, 5).Draw(t, "step") {
 			case 0:
-				nodes[i].say(func(e *rangepb.GossipEntry) { e.Address = fmt.Sprintf("a%d:1", rapid.IntRange(0, 9).Draw(t, "address")) })
+				nodes[i].say(func(e *rangepb.GossipEntry) {
+					e.Address = fmt.Sprintf("a%d:1", rapid.IntRange(0, 9).Draw(t, "address"))
+				})
 			case 1: // it starts again, and knows nothing
 				starts[i]++
 				nodes[i] = told(base.NodeID(i+1), starts[i])
