@@ -40,6 +40,8 @@ type Node struct {
 	Suspected time.Duration
 	// Slow says why the node is held to be slow; empty: it is not.
 	Slow string
+	// SlowFor is for how long it has been slow.
+	SlowFor time.Duration
 	// Strained says why the node takes part in no further move now, such as writes that take long; empty: it does.
 	Strained string
 	// Weight is its share of what there is: a node of weight 2 is to hold twice as much as one of 1. 0: 1.
@@ -103,7 +105,9 @@ type Constraint struct {
 
 // Placement is where a keyspace's ranges are to be.
 type Placement struct {
-	Replicas    int // voters
+	Replicas int // voters
+	// AtLeast is how many voters will do where there are too few nodes for Replicas; 0: Replicas.
+	AtLeast     int
 	Constraints []Constraint
 	Leaders     []Constraint // preferences: the first that some voter meets counts
 	// FailedAfter is how long a node is suspect before what it holds of this keyspace is replaced.
@@ -124,6 +128,10 @@ type Policy struct {
 	// a whole zone that is gone at once is a fault of the network until somebody says otherwise.
 	FailedShare float64
 	FailedTier  string
+	// SlowAfter is how long a node is slow before its replicas leave it too, and SlowShare the share of nodes that may be slow for
+	// that to happen: if many are, it is not the nodes.
+	SlowAfter time.Duration
+	SlowShare float64
 }
 
 // Goal is what a decision serves. The order is the order in which they are looked at.
@@ -173,5 +181,6 @@ type Withheld struct {
 	Range  base.RangeID // 0: of no one range
 	Goal   Goal
 	Reason string
-	Count  int // of ranges, if it is of many
+	Count  int  // of ranges, if it is of many
+	Guard  bool // so many nodes fail together that nothing of the goal is to be begun
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -69,8 +70,10 @@ func (h handler) changed(c raftgroup.StateChange) {
 		"leader", c.LeaderNode, "reason", c.Reason)
 	h.m.dispatch.Changed(c)
 	h.m.reconciler.Changed(c)
+	h.m.placement.Changed(c)
 	if c.Range == base.RangeSys {
 		h.m.monitor.Changed()
+		h.m.operate.Applied()
 	}
 }
 
@@ -87,9 +90,14 @@ func (h handler) applied(id base.RangeID) {
 	h.m.reconciler.Written(id)
 	if id == base.RangeSys {
 		h.m.reconciler.NodesChanged()
+		h.m.placement.SysChanged()
 		h.m.monitor.Changed()
+		h.m.operate.Applied()
 	}
 }
+
+// indexed is told by the store that the index in a range has changed.
+func (h handler) indexed(id base.RangeID, news []apply.Indexed) { h.m.placement.Indexed(id, news) }
 
 // lateTransport stands in the server for the transport's service, which must be registered before the server runs
 // and exists only once the node is a member.

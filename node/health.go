@@ -31,8 +31,8 @@ func (n *Node) watch(m *member, id *metapb.StoreIdentity) error {
 			m.gossip.SetLoad(l)
 			return l
 		},
-		Learn: func(own *metapb.NodeRecord) { n.learn(m, own) },
-		Now:   m.store.Now, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
+		Learn:      func(own *metapb.NodeRecord) { n.learn(m, own) },
+		Unanswered: m.fence.Doubt, Now: m.store.Now, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
 	return err
 }

@@ -20,6 +20,8 @@ import (
 	"github.com/cairndb/cairn/node/health"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
+	"github.com/cairndb/cairn/node/operate"
+	"github.com/cairndb/cairn/node/placement"
 	"github.com/cairndb/cairn/node/reconcile"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
@@ -65,6 +67,8 @@ type member struct {
 	registrar  *join.Registrar
 	reconciler *reconcile.Reconciler
 	keyspaces  *keyspace.Manager
+	placement  *placement.Placement
+	operate    *operate.Manager
 	monitor    *health.Monitor
 	fence      *health.Fence
 	gossip     *gossip.Gossip
@@ -148,7 +152,7 @@ func (n *Node) prepare() error {
 		return err
 	}
 	n.server, err = serve.NewServer(serve.Config{
-		Backend: n, Membership: n, Logger: n.cfg.Logger, MayServe: n.mayServe,
+		Backend: n, Membership: n, Operator: n, Logger: n.cfg.Logger, MayServe: n.mayServe,
 		MaxRequestBytes: n.cfg.MaxRequestBytes, MaxTxnOps: n.cfg.MaxTxnOps, Bound: n.names,
 	})
 	if err != nil {
@@ -194,7 +198,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
-		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold,
+		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
 		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
 	if err != nil {
@@ -204,6 +208,7 @@ func (n *Node) run(out *join.Outcome) error {
 	m.dispatch = dispatch.New(dispatch.Config{
 		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
 		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
+		Placement: places{m},
 		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
@@ -221,10 +226,12 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
+	m.placement = n.newPlacement(m, self)
 	m.reconciler = reconcile.New(reconcile.Config{
-		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Nodes: n.book.all, Logger: n.cfg.Logger,
+		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Logger: n.cfg.Logger,
 		Learn: func(rs ...*metapb.NodeRecord) { n.learn(m, rs...) },
 		Gone:  m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
+		Reports: m.placement.Reports(),
 	})
 	if err := n.watch(m, id); err != nil {
 		t.Close()
@@ -234,8 +241,12 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
+	if m.operate, err = n.newOperate(m, self); err != nil {
+		t.Close()
+		return err
+	}
 	n.book.tell(func() {
-		m.reconciler.WakeAll()
+		m.placement.NodesChanged()
 		m.gossip.Wake()
 	})
 	return n.begin(m, id)
@@ -256,6 +267,8 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	m.reconciler.Start()
 	m.gossip.Start()
 	m.monitor.Start()
+	m.placement.Start()
+	m.operate.Start()
 	return nil
 }
 
@@ -283,6 +296,7 @@ func (n *Node) Stop(ctx context.Context) error {
 	n.stopping.Store(true)
 	n.server.SetServing(false)
 	if m != nil {
+		m.placement.Stop()
 		m.reconciler.Stop()
 		m.handOver(ctx)
 	}
@@ -293,9 +307,11 @@ func (n *Node) Stop(ctx context.Context) error {
 		defer close(ended)
 		n.wg.Wait()
 		if m := n.current(); m != nil { // it may have become one a moment ago
+			m.placement.Stop()
 			m.reconciler.Stop()
 			m.monitor.Stop()
 			m.gossip.Stop()
+			m.operate.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()

@@ -273,7 +273,7 @@ const (
 	Learner
 )
 
-// Status is a replica as it is now: for people, for the up-replicator, for tests.
+// Status is a replica as it is now: for people, for replica changes, for tests.
 type Status struct {
 	Range       base.RangeID
 	Replica     base.ReplicaID

@@ -2700,6 +2700,7 @@ type Report struct {
 	Ranges        []*RangeReport         `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`       // that have changed, and are led here
 	All           bool                   `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`            // these are all ranges that it leads: `after` was another incarnation's, or too old
 	Ended         []uint64               `protobuf:"varint,5,rep,packed,name=ended,proto3" json:"ended,omitempty"` // ranges that it leads no more
+	More          bool                   `protobuf:"varint,6,opt,name=more,proto3" json:"more,omitempty"`          // this is a page: ask again after its version. Of several pages only the first says `all`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2769,6 +2770,13 @@ func (x *Report) GetEnded() []uint64 {
 	return nil
 }
 
+func (x *Report) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // RangeReport is what the leader of a range knows of it.
 type RangeReport struct {
 	state             protoimpl.MessageState  `protogen:"open.v1"`
@@ -2776,6 +2784,7 @@ type RangeReport struct {
 	Bytes             uint64                  `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	RequestsPerSecond float64                 `protobuf:"fixed64,3,opt,name=requests_per_second,json=requestsPerSecond,proto3" json:"requests_per_second,omitempty"`
 	Behind            []uint64                `protobuf:"varint,4,rep,packed,name=behind,proto3" json:"behind,omitempty"` // nodes whose replica is down or has not caught up
+	Busy              string                  `protobuf:"bytes,5,opt,name=busy,proto3" json:"busy,omitempty"`             // why nothing is to be decided for it now, such as replicas that are brought together for a merge; empty: something may
 	unknownFields     protoimpl.UnknownFields
 	sizeCache         protoimpl.SizeCache
 }
@@ -2836,6 +2845,13 @@ func (x *RangeReport) GetBehind() []uint64 {
 		return x.Behind
 	}
 	return nil
+}
+
+func (x *RangeReport) GetBusy() string {
+	if x != nil {
+		return x.Busy
+	}
+	return ""
 }
 
 type ExplainRequest struct {
@@ -3082,20 +3098,22 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x05after\x18\x01 \x01(\x04R\x05after\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x12\x1f\n" +
 	"\vkeyspace_id\x18\x03 \x01(\x04R\n" +
-	"keyspaceId\"\xa1\x01\n" +
+	"keyspaceId\"\xb5\x01\n" +
 	"\x06Report\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12 \n" +
 	"\vincarnation\x18\x02 \x01(\x04R\vincarnation\x123\n" +
 	"\x06ranges\x18\x03 \x03(\v2\x1b.cairn.range.v1.RangeReportR\x06ranges\x12\x10\n" +
 	"\x03all\x18\x04 \x01(\bR\x03all\x12\x14\n" +
-	"\x05ended\x18\x05 \x03(\x04R\x05ended\"\xab\x01\n" +
+	"\x05ended\x18\x05 \x03(\x04R\x05ended\x12\x12\n" +
+	"\x04more\x18\x06 \x01(\bR\x04more\"\xbf\x01\n" +
 	"\vRangeReport\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
 	"descriptor\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\x12.\n" +
 	"\x13requests_per_second\x18\x03 \x01(\x01R\x11requestsPerSecond\x12\x16\n" +
-	"\x06behind\x18\x04 \x03(\x04R\x06behind\"P\n" +
+	"\x06behind\x18\x04 \x03(\x04R\x06behind\x12\x12\n" +
+	"\x04busy\x18\x05 \x01(\tR\x04busy\"P\n" +
 	"\x0eExplainRequest\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +

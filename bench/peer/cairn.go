@@ -32,6 +32,12 @@ func (c Cairn) Args(l Layout, i int) []string {
 	return append(args, c.Extra...)
 }
 
+// JoinArgs implements Joins.
+func (c Cairn) JoinArgs(l Layout, address, store string) []string {
+	args := []string{"start", "--store", store, "--listen", address, "--advertise", address, "--join", strings.Join(l.Client[:], ",")}
+	return append(args, c.Extra...)
+}
+
 // ProfileURL implements System.
 func (c Cairn) ProfileURL(l Layout, i int) string {
 	return "http://" + l.Peer[i] + "/debug/pprof/profile"

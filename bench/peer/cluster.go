@@ -110,6 +110,36 @@ func newLayout(folder string) (l Layout, err error) {
 	return l, nil
 }
 
+// Joins is a System that further nodes can be added to.
+type Joins interface {
+	// JoinArgs are the arguments of a node at an address, with its store in a folder.
+	JoinArgs(l Layout, address, store string) []string
+}
+
+// Add starts a further node, and returns its address. What asks all nodes asks the first ones only.
+func (c *Cluster) Add(ctx context.Context) (string, error) {
+	system, ok := c.system.(Joins)
+	if !ok {
+		return "", fmt.Errorf("nothing is added to %s", c.Name)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		return "", err
+	}
+	n := strconv.Itoa(len(c.nodes) + 1)
+	store := filepath.Join(filepath.Dir(c.layout.Store[0]), "n"+n)
+	p, err := start(c.Name+" node "+n, store+".log", c.system.Binary(), system.JoinArgs(c.layout, address, store))
+	if err != nil {
+		return "", err
+	}
+	c.nodes = append(c.nodes, p)
+	return address, ctx.Err()
+}
+
 func (c *Cluster) awaitReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// parts in the order in which they are run; big is run only when it is asked for.
+// parts in the order in which they are run; big and moves are run only when they are asked for.
 var parts = []struct {
 	name string
 	run  func(*Suite, context.Context) error
@@ -30,6 +30,7 @@ var parts = []struct {
 	{"snapshot", (*Suite).snapshots},
 	{"scan", (*Suite).scan},
 	{"big", (*Suite).big},
+	{"moves", (*Suite).moves},
 }
 
 type options struct {
@@ -41,7 +42,7 @@ type options struct {
 func main() {
 	s := &Suite{Out: os.Stdout}
 	var o options
-	flag.StringVar(&o.parts, "parts", "puts,gets,split,snapshot,scan", "what to measure, separated by commas; also: big")
+	flag.StringVar(&o.parts, "parts", "puts,gets,split,snapshot,scan", "what to measure, separated by commas; also: big, moves")
 	flag.StringVar(&o.ranges, "ranges", "1,10,100,1000", "of the keyspaces that puts and gets compare")
 	flag.Float64Var(&o.seconds, "seconds", 5, "that one block counts")
 	flag.BoolVar(&o.quick, "quick", false, "below two minutes; the figures are rough")
@@ -50,6 +51,7 @@ func main() {
 	flag.IntVar(&s.Keys, "keys", 100_000, "of each keyspace that puts and gets compare")
 	flag.IntVar(&s.ValueBytes, "value-bytes", 128, "of each value")
 	flag.IntVar(&s.Splits, "splits", 10, "that are watched")
+	flag.IntVar(&s.MoveRanges, "move-ranges", 12, "of 64 MiB each, that are balanced over two more nodes")
 	flag.IntVar(&s.ScanKeys, "scan-keys", 10_000_000, "that are scanned, and of the big one")
 	flag.DurationVar(&s.EtcdFor, "etcd-scan", time.Minute, "what one scan of etcd's may take; after that its rate so far counts")
 	flag.StringVar(&s.Profiles, "profile", "", "write CPU profiles of the servers under puts and gets into this `folder`")
@@ -114,7 +116,7 @@ func run(ctx context.Context, s *Suite, o options) (err error) {
 
 // quick makes everything short.
 func (s *Suite) quick() {
-	s.Rounds, s.Block, s.Keys, s.Splits, s.ScanKeys, s.EtcdFor = 2, time.Second, 20_000, 3, 200_000, 3*time.Second
+	s.Rounds, s.Block, s.Keys, s.Splits, s.ScanKeys, s.EtcdFor, s.MoveRanges = 2, time.Second, 20_000, 3, 200_000, 3*time.Second, 4
 	s.Ranges = slices.DeleteFunc(s.Ranges, func(n int) bool { return n > 100 })
 }
 

@@ -29,6 +29,7 @@ type Suite struct {
 	Keys              int           // of each keyspace that is compared
 	ValueBytes        int
 	Splits            int // that are watched
+	MoveRanges        int // large ones
 	ScanKeys          int
 	EtcdFor           time.Duration // what etcd's paged scan may take; then it is broken off, and its rate so far counts
 	Profiles          string        // a folder for CPU profiles of the servers; empty: none are taken

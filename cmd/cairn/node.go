@@ -14,9 +14,10 @@ import (
 
 // newNode holds the verbs for nodes.
 func newNode(e env) *cobra.Command {
-	c := &cobra.Command{Use: "node", Short: "List nodes, and see who is well"}
+	c := &cobra.Command{Use: "node", Short: "List nodes, see who is well, and change what they are for"}
 	c.AddCommand(newNodeLs(e))
 	c.AddCommand(newNodeMatrix(e))
+	c.AddCommand(nodeChanges(e)...)
 	return c
 }
 

@@ -15,8 +15,8 @@ import (
 
 // newRange holds the verbs for ranges.
 func newRange(e env) *cobra.Command {
-	c := &cobra.Command{Use: "range", Short: "List, show, split and merge ranges"}
-	c.AddCommand(newRangeLs(e), newRangeShow(e), newRangeSplit(e), newRangeMerge(e))
+	c := &cobra.Command{Use: "range", Short: "List, show, split, merge and move ranges"}
+	c.AddCommand(newRangeLs(e), newRangeShow(e), newRangeWhy(e), newRangeSplit(e), newRangeMerge(e), newRangeMove(e), newRangeTransfer(e))
 	return c
 }
 

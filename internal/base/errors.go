@@ -102,3 +102,27 @@ func (e *Corruption) Unwrap() error { return e.Cause }
 
 // ErrStopped answers what reaches a part of a node that is being stopped.
 var ErrStopped = errors.New("the node is stopping")
+
+// RefusedFor is what is wrong with something that somebody asked for.
+type RefusedFor uint8
+
+// What can be wrong.
+const (
+	RefusedMalformed RefusedFor = iota // it cannot be meant as it stands
+	RefusedUnknown                     // it names what does not exist
+	RefusedState                       // it cannot be now
+	RefusedChanged                     // what it rests on has changed since: look again
+)
+
+// Refused: what an operator asked for is not done, and nothing of it was begun. Instead is what would be possible.
+type Refused struct {
+	For             RefusedFor
+	Reason, Instead string
+}
+
+func (e *Refused) Error() string {
+	if e.Instead == "" {
+		return e.Reason
+	}
+	return e.Reason + ": " + e.Instead
+}

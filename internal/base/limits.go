@@ -127,6 +127,23 @@ const (
 	// SizeInterval is how often a node looks at the sizes of the ranges that were written to.
 	SizeInterval = 5 * time.Second
 
+	// ReportShare is by how much a range's size or rate must change before its leader's node tells those who place replicas, and
+	// ReportBytes and ReportRate the least changes that count: what is smaller balances nothing.
+	ReportShare = 0.1
+	ReportBytes = 1 << 20
+	ReportRate  = 1.0
+	// ReportPage bounds the ranges of one answer, some 40 bytes and one look at the range's size each: tens of milliseconds.
+	// ReportEnded bounds the ranges that a node remembers to have led, so that it need not tell of all others again.
+	ReportPage  = 2000
+	ReportEnded = 10_000
+
+	// DecideAsks bounds the questions that one decider has under way at once, and DecideAskTimeout how long each waits: longer than an
+	// election, and a node that does not answer holds up one of them that long.
+	DecideAsks       = 64
+	DecideAskTimeout = 2 * time.Second
+	// IndexNews bounds the changes of an index that wait for its decider: with more of them it reads all of it again.
+	IndexNews = 10_000
+
 	// SplitQPS is the rate of requests above which a range is cut in two: a quarter of the puts of one range that two cores were
 	// measured at (docs/performance.md). A range with less gains nothing by a second log.
 	SplitQPS = 2500
@@ -184,6 +201,14 @@ const (
 	// ReconcileInterval is how often a node looks after the ranges that it leads without being woken: followers that
 	// have caught up do not say so.
 	ReconcileInterval = 250 * time.Millisecond
+	// StepInterval is how often it looks at a range with which it took a step less than StepSoon ago: a small replica has caught up
+	// in some milliseconds, and a new cluster has its replicas within a second.
+	StepInterval = 25 * time.Millisecond
+	StepSoon     = time.Second
+	// LaggingInterval is how often, and LaggingLooks at how many at once, it looks at those of which a replica was behind: whoever
+	// decides for them learns within seconds that it is not any more, and ten thousand whose node is away cost a hundred looks a second.
+	LaggingInterval = 2 * time.Second
+	LaggingLooks    = 200
 	// OrphanAfter is how long a replica hears of no leader before its node asks the index whether it is still a member: ten
 	// elections' time, so that it is not asked during one.
 	OrphanAfter = 10 * time.Second
@@ -324,6 +349,47 @@ const (
 	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: a fraction of
 	// a second of writes at full load, so that a commit which comes to need it does not wait for longer.
 	CaughtUpEntries = 1000
+	// What a range's decider sends, and how long it waits (meta/placement).
+	//
+	// DecideInterval is how often it plans: a pass after a change costs below 50 ms at a million ranges. DecideGrace is how long a
+	// new one only listens: two rounds of reports, so that it knows who leads what before it moves the first range.
+	// DecideSoon is how soon it may plan again if a decision has ended, or a node come.
+	DecideInterval = time.Second
+	DecideSoon     = 250 * time.Millisecond
+	DecideGrace    = 5 * time.Second
+	// ReportInterval is how often it asks a node how the ranges are that that one leads; what has not changed is not sent again.
+	ReportInterval = 2 * time.Second
+	// DirectTimeout is how long a directive holds if it is not renewed: what a dead decider wanted ends that soon, and an election
+	// of the range's leader fits in. DirectRenew leaves three tries in it.
+	DirectTimeout = 5 * time.Second
+	DirectRenew   = 1500 * time.Millisecond
+	// ReserveTimeout and ReserveRenew are the same for a reservation, which costs its node a slot as long as it is not ended.
+	ReserveTimeout = 10 * time.Second
+	ReserveRenew   = 3 * time.Second
+	// DecideRetry is how long it waits before it asks a node again that refused a reservation, or a range whose leader did not answer.
+	DecideRetry = time.Second
+	// ReservePatience is how long a decision waits for its reservations: then another place is looked for.
+	ReservePatience = 15 * time.Second
+	// DecidePatience is how long a decision may go on without a step or a byte of progress: a snapshot of SplitBytes takes a second
+	// at SnapshotBytesPerSecond, and waits for its turn at most about as long as this.
+	DecidePatience = 2 * time.Minute
+	// DecidePause is how long a range is left alone after a decision for it was given up: what stood against it stands for a while.
+	DecidePause = 10 * time.Second
+	// A node takes part in no further move while its writes take more than StrainedPutPermille of what is normal, which is what a
+	// move may cost them at most; below StrainedPutLeast nobody minds. StrainedSync is a sync that holds up every write behind it.
+	StrainedPutPermille = 2000
+	StrainedPutLeast    = 20 * time.Millisecond
+	StrainedSync        = 250 * time.Millisecond
+	// ReserveSmallBytes is how little a replica holds of which ReserveSmallShare take the place of one: sent in some milliseconds.
+	ReserveSmallBytes = 1 << 20
+	ReserveSmallShare = 4
+	// HeldAfter is how long what should be done may wait before the log says so: longer than most wait for their turn.
+	HeldAfter = 30 * time.Second
+	// ReserveDiskPermille is how full a node's disk may become by what it takes in.
+	ReserveDiskPermille = 900
+	// ReservationsPerNode bounds those that a node remembers, whoever asks: many times what it grants.
+	ReservationsPerNode = 1024
+
 	// CachedDescriptors bounds the descriptors that a node remembers for addressing: a few hundred bytes each.
 	CachedDescriptors = 20_000
 	// LookupQuestions bounds the questions of one lookup: three hops, and as many again that a stale descriptor cost.
@@ -344,13 +410,41 @@ const (
 	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
 	ClientMaxAnswerBytes = 256 << 20
 
+	// MaxVoters bounds the voters of one range: of five two may fail at once, and each further one costs every write a message.
+	MaxVoters = 5
+	// OperationLook is how often whoever carries operations on looks how far they are, if nothing wakes it before: people watch them.
+	// One that reads the whole index is looked at no more often than OperationScanShare times what the last reading took, so that
+	// reading a million descriptors takes at most that share of a leader's time.
+	OperationLook      = time.Second
+	OperationScanShare = 20
+	// OperationStalled is after how long without progress an operation says why it waits: more than a step of a small range takes.
+	OperationStalled = 3 * time.Second
+	// OperationEstimateEvery is how often an operation's record is written for a new estimate alone: each writing is one of `sys`.
+	OperationEstimateEvery = 5 * time.Second
+	// OperationSettle is how long after a node was marked what was decided before may still reach it: a directive that is not renewed
+	// is forgotten after a few seconds, and the index is a moment behind.
+	OperationSettle = 10 * time.Second
+	// OperationSome bounds the ranges that an operation names as being left, and that it asks the deciders about: some examples.
+	OperationSome = 3
+	// OperationsKept bounds the operations that have ended whose records are kept, to be looked at: some months of a cluster's life.
+	OperationsKept = 200
+	// OperationNodes bounds the nodes of one operation: their records change with it in one transaction (MaxTxnOps), with some room.
+	OperationNodes = 100
+	// HoldMost bounds how long nodes may be held to be about to stop: what they hold is not replaced meanwhile, if they stay away.
+	HoldMost = 24 * time.Hour
+	// OperationTries bounds how often a change of operations is tried again after it lost a race for one of its records.
+	OperationTries = 16
+
+	// PolicyPauseLatencyPermille is how slow writes may become, of what is normal, before moves wait: what operators are promised.
+	PolicyPauseLatencyPermille = 2000
 	// HeartbeatInterval is how often a node tells the leader of `sys` how it is. HeartbeatWindow is how long what speaks against a
 	// node must last before it is suspect, and how old a heartbeat may be: three may be lost, and a process that paused for a second,
 	// or was started again, moves nothing.
 	HeartbeatInterval = time.Second
 	HeartbeatWindow   = 4 * time.Second
-	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more.
-	HeartbeatTimeout = 2 * time.Second
+	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more. One that is answered too
+	// late has been heard all the same.
+	HeartbeatTimeout = time.Second
 	// HeartbeatNodes is how many nodes there may be for each answer to a heartbeat to tell of all of them: some hundred bytes each. In
 	// a larger cluster each node is told every other time, or more rarely, so that the leader of `sys` sends a few megabytes a second.
 	HeartbeatNodes = 64

@@ -23,6 +23,7 @@ const (
 	kinAmbiguous  = "an ambiguous outcome reported as failed, or retried blindly"
 	kinCompare    = "a compare-and-set evaluated on a stale read"
 	kinGeneration = "a step carried out twice, or on another generation than the one it was planned for"
+	kinMoves      = "a removal below a quorum of those that have caught up; a decision that outlives what it was made for"
 	kinEpoch      = "a node that comes back after it was given up goes on as if nothing had been (cockroach: liveness epochs)"
 	kinVersions   = "versions removed that can still be read, or kept where they should not be"
 )
@@ -89,5 +90,5 @@ func All() []Mutant {
 		{DeleteRangeMissesLast, "delete-range-misses-last", "a deletion of a span stops after its first key", kinVersions},
 		{CompactionTakesNewest, "compaction-takes-newest", "a compaction removes the newest version below it", kinVersions},
 		{CompactionRevives, "compaction-revives", "a compaction removes a tombstone and leaves what it hides", kinVersions},
-	}, shapes()...)
+	}, append(shapes(), moves()...)...)
 }

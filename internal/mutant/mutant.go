@@ -125,6 +125,14 @@ const (
 	LatchOutlived
 	RaiseBehindWrites
 
+	// Replicas that are moved.
+
+	DecisionWithoutGeneration
+	FollowForEver
+	RemovalBelowQuorum
+	StepCarriedOutTwice
+	ReservationIgnored
+
 	count
 )
 

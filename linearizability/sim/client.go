@@ -43,7 +43,7 @@ func (c *client) next() {
 		c.do(req, false, func(op *linearizability.Op) {
 			c.r.workload.Ended(op)
 			if op.Outcome != linearizability.OK {
-				c.to = int(c.rand.Int63n(int64(len(w.nodes))))
+				c.to = w.member(int(c.rand.Int63n(int64(len(w.nodes)))))
 			}
 			c.next()
 		})

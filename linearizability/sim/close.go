@@ -80,14 +80,17 @@ func errText(op *linearizability.Op) string {
 // and its replicas where they are wanted, all of them equal, and each node must serve every client.
 func (w *world) recover() {
 	w.clientsEnd = true
-	if !w.await("the clients end", 2*patience+10*w.plan.Think, w.clientsIdle) || !w.await("the cluster is whole", recoverLimit, w.whole) {
+	if !w.await("the clients end", 2*patience+10*w.plan.Think, w.clientsIdle) || !w.await("the cluster is whole", w.limit(), w.whole) {
 		return
 	}
 	for _, r := range w.ranges {
 		if r.workload == nil {
 			continue
 		}
-		for i := range w.nodes {
+		for i, n := range w.nodes {
+			if w.sys != nil && !n.process.member.serves() {
+				continue
+			}
 			c := w.newClient(r, w.plan.Clients+1+i)
 			c.to = i
 			// A key of no workload: each looks at its own alone.
@@ -103,7 +106,7 @@ func (w *world) recover() {
 			}
 		}
 	}
-	w.await("the replicas are equal", recoverLimit, w.whole)
+	w.await("the replicas are equal", w.limit(), w.whole)
 	w.await("the ranges rest", restLimit, w.rest)
 }
 
@@ -140,6 +143,11 @@ func (w *world) lacking() string {
 			return fmt.Sprintf("%s: %s", r.id, what)
 		}
 	}
+	if w.sys != nil {
+		if what := w.sys.lacking(); what != "" {
+			return what
+		}
+	}
 	for _, r := range w.gone {
 		for _, n := range w.nodes {
 			if n.process == nil {
@@ -167,7 +175,11 @@ func (w *world) lackingIn(r *rangeInfo) string {
 	case desc.IsFrozen(st.Descriptor) || st.Descriptor.Absorbing != 0:
 		return "a merge that is not ended: " + desc.Format(st.Descriptor)
 	}
-	if len(r.goal.Voters) > 0 {
+	if w.sys != nil {
+		if what := w.misplaced(r, st.Descriptor); what != "" {
+			return what
+		}
+	} else if len(r.goal.Voters) > 0 {
 		if step, done := change.Next(st.Descriptor, change.Observe(&st, nil), r.goal); !done {
 			return fmt.Sprintf("its voters are to be on %v: %s", r.goal.Voters, step.Reason)
 		}

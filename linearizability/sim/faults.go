@@ -7,7 +7,6 @@ import (
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
-	"github.com/cairndb/cairn/meta/change"
 	"github.com/cairndb/cairn/meta/desc"
 )
 
@@ -440,11 +439,11 @@ var kinds = append([]kind{
 		}
 		f.Peers = perm[:3]
 	}, func(in *injector, f *Fault) (func(), bool) {
-		r := in.w.ranges[f.Range%len(in.w.ranges)]
-		r.goal = change.Goal{}
-		for _, i := range sortedInts(f.Peers) {
-			r.goal.Voters = append(r.goal.Voters, base.NodeID(i+1))
+		var on []base.NodeID
+		for _, i := range f.Peers {
+			on = append(on, base.NodeID(i+1))
 		}
+		in.w.want(in.w.ranges[f.Range%len(in.w.ranges)], on...)
 		return nil, true
 	}},
 	{"churn", "F12", "replicas are moved again and again", func(r *base.Rand, p *Plan, f *Fault) {
@@ -519,7 +518,7 @@ var kinds = append([]kind{
 			restart(n)
 		}, true
 	}},
-}, slices.Concat(leaseKinds, splitKinds, mergeKinds)...)
+}, slices.Concat(leaseKinds, splitKinds, mergeKinds, placeKinds)...)
 
 // scatter wants a range's replicas on three nodes of the injector's choice.
 func (in *injector) scatter(r *rangeInfo) {
@@ -527,10 +526,11 @@ func (in *injector) scatter(r *rangeInfo) {
 	for len(on) < 3 {
 		on[int(in.rand.Int63n(int64(len(in.w.nodes))))] = true
 	}
-	r.goal = change.Goal{}
+	var nodes []base.NodeID
 	for _, i := range sortedKeys(on) {
-		r.goal.Voters = append(r.goal.Voters, base.NodeID(i+1))
+		nodes = append(nodes, base.NodeID(i+1))
 	}
+	in.w.want(r, nodes...)
 }
 
 // armIngest moves a range and has each node crash that takes in a snapshot.
@@ -558,12 +558,4 @@ func armIngest(in *injector, f *Fault) (func(), bool) {
 			}
 		}
 	}, armed
-}
-
-func sortedInts(xs []int) []int {
-	m := map[int]bool{}
-	for _, x := range xs {
-		m[x] = true
-	}
-	return sortedKeys(m)
 }

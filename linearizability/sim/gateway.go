@@ -70,6 +70,14 @@ func newGateway(p *process) *gateway {
 
 // serve takes a client's request. done is called once, unless the process dies before: then died is.
 func (g *gateway) serve(ks base.KeyspaceID, op *linearizability.Op, timeout time.Duration, done func(proto.Message, error)) {
+	if w := g.p.n.w; w.sys != nil {
+		if !g.p.member.serves() {
+			w.count("requests to a fenced node")
+			done(nil, errFenced)
+			return
+		}
+		done = w.sys.served(g.p.n, done)
+	}
 	c := &call{ks: ks, key: keyOf(op.Request), req: op.Request, done: done, client: true, deadline: g.now().Add(timeout)}
 	c.data, c.write = encodeCommand(op.Request, g.micros())
 	if c.write {

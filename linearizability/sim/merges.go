@@ -12,7 +12,6 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
-	"github.com/cairndb/cairn/meta/change"
 	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/merge"
 	"github.com/cairndb/cairn/meta/route"
@@ -205,8 +204,8 @@ func (in *injector) mergePair(left, right *rangeInfo, more int) {
 		for _, rep := range l.Replicas {
 			on = append(on, base.NodeID(rep.NodeId))
 		}
-		if len(on) == 3 {
-			left.goal, right.goal = change.On(on...), change.On(on...)
+		if len(on) == 3 || w.sys != nil {
+			w.together(left, right, on)
 		}
 	}
 	if more > 0 {

@@ -114,11 +114,16 @@ func (m *mover) publish(d *metapb.RangeDescriptor) {
 
 // step carries out the next step of the range's replica change, if there is one.
 func (m *mover) step(r *rangeInfo, st *raftgroup.Status) {
-	goal := r.goal
-	if len(goal.Voters) == 0 {
+	if len(r.goal.Voters) == 0 && m.p.n.w.sys == nil {
 		return
 	}
-	step, done := change.Next(st.Descriptor, change.Observe(st, m.downNodes()), goal)
+	var step change.Step
+	var done bool
+	if m.p.n.w.sys != nil {
+		step, done = m.follow(st)
+	} else {
+		step, done = change.Next(st.Descriptor, change.Observe(st, m.downNodes()), r.goal)
+	}
 	switch {
 	case done:
 	case step.Transfer != 0:

@@ -32,11 +32,13 @@ type node struct {
 	pauses      int      // how many faults pause it
 	frozen      []func() // what happened to it while it was paused, in order
 	slow        slowness
+	died        time.Duration // when its last process did
 }
 
 // slowness is what faults do to a node's disk and appliers.
 type slowness struct {
 	stalls, applyStalls int // how many faults hold its syncs, its applies
+	strained            int // how many faults have its writes take long, as it says itself
 	factor              int64
 	since               time.Duration // when the first of stalls began
 }
@@ -56,6 +58,9 @@ type process struct {
 	hand    *store.Hand
 	gateway *gateway
 	mover   *mover
+
+	member   *member // in runs with deciders; so is the next
+	governor *governor
 
 	begun             bool // its first pass is over: its replicas are loaded
 	passing, applying bool // an event for it is on its way
@@ -90,6 +95,9 @@ func (n *node) start() {
 		return
 	}
 	n.incarnation++
+	if w.sys != nil {
+		delete(w.sys.fenced, n.id) // what its last process heard is forgotten
+	}
 	p := &process{n: n, peers: newPeers(n)}
 	_, lazy := n.disk.(*pebbleDisk)
 	p.eng = &faulty{Engine: eng, lazy: lazy, point: p.point, born: func(id base.RangeID, replica uint64) { w.rules.born(p, id, replica) },
@@ -100,7 +108,7 @@ func (n *node) start() {
 		OnFatal: p.fatal, OnChange: p.changed,
 	})
 	if err == nil {
-		p.gateway, p.mover = newGateway(p), newMover(p)
+		p.gateway, p.mover, p.member, p.governor = newGateway(p), newMover(p), newMember(p), newGovernor(p)
 		p.hand, err = p.store.StartByHand(wire{p})
 	}
 	if err != nil {
@@ -114,6 +122,10 @@ func (n *node) start() {
 	p.beat()
 	p.support()
 	p.mover.tick()
+	if w.sys != nil {
+		p.member.live()
+		p.governor.tick()
+	}
 	p.expire()
 	p.probe()
 	p.settle()
@@ -350,7 +362,7 @@ func (p *process) point(name string) {
 // die ends the process on a disk that is already as the crash left it.
 func (n *node) die(why string) {
 	w, p := n.w, n.process
-	n.process, n.frozen = nil, nil
+	n.process, n.frozen, n.died = nil, nil, w.now
 	w.note(noteEnd, uint64(n.id))
 	w.tracef("%s dies %s", n.id, why)
 	p.hand.Stop()
@@ -405,6 +417,9 @@ func (p *process) changed(c raftgroup.StateChange) {
 	}
 	w.note(noteRole, uint64(p.n.id), uint64(c.Range), uint64(c.Role), c.Term, uint64(c.Leader))
 	w.tracef("%s %s is %s at term %d, leader %d: %s", p.n.id, c.Range, roleName(c), c.Term, c.Leader, c.Reason)
+	if c.Role != raftgroup.Leader {
+		p.governor.lost(c.Range)
+	}
 	w.rules.changed(p, &c)
 	p.ready = append(p.ready, func() { p.gateway.changed(&c) })
 }

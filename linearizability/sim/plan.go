@@ -26,6 +26,10 @@ type Plan struct {
 	// Alone: the clients' ranges begin with one replica each, as in a new cluster; faults that move them give them three.
 	Alone bool `json:",omitempty"`
 
+	// Allocator: replicas are placed by the product's deciders. Spare of the nodes, the last ones, are no members at the beginning.
+	Allocator bool `json:",omitempty"`
+	Spare     int  `json:",omitempty"`
+
 	LogKeep int // entries that a log keeps: small ones make snapshots frequent
 
 	Network NetworkPlan

@@ -38,7 +38,9 @@ func (t *tiling) applied(p *process) {
 			continue // a node that has not heard yet
 		}
 		if old := t.committed[id]; old == nil || v.Descriptor.Generation > old.Generation {
-			t.committed[id] = v.Descriptor
+			if t.committed[id] = v.Descriptor; old != nil {
+				t.w.rules.seated(old, v.Descriptor)
+			}
 			news = news || old == nil || !desc.SameSpan(old, v.Descriptor)
 		}
 	}

@@ -43,6 +43,10 @@ type world struct {
 	clientsEnd bool                           // clients begin nothing more
 	opsLeft    int
 	bulkCuts   int // how many faults cut snapshot streams
+
+	sys    *sys // of a run with deciders; nil: without
+	beside map[base.RangeID]beside
+	seats  seats
 }
 
 // rangeInfo is a range as the world knows it from outside.
@@ -85,6 +89,9 @@ func newWorld(p *Plan, trace io.Writer) *world {
 	}
 	w.meta = w.addRange(base.RangeMeta, base.KeyspaceMeta, "")
 	w.rules.tiling = newTiling(w)
+	if p.Allocator {
+		w.sys, w.beside, w.seats = newSys(w), make(map[base.RangeID]beside), newSeats()
+	}
 	for i := range p.Nodes {
 		w.addNode(i)
 	}
@@ -242,6 +249,9 @@ func (w *world) run() {
 	for _, r := range w.ranges {
 		w.addClients(r)
 	}
+	if w.sys != nil {
+		w.sys.operate()
+	}
 	end := w.now + w.plan.Length
 	faults := newInjector(w)
 	faults.schedule()
@@ -271,7 +281,18 @@ func (w *world) addClients(r *rangeInfo) {
 
 func (w *world) newClient(r *rangeInfo, i int) *client {
 	rand := w.stream(fmt.Sprintf("client %d of %s", i, r.id))
-	return &client{w: w, r: r, i: i, rand: rand, to: int(rand.Int63n(int64(len(w.nodes))))}
+	return &client{w: w, r: r, i: i, rand: rand, to: w.member(int(rand.Int63n(int64(len(w.nodes)))))}
+}
+
+// member is the node at a place or, in runs with deciders, the first behind it that serves clients: they know who is in.
+func (w *world) member(i int) int {
+	for k := range w.nodes {
+		at := (i + k) % len(w.nodes)
+		if p := w.nodes[at].process; w.sys == nil || p != nil && p.member.serves() {
+			return at
+		}
+	}
+	return i
 }
 
 func (w *world) clientsIdle() bool {

@@ -53,6 +53,14 @@ type Result struct {
 	// Merges are the ranges that this one took over, in log order. Their own replicated state is deleted in the batch; the shell
 	// ends their replicas here (node/store/merge.go).
 	Merges []*kvpb.FrozenRange
+	// Indexed is what has changed in the index that the range holds, in log order.
+	Indexed []Indexed
+}
+
+// Indexed is an entry of the index as it is now; a nil Descriptor: it is gone. Without a key it says that any entry may be another.
+type Indexed struct {
+	Key        []byte
+	Descriptor *metapb.RangeDescriptor
 }
 
 // Outcome ends a proposal: Response, or Err if the command was refused.

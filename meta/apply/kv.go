@@ -3,6 +3,10 @@ package apply
 import (
 	"errors"
 
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
@@ -21,6 +25,7 @@ func (p *pass) evaluate(cmd *kvpb.Command, mine bool) (done, error) {
 	switch {
 	case err == nil:
 		p.counters = env.Counters
+		p.touched(cmd)
 		return done{response: response}, nil
 	case errors.Is(err, eval.ErrOutOfSpan):
 		return refused(p.moved())
@@ -28,6 +33,25 @@ func (p *pass) evaluate(cmd *kvpb.Command, mine bool) (done, error) {
 		return refused(err)
 	}
 	return done{}, err
+}
+
+// touched tells of an index whose keys were written as other keys are: a keyspace that is dropped takes its ranges' entries out one
+// by one. What else was done is not told in detail.
+func (p *pass) touched(cmd *kvpb.Command) {
+	if ks := base.KeyspaceID(p.desc.KeyspaceId); ks != base.KeyspaceMeta && ks != base.KeyspaceRoot {
+		return
+	}
+	if _, ok := cmd.Body.(*kvpb.Command_Compaction); ok {
+		return
+	}
+	entry := Indexed{}
+	if body, ok := cmd.Body.(*kvpb.Command_DeleteRange); ok {
+		req := &pb.DeleteRangeRequest{}
+		if proto.Unmarshal(body.DeleteRange, req) == nil && len(req.RangeEnd) == 0 {
+			entry.Key = req.Key
+		}
+	}
+	p.out.Indexed = append(p.out.Indexed, entry)
 }
 
 func (p *pass) env(nowMicros int64, mine bool) eval.Env {

@@ -55,6 +55,7 @@ func (p *pass) publish(c *kvpb.PublishDescriptor, nowMicros int64) (done, error)
 		return done{}, err
 	}
 	p.counters = env.Counters
+	p.out.Indexed = append(p.out.Indexed, Indexed{Key: c.Key, Descriptor: d})
 	return done{response: &kvpb.PublishDescriptorResponse{Stored: true, Current: d}}, nil
 }
 
@@ -112,5 +113,6 @@ func (p *pass) unpublish(c *kvpb.UnpublishDescriptor, nowMicros int64) (done, er
 		return done{}, err
 	}
 	p.counters = env.Counters
+	p.out.Indexed = append(p.out.Indexed, Indexed{Key: c.Key})
 	return done{response: &kvpb.UnpublishDescriptorResponse{Deleted: true}}, nil
 }

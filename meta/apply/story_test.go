@@ -8,6 +8,7 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -153,8 +154,15 @@ func (s *story) parse(t *testing.T, index uint64, line string, at *metapb.RangeD
 		_, err := fmt.Sscan(first, &rev)
 		must(t, err)
 		return entry(t, index, id, compactTo(t, rev), nil), at
-	case "change", "lying", "bare", "stale":
+	case "change", "lying", "bare", "stale", "again":
 		to := descriptor(t, arg)
+		if verb == "again" { // the step from the generation before, which has been taken
+			from := proto.CloneOf(to)
+			from.Generation, from.Replicas, from.NextReplicaId = to.Generation-1, to.Replicas[:len(to.Replicas)-1], to.NextReplicaId-1
+			cmd, change, err := apply.Change(from, to)
+			must(t, err)
+			return entry(t, index, id, cmd, change), at
+		}
 		cmd, change, err := apply.Change(at, to)
 		must(t, err)
 		switch verb {

@@ -6,8 +6,8 @@
 //
 // The order. A joint configuration left behind is left first. Learners that nobody wants go. Then one new replica at a
 // time: add it as a learner, wait until it has caught up, and make it a voter, in a swap if a voter is to go. Last,
-// voters are removed for which none came in. Leadership moves before its replica is removed, and inside the joint
-// configuration if it is swapped out.
+// voters are removed for which none came in, and leadership goes where it is wanted. It moves before its replica is
+// removed, and inside the joint configuration if it is swapped out.
 //
 // Guarantees. A step from a configuration in which the replicas seen alive are a quorum leads to one in which they are;
 // where none does, Next waits. A replica that is wanted is not removed, except where it goes out of a joint
@@ -57,6 +57,7 @@ func Observe(s *raftgroup.Status, down []base.NodeID) Observed {
 // Goal is where the range's voters are to be. There is always at least one.
 type Goal struct {
 	Voters []base.NodeID // ascending
+	Leader base.NodeID   // who is to lead once they are there; 0: anyone of them
 }
 
 // On is the goal that the voters are on just these nodes.
@@ -86,12 +87,23 @@ func Next(d *metapb.RangeDescriptor, o Observed, g Goal) (Step, bool) {
 	if desc.Replica(d, o.Leader) == nil {
 		return wait("no replica leads"), false
 	}
-	for _, rule := range []func() (Step, bool){s.leaveJoint, s.dropLearner, s.promote, s.addLearner, s.removeVoter} {
+	for _, rule := range []func() (Step, bool){s.leaveJoint, s.dropLearner, s.promote, s.addLearner, s.removeVoter, s.lead} {
 		if step, ok := rule(); ok {
 			return step, false
 		}
 	}
 	return Step{}, true
+}
+
+// LeaveJoint is what a range's leader does without being told: the step out of a joint configuration that was left behind. True if
+// there is none.
+func LeaveJoint(d *metapb.RangeDescriptor, o Observed) (Step, bool) {
+	s := state{d: d, o: o}
+	if desc.Replica(d, o.Leader) == nil {
+		return wait("no replica leads"), !desc.Joint(d)
+	}
+	step, ok := s.leaveJoint()
+	return step, !ok
 }
 
 // state is the arguments of Next. Each rule returns its step, and whether it has one.
@@ -168,7 +180,7 @@ func (s *state) addLearner() (Step, bool) {
 	return Step{}, false
 }
 
-// removeVoter removes a voter for which none comes in, if those that stay alive are a quorum without it.
+// removeVoter removes a voter for which none comes in, if a quorum of those that stay has caught up.
 func (s *state) removeVoter() (Step, bool) {
 	r := s.leaving()
 	if r == nil {
@@ -183,14 +195,26 @@ func (s *state) removeVoter() (Step, bool) {
 			continue
 		}
 		voters++
-		if s.alive(v) {
+		if s.caughtUp(v) {
 			alive++
 		}
 	}
-	if 2*alive <= voters {
-		return wait("without %s only %d of %d voters would be alive", node(r), alive, voters), true
+	if 2*alive <= voters && !mutant.Is(mutant.RemovalBelowQuorum) {
+		return wait("without %s only %d of %d voters would have caught up", node(r), alive, voters), true
 	}
 	return propose("no replica is wanted on %s", node(r))(desc.RemoveVoter(s.d, id(r))), true
+}
+
+// lead hands leadership to the node that is wanted for it, once its voter has caught up.
+func (s *state) lead() (Step, bool) {
+	r := desc.ReplicaOn(s.d, s.g.Leader)
+	switch {
+	case s.g.Leader == 0 || r == nil || r.Role != voter || id(r) == s.o.Leader:
+		return Step{}, false
+	case !s.caughtUp(r):
+		return wait("%s is to lead and has not caught up", node(r)), true
+	}
+	return Step{Transfer: id(r), Reason: fmt.Sprintf("%s is to lead", node(r))}, true
 }
 
 // leaving is the voter to go next: one that is not alive before one that is, the leader last, then by replica id.
@@ -217,9 +241,12 @@ func (s *state) leaving() *metapb.Replica {
 // moveLeader hands leadership to the voter that is to stay and has the most of the log.
 func (s *state) moveLeader(reason string) Step {
 	var best *metapb.Replica
-	rank := func(r *metapb.Replica) uint64 {
-		if s.wanted(r) {
-			return s.progress(r).Match + 1<<63 // no log is that long: what is wanted comes first
+	rank := func(r *metapb.Replica) uint64 { // no log is longer than 1<<62: what is wanted comes first
+		switch {
+		case node(r) == s.g.Leader:
+			return 1 << 63
+		case s.wanted(r):
+			return s.progress(r).Match + 1<<62
 		}
 		return s.progress(r).Match
 	}
@@ -280,4 +307,16 @@ func propose(reason string, args ...any) func(*metapb.RangeDescriptor, error) St
 		}
 		return Step{Propose: next, Reason: fmt.Sprintf(reason, args...)}
 	}
+}
+
+// Behind are the nodes whose replica takes no part now, or lies behind the log by more than a voter may; ascending.
+func Behind(d *metapb.RangeDescriptor, o Observed) (nodes []base.NodeID) {
+	s := state{d: d, o: o}
+	for _, r := range d.GetReplicas() {
+		if !s.caughtUp(r) && id(r) != o.Leader {
+			nodes = append(nodes, node(r))
+		}
+	}
+	slices.Sort(nodes)
+	return nodes
 }

@@ -17,7 +17,7 @@ import (
 )
 
 // TestStories runs the dialogues in testdata/stories. Verbs: range (a descriptor; down=(…) nodes), down, leader, lag
-// (id= entries=), next and run (goal=(…)), nodes (one a line: id, state, up or down, replicas, locality), seats.
+// (id= entries=), next and run (goal=(…)), behind (nodes whose replicas are).
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{}
@@ -31,10 +31,7 @@ func TestStories(t *testing.T) {
 	})
 }
 
-type story struct {
-	w     *world
-	nodes []change.Node
-}
+type story struct{ w *world }
 
 func (s *story) verb(t *testing.T, c *datadriven.TestData) (string, error) {
 	switch c.Cmd {
@@ -67,10 +64,8 @@ func (s *story) verb(t *testing.T, c *datadriven.TestData) (string, error) {
 		return describe(change.Next(s.w.d, s.w.observe(), change.Goal{Voters: nodeArgs(c, "goal")})), nil
 	case "run":
 		return s.run(change.Goal{Voters: nodeArgs(c, "goal")}), nil
-	case "nodes":
-		return "", s.setNodes(c.Input)
-	case "seats":
-		return fmt.Sprintln(change.UpReplicate(s.w.d, s.nodes).Voters), nil
+	case "behind":
+		return fmt.Sprintln(change.Behind(s.w.d, s.w.observe())), nil
 	}
 	return "", fmt.Errorf("there is no verb %s", c.Cmd)
 }
@@ -98,29 +93,6 @@ func describe(s change.Step, done bool) string {
 		return fmt.Sprintf("transfer to %d: %s\n", s.Transfer, s.Reason)
 	}
 	return fmt.Sprintf("wait: %s\n", s.Reason)
-}
-
-func (s *story) setNodes(input string) error {
-	s.nodes = nil
-	for _, l := range strings.Split(input, "\n") {
-		var (
-			id        uint64
-			state, up string
-			load      int
-			where     string
-		)
-		if _, err := fmt.Sscan(l, &id, &state, &up, &load, &where); err != nil {
-			return fmt.Errorf("%q: %w", l, err)
-		}
-		rec := &metapb.NodeRecord{NodeId: id, State: metapb.NodeState(metapb.NodeState_value["NODE_STATE_"+strings.ToUpper(state)])}
-		for _, tier := range strings.Split(where, ",") {
-			if key, value, ok := strings.Cut(tier, "="); ok {
-				rec.Locality = append(rec.Locality, &metapb.LocalityTier{Key: key, Value: value})
-			}
-		}
-		s.nodes = append(s.nodes, change.Node{Record: rec, Up: up == "up", Load: load})
-	}
-	return nil
 }
 
 func nodeArgs(c *datadriven.TestData, key string) []base.NodeID {
@@ -236,48 +208,36 @@ func atGoal(t *rapid.T, d *metapb.RangeDescriptor, g change.Goal) {
 	}
 }
 
-// TestUpReplicateIsStable: what the rule chose it chooses again, at every descriptor on the way and at the end.
-func TestUpReplicateIsStable(t *testing.T) {
-	states := []metapb.NodeState{
-		metapb.NodeState_NODE_STATE_ACTIVE, metapb.NodeState_NODE_STATE_ACTIVE, metapb.NodeState_NODE_STATE_JOINING,
-		metapb.NodeState_NODE_STATE_LEFT, metapb.NodeState_NODE_STATE_REPLACED,
-	}
+// TestKeepsAQuorum: whoever is down, be it wanted or not, and wherever the voters are to be: a configuration whose voters that have
+// caught up are a quorum is followed by another such.
+func TestKeepsAQuorum(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		d := desctest.First(base.RangeID(rapid.IntRange(1, 4).Draw(t, "range")), base.KeyspaceID(rapid.IntRange(1, 4).Draw(t, "keyspace")))
-		var members []change.Node
-		for id := range rapid.IntRange(1, nodes).Draw(t, "nodes") {
-			state, up := metapb.NodeState_NODE_STATE_ACTIVE, true
-			if id > 0 {
-				state, up = rapid.SampledFrom(states).Draw(t, "state"), rapid.IntRange(0, 3).Draw(t, "up") > 0
-			}
-			zone := rapid.SampledFrom([]string{"a", "b", "c"}).Draw(t, "zone")
-			members = append(members, change.Node{Up: up, Load: rapid.IntRange(0, 3).Draw(t, "load"), Record: &metapb.NodeRecord{
-				NodeId: uint64(id + 1), State: state, Locality: []*metapb.LocalityTier{{Key: "zone", Value: zone}},
-			}})
+		all := make([]base.NodeID, nodes)
+		for i := range all {
+			all[i] = base.NodeID(i + 1)
 		}
+		d := desctest.Reachable(t, nodes)
+		goal := change.Goal{Voters: rapid.Permutation(all).Draw(t, "goal")[:rapid.IntRange(1, 5).Draw(t, "seats")]}
+		slices.Sort(goal.Voters)
 		var down []base.NodeID
-		for _, n := range members {
-			if !n.Up {
-				down = append(down, base.NodeID(n.Record.NodeId))
+		for _, n := range all {
+			if w := newWorld(d, append(slices.Clone(down), n)...); rapid.Bool().Draw(t, "down") && w.quorum() && w.leader != 0 {
+				down = append(down, n)
 			}
-		}
-		goal := change.UpReplicate(d, members)
-		if len(goal.Voters) == 0 || len(goal.Voters) > 5 {
-			t.Fatalf("%d seats", len(goal.Voters))
 		}
 		w := newWorld(d, down...)
+		if w.leader == 0 || !w.quorum() {
+			t.Skip("nobody can lead")
+		}
 		for range maxSteps {
-			now := change.UpReplicate(w.d, members)
-			if !slices.Equal(now.Voters, goal.Voters) {
-				t.Fatalf("at %s the goal went from %v to %v", desc.Format(w.d), goal.Voters, now.Voters)
-			}
-			step, done := change.Next(w.d, w.observe(), now)
-			if done {
-				atGoal(t, w.d, goal)
+			step, done := change.Next(w.d, w.observe(), goal)
+			if done || !w.do(step) {
 				return
 			}
-			take(t, w, step)
+			if !w.quorum() {
+				t.Fatalf("%s: no quorum in %s, down %v", describe(step, false), desc.Format(w.d), w.down)
+			}
 		}
-		t.Fatalf("no end: %s", desc.Format(w.d))
+		t.Fatalf("no end: %s, to %v, down %v", desc.Format(w.d), goal.Voters, down)
 	})
 }

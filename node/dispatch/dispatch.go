@@ -38,6 +38,8 @@ type Config struct {
 	MayPlace func(context.Context, *metapb.RangeDescriptor) error
 	// Align has the replicas of a range that this node leads brought to where another's are; nil: it moves none.
 	Align func(id base.RangeID, with *metapb.RangeDescriptor)
+	// Placement is this node's part in placing replicas; nil: it has none.
+	Placement Placement
 	// Heartbeat is given what nodes say of themselves to the leader of `sys`, which is here; nil: this node keeps no table.
 	Heartbeat func(*metapb.Heartbeat) (*metapb.HeartbeatAnswer, error)
 	// Root finds the descriptor of the root range when this node has no replica of it and knows none.

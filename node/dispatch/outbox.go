@@ -1,7 +1,10 @@
 package dispatch
 
 import (
+	"errors"
+	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -20,9 +23,18 @@ type outbox struct {
 	mu        sync.Mutex
 	cond      sync.Cond
 	requests  []*rangepb.Request
-	responses []*rangepb.Response
+	responses []answer
+	unsent    []answer // that wait until the node is reached again
+	again     *time.Timer
 	bytes     int
 	stopped   bool
+}
+
+// answer is one to a request that came over the other node's own stream: that one lives, though it may not be reached yet from
+// here, as one that has just joined. Who asked waits for it, and is told by nobody that it is lost.
+type answer struct {
+	*rangepb.Response
+	until time.Time // when nobody waits for it any more
 }
 
 func newOutbox(to base.NodeID, send func(base.NodeID, transport.Class, []byte) error, lost func([]*rangepb.Request, error)) *outbox {
@@ -54,13 +66,33 @@ func (o *outbox) respond(r *rangepb.Response) {
 	if o.stopped {
 		return
 	}
-	o.responses = append(o.responses, r)
+	o.responses = append(o.responses, answer{r, time.Now().Add(base.RequestTimeout)})
 	o.cond.Signal()
+}
+
+// later keeps answers that could not be sent, and tries them again after a moment.
+func (o *outbox) later(answers []answer) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := time.Now()
+	o.unsent = append(o.unsent, slices.DeleteFunc(answers, func(a answer) bool { return now.After(a.until) })...)
+	if len(o.unsent) == 0 || o.again != nil || o.stopped {
+		return
+	}
+	o.again = time.AfterFunc(base.ReconnectMin, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.responses, o.unsent, o.again = append(o.unsent, o.responses...), nil, nil
+		o.cond.Signal()
+	})
 }
 
 func (o *outbox) stop() {
 	o.mu.Lock()
 	o.stopped = true
+	if o.again != nil {
+		o.again.Stop()
+	}
 	o.mu.Unlock()
 	o.cond.Signal()
 }
@@ -86,7 +118,7 @@ func (o *outbox) run() {
 }
 
 // sendSome sends one frame below the size limit, and returns what did not fit.
-func (o *outbox) sendSome(reqs []*rangepb.Request, resps []*rangepb.Response) ([]*rangepb.Request, []*rangepb.Response) {
+func (o *outbox) sendSome(reqs []*rangepb.Request, resps []answer) ([]*rangepb.Request, []answer) {
 	n, m, size := 0, 0, 0
 	for n < len(reqs) && (size == 0 || size+len(reqs[n].Body) < base.MaxFrameBytes/2) {
 		size += len(reqs[n].Body) + 64
@@ -101,7 +133,10 @@ func (o *outbox) sendSome(reqs []*rangepb.Request, resps []*rangepb.Response) ([
 		frame.Requests = &rangepb.RequestFrame{Requests: reqs[:n]}
 	}
 	if m > 0 {
-		frame.Responses = &rangepb.ResponseFrame{Responses: resps[:m]}
+		frame.Responses = &rangepb.ResponseFrame{}
+		for _, a := range resps[:m] {
+			frame.Responses.Responses = append(frame.Responses.Responses, a.Response)
+		}
 	}
 	raw, err := proto.Marshal(frame)
 	if err == nil {
@@ -109,6 +144,9 @@ func (o *outbox) sendSome(reqs []*rangepb.Request, resps []*rangepb.Response) ([
 	}
 	if err != nil && n > 0 {
 		o.lost(reqs[:n], err)
+	}
+	if m > 0 && errors.Is(err, transport.ErrUnreachable) {
+		o.later(resps[:m])
 	}
 	return reqs[n:], resps[m:]
 }

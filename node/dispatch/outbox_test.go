@@ -2,8 +2,10 @@ package dispatch
 
 import (
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -83,11 +85,60 @@ func TestOutboxBounds(t *testing.T) {
 	if !errors.As(err, new(*base.Throttled)) || taken < base.FrameQueueBytes>>20 || taken > base.FrameQueueBytes>>20+3 {
 		t.Errorf("%d MiB were taken: %v", taken, err)
 	}
-	reqs, resps := o.requests, []*rangepb.Response(nil)
+	reqs, resps := o.requests, []answer(nil)
 	for len(reqs) > 0 {
 		reqs, resps = o.sendSome(reqs, resps)
 	}
 	if largest > base.MaxFrameBytes || len(lost) == 0 || len(sent) == 0 || len(lost)+len(sent) != len(o.requests) {
 		t.Errorf("largest frame %d; of %d requests %d were sent and %d said to be lost", largest, len(o.requests), len(sent), len(lost))
+	}
+}
+
+// An answer to a node that cannot be reached in this moment is sent when it can be; requests to it end at once.
+func TestAnswersOutlastAReconnect(t *testing.T) {
+	var tries int
+	got, lost := make(chan uint64, 10), make(chan uint64, 10)
+	send := func(_ base.NodeID, _ transport.Class, raw []byte) error {
+		f := &rangepb.ControlFrame{}
+		must(t, proto.Unmarshal(raw, f))
+		if tries++; tries <= 3 {
+			return fmt.Errorf("%w: a test", transport.ErrUnreachable)
+		}
+		for _, r := range f.GetResponses().GetResponses() {
+			got <- r.Id
+		}
+		return nil
+	}
+	o := newOutbox(5, send, func(reqs []*rangepb.Request, _ error) {
+		for _, q := range reqs {
+			lost <- q.Id
+		}
+	})
+	o.respond(&rangepb.Response{Id: 1})
+	o.respond(&rangepb.Response{Id: 2})
+	must(t, o.request(&rangepb.Request{Id: 7}))
+	var wg sync.WaitGroup
+	wg.Go(o.run)
+	if id := <-lost; id != 7 {
+		t.Errorf("request %d is told to be lost", id)
+	}
+	for want := uint64(1); want <= 2; want++ {
+		if id := <-got; id != want {
+			t.Errorf("answer %d came where %d was due", id, want)
+		}
+	}
+	o.stop()
+	wg.Wait()
+	if tries != 4 || len(lost) > 0 || len(got) > 0 {
+		t.Errorf("%d frames were tried; %d more requests lost, %d more answers", tries, len(lost), len(got))
+	}
+}
+
+// Nobody waits for ever: what could not be sent for as long as requests last is dropped.
+func TestAnswersToTheDeadAreDropped(t *testing.T) {
+	o := newOutbox(5, func(base.NodeID, transport.Class, []byte) error { return transport.ErrUnreachable }, nil)
+	o.later([]answer{{&rangepb.Response{Id: 1}, time.Now().Add(-time.Second)}})
+	if len(o.unsent) != 0 || o.again != nil {
+		t.Errorf("%d answers are kept", len(o.unsent))
 	}
 }

@@ -180,6 +180,9 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		done(placed, d.endHere(q.Body))
 		return
 	}
+	if d.servePlain(q, done) {
+		return
+	}
 	if !d.cfg.Store.Has(id) {
 		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true})
 		return
@@ -208,6 +211,11 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.confirmHere(id, q.Body, until, done)
 	case rangepb.RequestKind_REQUEST_KIND_PAGE:
 		d.serveRead(id, until, q, &rangepb.PageRequest{}, done)
+	case rangepb.RequestKind_REQUEST_KIND_DIRECT:
+		answer, err := d.directHere(id, q.Body)
+		done(answer, err)
+	case rangepb.RequestKind_REQUEST_KIND_EXPLAIN:
+		d.goServe(done, func() (proto.Message, error) { return d.explainUntil(id, until, q.Body) })
 	case rangepb.RequestKind_REQUEST_KIND_DESCRIPTOR:
 		d.goServe(done, func() (proto.Message, error) { return d.descriptorHere(d.ctx, id, until) })
 	case rangepb.RequestKind_REQUEST_KIND_CHECKSUM:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -105,8 +106,8 @@ func TestNodesThatMoveAreFoundAgain(t *testing.T) {
 	}
 }
 
-// Every node is somewhere else at once, and nobody knows where anybody is, but that each was told where one other is, and that
-// one the next: all find each other, and the cluster works, though no range had a leader meanwhile who could have told.
+// Every node is somewhere else at once, and nobody knows where anybody is, but that each was told a name of one other, and that
+// one of the next: all find each other, and the cluster works, though no range had a leader meanwhile who could have told.
 func TestClusterThatMovedAsAWholeFindsItself(t *testing.T) {
 	t.Parallel()
 	c := startVia(t, 5)
@@ -119,7 +120,11 @@ func TestClusterThatMovedAsAWholeFindsItself(t *testing.T) {
 		if i == 0 {
 			p.move(to[0])
 		} else {
-			p.move(to[i], to[i-1])
+			_, port, err := net.SplitHostPort(to[i-1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			p.move(to[i], "dns:localhost:"+port)
 		}
 	}
 	for _, p := range slices.Backward(c.procs) { // so that each is there before the one that it was told of

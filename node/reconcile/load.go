@@ -25,6 +25,7 @@ func (r *Reconciler) watchLoads() {
 			}
 			r.load(hot)
 		}
+		r.cfg.Reports.Rates(r.cfg.Store.Rates())
 	}
 }
 

@@ -99,18 +99,6 @@ type wanted struct {
 	until time.Time
 }
 
-// goal is where a range's voters are to be.
-func (r *Reconciler) goal(st *raftgroup.Status, nodes []change.Node) change.Goal {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	w, ok := r.wanted[st.Range]
-	if ok && time.Now().Before(w.until) {
-		return w.goal
-	}
-	delete(r.wanted, st.Range)
-	return change.UpReplicate(st.Descriptor, nodes)
-}
-
 // calm takes note of which ranges were written to since the last look, and returns those to which it was long enough ago that
 // they may be merged. A range is returned once, and again after it was written to.
 func (r *Reconciler) calm(written map[base.RangeID]struct{}) (due []base.RangeID) {

@@ -1,9 +1,9 @@
 // Package reconcile brings what is observed to what is wanted, again and again: observe, decide, carry out one
 // idempotent step, observe again.
 //
-// On the leader of each range it publishes the descriptor to the index until the index has it, and up-replicates:
-// meta/change gives the next step from the stored descriptor, so that any node can finish what another began. It also
-// keeps the node's knowledge of the other nodes fresh. It looks at a range when something of it changed, and again and
+// On the leader of each range it publishes the descriptor to the index until the index has it, and takes the steps that a
+// decider directs: meta/change gives the next one from the stored descriptor, so that any node can finish what another began. It
+// also keeps the node's knowledge of the other nodes fresh. It looks at a range when something of it changed, and again and
 // again while something is left to be done, because followers catch up without telling. A range that is as it should be is
 // not looked at: ten thousand of them cost nothing.
 package reconcile
@@ -41,8 +41,7 @@ type Config struct {
 	Store    *store.Store
 	Dispatch *dispatch.Dispatcher
 	Peers    interface{ Peers() []transport.PeerStatus }
-	// Nodes are the records that this node knows; Learn gives it newer ones. Whoever keeps them calls WakeAll when they change.
-	Nodes  func() []*metapb.NodeRecord
+	// Learn is given the nodes' records, as they are stored.
 	Learn  func(...*metapb.NodeRecord)
 	Logger *slog.Logger
 
@@ -54,6 +53,7 @@ type Config struct {
 	// SplitQPS is the requests per second above which a range is cut; 0: none is for that.
 	SplitQPS float64
 	Merges   Merges
+	Reports  Reports
 }
 
 // Reconciler is the loop. Wake and NodesChanged may be called from any goroutine and do not block.
@@ -68,7 +68,10 @@ type Reconciler struct {
 	published map[base.RangeID]uint64    // the generation that the index acknowledged
 	alone     map[base.RangeID]time.Time // since when a local replica hears of no leader
 	frozen    map[base.RangeID]frozenSince
-	looks     map[base.RangeID]int // at sizes, since a range was last written to: watchSizes'
+	looks     map[base.RangeID]int       // at sizes, since a range was last written to: watchSizes'
+	stepped   map[base.RangeID]time.Time // when a step was taken last, of ranges with more to be done
+	moving    map[base.RangeID]struct{}  // of these, those to be looked at soon
+	lagging   map[base.RangeID]struct{}  // led here, with a replica that was behind at the last look
 
 	splits struct{ size, load atomic.Uint64 } // that it had done, by their reason
 
@@ -76,6 +79,7 @@ type Reconciler struct {
 	due     map[base.RangeID]struct{} // to be looked at
 	written map[base.RangeID]struct{} // whose size may have changed
 	wanted  map[base.RangeID]wanted
+	follow  map[base.RangeID]*change.Follower
 }
 
 // New makes a reconciler; Start runs it.
@@ -88,6 +92,7 @@ func New(cfg Config) *Reconciler {
 		cfg: cfg, wake: make(chan struct{}, 1), nodes: make(chan struct{}, 1), ctx: ctx, cancel: cancel,
 		published: make(map[base.RangeID]uint64), alone: make(map[base.RangeID]time.Time), due: make(map[base.RangeID]struct{}), written: make(map[base.RangeID]struct{}),
 		frozen: make(map[base.RangeID]frozenSince), looks: make(map[base.RangeID]int), wanted: make(map[base.RangeID]wanted),
+		stepped: make(map[base.RangeID]time.Time), moving: make(map[base.RangeID]struct{}), lagging: make(map[base.RangeID]struct{}), follow: make(map[base.RangeID]*change.Follower),
 	}
 }
 
@@ -117,7 +122,7 @@ func (r *Reconciler) Changed(c raftgroup.StateChange) {
 	r.Wake()
 }
 
-// WakeAll has it look at every range: the nodes have changed, or one is reached again.
+// WakeAll has it look at every range: a node is reached again.
 func (r *Reconciler) WakeAll() {
 	ids := r.cfg.Store.Ranges()
 	r.mu.Lock()
@@ -148,37 +153,67 @@ func signal(c chan struct{}) {
 }
 
 func (r *Reconciler) run() {
-	again := time.NewTimer(base.ReconcileInterval)
+	again, lagging, soon := time.NewTimer(base.ReconcileInterval), time.NewTicker(base.LaggingInterval), time.NewTimer(base.ReconcileInterval)
 	defer again.Stop()
+	defer lagging.Stop()
+	defer soon.Stop()
 	for {
+		var ids []base.RangeID
 		select {
 		case <-r.ctx.Done():
 			return
 		case <-r.wake:
+			ids = r.take()
 		case <-again.C:
+			ids = r.take()
+		case <-lagging.C:
+			ids = r.late()
+		case <-soon.C:
+			ids = slices.Sorted(maps.Keys(r.moving))
+			clear(r.moving)
 		}
-		var nodes *observed
-		left := false
-		for _, id := range r.take() {
-			if r.ctx.Err() != nil {
-				return
-			}
-			if r.look(id, &nodes) {
-				left = true
-				r.mu.Lock()
-				r.due[id] = struct{}{}
-				r.mu.Unlock()
-			}
-		}
-		if left {
+		if r.pass(ids) {
 			again.Reset(base.ReconcileInterval)
 		}
+		if r.ctx.Err() != nil {
+			return
+		}
+		if len(r.moving) > 0 {
+			soon.Reset(base.StepInterval)
+		}
 	}
+}
+
+// pass looks at ranges, and says whether some must be looked at again without being told. Those of which a step was taken a moment
+// ago are looked at soon: a replica that comes in has caught up in a moment, and does not say so.
+func (r *Reconciler) pass(ids []base.RangeID) (left bool) {
+	var nodes *observed
+	for _, id := range ids {
+		if r.ctx.Err() != nil {
+			return false
+		}
+		if !r.look(id, &nodes) {
+			delete(r.stepped, id)
+			continue
+		}
+		if at, ok := r.stepped[id]; ok && time.Since(at) < base.StepSoon {
+			r.moving[id] = struct{}{}
+			continue
+		}
+		left = true
+		r.mu.Lock()
+		r.due[id] = struct{}{}
+		r.mu.Unlock()
+	}
+	return left
 }
 
 // look looks at one range, and says whether it must be looked at again without being told.
 func (r *Reconciler) look(id base.RangeID, nodes **observed) bool {
 	st, ok := r.cfg.Store.State(id)
+	if !ok || st.Role != raftgroup.Leader {
+		r.ledNoMore(id)
+	}
 	if !ok || st.Leader != 0 {
 		delete(r.alone, id)
 		return ok && st.Role == raftgroup.Leader && !r.lead(id, nodes)
@@ -251,7 +286,10 @@ func (r *Reconciler) lead(id base.RangeID, nodes **observed) (done bool) {
 	if *nodes == nil {
 		*nodes = r.observe()
 	}
-	stepped, err := r.step(&st, *nodes)
+	stepped, busy, err := r.step(&st, *nodes)
+	late := behind(&st, *nodes)
+	r.lag(id, len(late) > 0)
+	r.cfg.Reports.Replicas(id, late, busy)
 	if err != nil && r.ctx.Err() == nil {
 		r.cfg.Logger.Info("replica change did not go through; it is tried again", "range", id, "error", err)
 	}
@@ -298,27 +336,29 @@ func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, d *meta
 }
 
 // step carries out the next step of the range's replica change; done says that there is none, and that none will come by
-// itself.
-func (r *Reconciler) step(st *raftgroup.Status, o *observed) (done bool, err error) {
-	goal := r.goal(st, o.nodes)
-	step, done := change.Next(st.Descriptor, change.Observe(st, o.down), goal)
+// itself. busy says why nobody else is to decide for the range now.
+func (r *Reconciler) step(st *raftgroup.Status, o *observed) (done bool, busy string, err error) {
+	step, done, busy := r.next(st, o)
 	switch {
 	case done:
-		return true, nil
 	case step.Transfer != 0:
 		r.cfg.Logger.Info("handing leadership over", "range", st.Range, "to", step.Transfer, "reason", step.Reason)
 		r.cfg.Store.Transfer(st.Range, step.Transfer)
-		return false, nil
-	case step.Propose == nil:
-		return false, nil // waiting for what the reason says
+	case step.Propose != nil: // else it waits for what the reason says
+		err = r.propose(st, &step)
 	}
+	return done, busy, err
+}
+
+// propose puts a step into the range's log.
+func (r *Reconciler) propose(st *raftgroup.Status, step *change.Step) error {
 	cmd, cc, err := apply.Change(st.Descriptor, step.Propose)
 	if err != nil {
-		return false, err
+		return err
 	}
 	data, err := proto.Marshal(cmd)
 	if err != nil {
-		return false, err
+		return err
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
 	defer cancel()
@@ -326,37 +366,35 @@ func (r *Reconciler) step(st *raftgroup.Status, o *observed) (done bool, err err
 	var stale *base.StaleGeneration
 	switch {
 	case errors.As(err, &stale):
-		return false, nil // somebody else took a step: look again
+		return nil // somebody else took a step: look again
 	case err != nil:
-		return false, err
+		return err
 	}
 	r.cfg.Logger.Info("replica change", "range", st.Range, "reason", step.Reason, "generation", step.Propose.Generation)
-	r.Wake()
-	return false, nil
+	r.stepped[st.Range] = time.Now()
+	return nil
 }
 
-// observed says which nodes there are and which of them this node does not reach now.
-type observed struct {
-	nodes []change.Node
-	down  []base.NodeID
+// ledNoMore forgets what only a leader needs.
+func (r *Reconciler) ledNoMore(id base.RangeID) {
+	delete(r.lagging, id)
+	delete(r.stepped, id)
+	r.mu.Lock()
+	delete(r.follow, id)
+	r.mu.Unlock()
 }
 
-// observe is made once for all ranges that are looked at together.
+// observed says which nodes this node does not reach now.
+type observed struct{ down []base.NodeID }
+
+// observe is made once for all ranges that are looked at together. A node that nothing was ever sent to is taken to be up: the
+// first message to it will show.
 func (r *Reconciler) observe() *observed {
 	o := &observed{}
-	up := map[base.NodeID]bool{r.cfg.Node: true}
 	for _, p := range r.cfg.Peers.Peers() {
-		up[p.Node] = p.Up
-	}
-	load := r.cfg.Store.Replicas()
-	for _, rec := range r.cfg.Nodes() {
-		id := base.NodeID(rec.NodeId)
-		// A node that nothing was ever sent to is taken to be up: the first message to it will show.
-		isUp, spoken := up[id]
-		if rec.State == metapb.NodeState_NODE_STATE_REPLACED || spoken && !isUp {
-			o.down = append(o.down, id)
+		if !p.Up {
+			o.down = append(o.down, p.Node)
 		}
-		o.nodes = append(o.nodes, change.Node{Record: rec, Up: !spoken || isUp, Load: load[id]})
 	}
 	return o
 }

@@ -48,16 +48,20 @@ func (r *Reconciler) watchSizes() {
 	}
 }
 
-// size has a range split that this node leads and that is too large. Its halves are looked at again: they may be still.
+// size reports the size of a range that this node leads, and has it split if that is too large. Its halves are looked at again: they may be still.
 func (r *Reconciler) size(id base.RangeID) error {
 	st, ok := r.cfg.Store.State(id)
 	view := r.cfg.Store.View(id)
-	if !ok || st.Role != raftgroup.Leader || view == nil || !base.KeyspaceID(view.Descriptor.KeyspaceId).Splits() {
+	if !ok || st.Role != raftgroup.Leader || view == nil {
 		return nil
 	}
 	bytes, err := r.cfg.Store.Size(view.Descriptor)
-	if err != nil || bytes < r.cfg.SplitBytes {
+	if err != nil {
 		return err
+	}
+	r.cfg.Reports.Sized(id, bytes)
+	if !base.KeyspaceID(view.Descriptor.KeyspaceId).Splits() || bytes < r.cfg.SplitBytes {
+		return nil
 	}
 	key, err := r.cfg.Store.Middle(r.ctx, view.Descriptor)
 	if err != nil || key == nil {

@@ -37,6 +37,7 @@ func ToStatus(err error) error {
 		unknown   *join.UnknownNode
 		corrupt   *base.Corruption
 		refused   *join.Refused
+		declined  *base.Refused
 		typed     rpctypes.EtcdError
 	)
 	switch {
@@ -75,6 +76,8 @@ func ToStatus(err error) error {
 		return rpctypes.ErrGRPCCorrupt
 	case errors.As(err, &refused):
 		return status.Error(codes.FailedPrecondition, refused.Reason)
+	case errors.As(err, &declined):
+		return status.Error(refusal[declined.For], declined.Error())
 	case errors.As(err, &typed):
 		return status.Error(typed.Code(), typed.Error())
 	}
@@ -105,3 +108,14 @@ func plainStatus(err error) error {
 
 // errServerTimeout replaces a context's error when it was the server's own bound that ended the request.
 var errServerTimeout = errors.New("the request took longer than the server lets one take")
+
+// refusal is what an operator is told of a request that is refused.
+var refusal = map[base.RefusedFor]codes.Code{
+	base.RefusedMalformed: codes.InvalidArgument,
+	base.RefusedUnknown:   codes.NotFound,
+	base.RefusedState:     codes.FailedPrecondition,
+	base.RefusedChanged:   codes.Aborted,
+}
+
+// unreached says that another node could not be asked: the same may be asked of the next.
+func unreached(err error) bool { return status.Code(err) == codes.Unavailable }

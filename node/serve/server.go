@@ -37,6 +37,7 @@ type Membership interface {
 type Config struct {
 	Backend    Backend
 	Membership Membership
+	Operator   Operator    // nil: what operators ask for is not answered
 	Dial       join.Dialer // to other nodes, for the status of the whole cluster
 	Logger     *slog.Logger
 	// MayServe says why clients are not to be served now; nil: they are. A nil function: always.

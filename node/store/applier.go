@@ -140,6 +140,9 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 				a.s.carriedOut(queue[i].Range, r, queue[i].Entries, n)
 			}
 			a.s.cfg.OnApplied(queue[i].Range)
+			if changed := a.results[i].Indexed; len(changed) > 0 {
+				a.s.cfg.OnIndexed(queue[i].Range, changed)
+			}
 		}
 	}
 	a.box.put(func(ev *raftgroup.Events) {

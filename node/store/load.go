@@ -126,6 +126,10 @@ func (s *Store) Rate(id base.RangeID) float64 {
 	if t == nil {
 		return 0
 	}
+	return t.rate()
+}
+
+func (t *tally) rate() float64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.meter.Rate()
@@ -186,6 +190,18 @@ func (s *Store) Loads(threshold float64) (hot []Hot) {
 		}
 	}
 	return hot
+}
+
+// Rates are those of the ranges that are in use here.
+func (s *Store) Rates() map[base.RangeID]float64 {
+	s.loads.mu.Lock()
+	of := maps.Clone(s.loads.of)
+	s.loads.mu.Unlock()
+	out := make(map[base.RangeID]float64, len(of))
+	for id, t := range of {
+		out[id] = t.rate()
+	}
+	return out
 }
 
 func (s *Store) dropTally(id base.RangeID, t *tally) {

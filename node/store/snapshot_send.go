@@ -28,14 +28,15 @@ func (sn *snapshots) send(m raftgroup.Message) {
 	}
 	key := sendKey{m.Range, m.ToReplica}
 	sn.mu.Lock()
-	busy := sn.sending[key]
-	sn.sending[key] = true
-	sn.mu.Unlock()
-	if busy {
+	if sn.sending[key] != nil {
+		sn.mu.Unlock()
 		return // the one under way ends with a report
 	}
+	p := &sendProgress{}
+	sn.sending[key] = p
+	sn.mu.Unlock()
 	sn.s.wg.Go(func() {
-		err := sn.sendOne(sn.ctx, m)
+		err := sn.sendOne(sn.ctx, m, p)
 		sn.mu.Lock()
 		delete(sn.sending, key)
 		sn.mu.Unlock()
@@ -50,7 +51,7 @@ func (sn *snapshots) send(m raftgroup.Message) {
 }
 
 // sendOne exports once and streams, going on where the receiver says after a stream broke.
-func (sn *snapshots) sendOne(ctx context.Context, m raftgroup.Message) error {
+func (sn *snapshots) sendOne(ctx context.Context, m raftgroup.Message, p *sendProgress) error {
 	if err := sn.out.Acquire(ctx, 1); err != nil {
 		return err
 	}
@@ -63,9 +64,12 @@ func (sn *snapshots) sendOne(ctx context.Context, m raftgroup.Message) error {
 		return err
 	}
 	defer closeAll(files)
+	for _, f := range offer.Files {
+		p.size.Add(f.Size)
+	}
 	backoff := base.SnapshotRetryMin
 	for attempt := 1; ; attempt++ {
-		err := sn.stream(ctx, m.ToNode, offer, files)
+		err := sn.stream(ctx, m.ToNode, offer, files, p)
 		var refused *refusedError
 		if err == nil || errors.As(err, &refused) || ctx.Err() != nil || attempt == base.SnapshotAttempts {
 			return err
@@ -134,7 +138,7 @@ type refusedError struct{ why string }
 func (e *refusedError) Error() string { return "refused: " + e.why }
 
 // stream sends what the receiver does not have yet over one stream.
-func (sn *snapshots) stream(ctx context.Context, to base.NodeID, offer *rangepb.SnapshotOffer, files []engine.File) error {
+func (sn *snapshots) stream(ctx context.Context, to base.NodeID, offer *rangepb.SnapshotOffer, files []engine.File, p *sendProgress) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	bs, err := sn.s.transport.OpenBulk(ctx, to)
@@ -157,7 +161,8 @@ func (sn *snapshots) stream(ctx context.Context, to base.NodeID, offer *rangepb.
 	case resume.File > uint64(len(files)):
 		return fmt.Errorf("the receiver wants to go on at file %d of %d", resume.File, len(files))
 	}
-	c := &chunker{sn: sn, bs: bs, offer: offer, files: files, file: resume.File, offset: resume.Offset, credits: resume.Credits}
+	c := &chunker{sn: sn, bs: bs, offer: offer, files: files, file: resume.File, offset: resume.Offset, credits: resume.Credits, progress: p}
+	c.skipped()
 	if err := c.run(ctx); err != nil {
 		return err
 	}
@@ -180,13 +185,23 @@ func (sn *snapshots) stream(ctx context.Context, to base.NodeID, offer *rangepb.
 
 // chunker sends chunks while it has credits and the node's rate allows.
 type chunker struct {
-	sn      *snapshots
-	bs      transport.BulkStream
-	offer   *rangepb.SnapshotOffer
-	files   []engine.File
-	file    uint64
-	offset  uint64
-	credits uint64
+	sn       *snapshots
+	bs       transport.BulkStream
+	offer    *rangepb.SnapshotOffer
+	files    []engine.File
+	file     uint64
+	offset   uint64
+	credits  uint64
+	progress *sendProgress
+}
+
+// skipped counts what the receiver has of an earlier stream.
+func (c *chunker) skipped() {
+	n := c.offset
+	for _, f := range c.offer.Files[:c.file] {
+		n += f.Size
+	}
+	c.progress.sent.Store(n)
 }
 
 func (c *chunker) run(ctx context.Context) error {
@@ -219,6 +234,7 @@ func (c *chunker) run(ctx context.Context) error {
 			return err
 		}
 		c.sn.count(func(s *SnapshotStats) { s.BytesSent += n })
+		c.progress.sent.Add(n)
 		c.offset += n
 		c.credits -= n
 	}

@@ -212,7 +212,9 @@ func TestSnapshotStream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			chunks = 0
 			l, n, m, b := snapshotPair(t, x.through)
-			must(t, l.s.snapshots.sendOne(context.Background(), m))
+			p := &sendProgress{}
+			l.s.snapshots.sending[sendKey{m.Range, m.ToReplica}] = p
+			must(t, l.s.snapshots.sendOne(context.Background(), m, p))
 			b.wg.Wait()
 			in, out := n.s.SnapshotStats(), l.s.SnapshotStats()
 			if len(n.s.snapshots.staged) != 1 {
@@ -234,6 +236,12 @@ func TestSnapshotStream(t *testing.T) {
 			if lost := uint64(x.streams-1) * base.SnapshotCreditBytes; !x.again && out.BytesSent > total+lost {
 				t.Errorf("%d of %d bytes were sent: no more than was under way is sent again", out.BytesSent, total)
 			}
+			if sent, size := l.s.Sending(m.Range); sent != total || size != total {
+				t.Errorf("%d of %d bytes are said to be sent, of %d", sent, size, total)
+			}
+			if held := n.s.Receiving(); len(held) != 1 || held[0] != m.Range {
+				t.Errorf("%v are said to come in, want %s, which waits to be installed", held, m.Range)
+			}
 			if b.most > base.SnapshotCreditBytes {
 				t.Errorf("%d bytes were under way, above the credits", b.most)
 			}
@@ -254,17 +262,17 @@ func TestSnapshotStream(t *testing.T) {
 func TestSnapshotGivesUp(t *testing.T) {
 	l, _, m, b := snapshotPair(t, func(int, *rangepb.SnapshotMessage) error { return nil })
 	m.ToReplica, m.Raft.To = 99, new(uint64(99))
-	err := l.s.snapshots.sendOne(context.Background(), m)
+	err := l.s.snapshots.sendOne(context.Background(), m, &sendProgress{})
 	if refused := (*refusedError)(nil); !errors.As(err, &refused) || b.streams != 1 || !strings.Contains(err.Error(), "replica 99") {
 		t.Errorf("%v after %d streams", err, b.streams)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.through = func(int, *rangepb.SnapshotMessage) error { cancel(); return errBroken }
-	if err := l.s.snapshots.sendOne(ctx, m); err == nil || b.streams != 2 {
+	if err := l.s.snapshots.sendOne(ctx, m, &sendProgress{}); err == nil || b.streams != 2 {
 		t.Errorf("%v after %d streams", err, b.streams)
 	}
 	m.Raft.Snapshot.Metadata.Index = new(uint64(1 << 40))
-	if err := l.s.snapshots.sendOne(context.Background(), m); err == nil || b.streams != 2 {
+	if err := l.s.snapshots.sendOne(context.Background(), m, &sendProgress{}); err == nil || b.streams != 2 {
 		t.Errorf("a state that is not there was sent: %v", err)
 	}
 }
@@ -379,7 +387,7 @@ func TestSnapshotRate(t *testing.T) {
 	defer closeAll(files)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	err = l.s.snapshots.stream(ctx, m.ToNode, offer, files)
+	err = l.s.snapshots.stream(ctx, m.ToNode, offer, files, &sendProgress{})
 	b.wg.Wait()
 	if sent := l.s.SnapshotStats().BytesSent; err == nil || sent > burst || sent+base.SnapshotChunkBytes <= burst {
 		t.Errorf("%d bytes were sent, %v", sent, err)

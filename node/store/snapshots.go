@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
@@ -35,7 +36,7 @@ type snapshots struct {
 
 	mu      sync.Mutex
 	staged  map[string]*staged // received or being received, by token
-	sending map[sendKey]bool
+	sending map[sendKey]*sendProgress
 	stats   SnapshotStats
 }
 
@@ -51,12 +52,49 @@ type sendKey struct {
 	to base.ReplicaID
 }
 
+// sendProgress is how far a snapshot is that is being sent: nothing is known of its size before it is exported.
+type sendProgress struct{ sent, size atomic.Uint64 }
+
+// Sending is how many bytes of a range's snapshots under way from here were sent, and how many there are.
+func (s *Store) Sending(id base.RangeID) (sent, size uint64) {
+	s.snapshots.mu.Lock()
+	defer s.snapshots.mu.Unlock()
+	for key, p := range s.snapshots.sending {
+		if key.id == id {
+			sent, size = sent+p.sent.Load(), size+p.size.Load()
+		}
+	}
+	return sent, size
+}
+
+// Receiving are the ranges of which snapshots come in here now, or wait to be installed.
+func (s *Store) Receiving() (ids []base.RangeID) {
+	s.snapshots.mu.Lock()
+	defer s.snapshots.mu.Unlock()
+	for _, st := range s.snapshots.staged {
+		if st.busy && !slices.Contains(ids, st.id) {
+			ids = append(ids, st.id)
+		}
+	}
+	return ids
+}
+
+// LimitSnapshots sets how many bytes of snapshots this node sends a second, all together; 0: base's.
+func (s *Store) LimitSnapshots(bytesPerSecond uint64) {
+	if bytesPerSecond == 0 {
+		bytesPerSecond = base.SnapshotBytesPerSecond
+	}
+	if limit := rate.Limit(bytesPerSecond); s.snapshots.rate.Limit() != limit {
+		s.snapshots.rate.SetLimit(limit)
+	}
+}
+
 func newSnapshots(s *Store) *snapshots {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &snapshots{
 		s: s, out: semaphore.NewWeighted(base.SnapshotsInFlight), in: semaphore.NewWeighted(base.SnapshotsInFlight),
 		rate: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotCreditBytes), ctx: ctx, cancel: cancel,
-		staged: make(map[string]*staged), sending: make(map[sendKey]bool),
+		staged: make(map[string]*staged), sending: make(map[sendKey]*sendProgress),
 	}
 }
 

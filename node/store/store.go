@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/node/latency"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -53,6 +54,8 @@ type Config struct {
 	OnGossip func(from base.NodeID, g *rangepb.Gossip) error
 	// OnApplied is told, after it is visible, of each range in which something was applied. It must not block.
 	OnApplied func(base.RangeID)
+	// OnIndexed is told, after it is visible, of each range in whose index something changed. It must not block.
+	OnIndexed func(base.RangeID, []apply.Indexed)
 }
 
 // EnsureDefaults fills what was left empty.
@@ -89,6 +92,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.OnApplied == nil {
 		c.OnApplied = func(base.RangeID) {}
+	}
+	if c.OnIndexed == nil {
+		c.OnIndexed = func(base.RangeID, []apply.Indexed) {}
 	}
 }
 

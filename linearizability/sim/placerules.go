@@ -1,0 +1,202 @@
+package sim
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/change"
+	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/meta/liveness"
+	"github.com/cairndb/cairn/meta/placement"
+)
+
+// I7: nobody who decides where replicas are ever leaves a range without a quorum of voters that have caught up; once all is well the
+// replicas are as many as the policy wants and where they may be, and nothing moves any more; and none comes back to a node that it
+// left a moment ago without a reason.
+
+// seats is what is known of where replicas have been.
+type seats struct {
+	promised map[rangeNode]time.Duration // when a node last said that it takes a replica
+	left map[rangeNode]departure // voters that went from a node
+}
+
+type rangeNode struct {
+	id   base.RangeID
+	node base.NodeID
+}
+
+type departure struct{ at, moved time.Duration }
+
+func newSeats() seats {
+	return seats{promised: make(map[rangeNode]time.Duration), left: make(map[rangeNode]departure)}
+}
+
+// away is how long a node must have been gone, or cut off, before a change that counts on it is a mistake: whoever makes it knows
+// what was so some moments ago.
+const away = 2*beatLost + moveInterval
+
+// pingPong is within what time a voter may not come back to a node.
+const pingPong = 30 * time.Second
+
+// seated holds a change of a range's replicas that was committed against what was.
+func (r *rules) seated(old, now *metapb.RangeDescriptor) {
+	w := r.w
+	if w.sys == nil || desc.SameNodes(old, now) && !desc.Joint(old) && !desc.Joint(now) {
+		return
+	}
+	w.count("changes of replicas held against I7")
+	if w.deciding(old) && !w.deciding(now) {
+		w.violate("a quorum stays", "%s had a quorum of voters that had caught up, and %s has none", desc.Format(old), desc.Format(now))
+	}
+	r.promised(old, now)
+	before, after := change.Voters(old), change.Voters(now)
+	id := base.RangeID(now.RangeId)
+	for _, n := range before {
+		if !slices.Contains(after, n) {
+			w.seats.left[rangeNode{id, n}] = departure{w.now, w.sys.moved}
+		}
+	}
+	for _, n := range after {
+		if slices.Contains(before, n) {
+			continue
+		}
+		if d, ok := w.seats.left[rangeNode{id, n}]; ok && w.now-d.at < pingPong && d.moved == w.sys.moved {
+			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, and no node has changed since", desc.Format(now), n, w.now-d.at)
+		}
+	}
+}
+
+// promise is how long after a node has said that it takes a replica one may come: the reservation may have ended while the directive
+// holds, and the step that serves it may take its time to be committed.
+const promise = base.ReserveTimeout + base.DirectTimeout + base.RequestTimeout
+
+// promised: no replica comes to a node that has not said that it takes it, unless ranges are brought together to be merged.
+func (r *rules) promised(old, now *metapb.RangeDescriptor) {
+	w := r.w
+	id := base.RangeID(now.RangeId)
+	if a, ok := w.beside[id]; ok && w.now < a.until+promise || now.Generation != old.Generation+1 {
+		return
+	}
+	for _, rep := range now.Replicas {
+		n := base.NodeID(rep.NodeId)
+		if desc.ReplicaOn(old, n) != nil {
+			continue
+		}
+		w.count("replicas held against promises")
+		if at, ok := w.seats.promised[rangeNode{id, n}]; !ok || w.now-at > promise {
+			w.violate("replicas are promised", "%s: a replica came to %s, which has not said that it takes it", desc.Format(now), n)
+		}
+	}
+}
+
+// deciding says whether the voters that are there, and have most of the log, are a quorum in each half of a configuration.
+func (w *world) deciding(d *metapb.RangeDescriptor) bool {
+	var all, up [2]int
+	for _, rep := range d.Replicas {
+		inNew, inOld := desc.Votes(rep.Role)
+		for half, in := range []bool{inNew, inOld} {
+			if in {
+				all[half]++
+				if w.caughtUp(d, base.NodeID(rep.NodeId)) {
+					up[half]++
+				}
+			}
+		}
+	}
+	return 2*up[0] > all[0] && 2*up[1] > all[1]
+}
+
+// caughtUp says whether a node is there, or was a moment ago, and its replica has a state.
+func (w *world) caughtUp(d *metapb.RangeDescriptor, id base.NodeID) bool {
+	n := w.node(id)
+	if n == nil {
+		return false
+	}
+	if n.process == nil {
+		return n.died > 0 && w.now-n.died < away
+	}
+	return n.process.store.View(base.RangeID(d.RangeId)) != nil
+}
+
+// limit is how long it may take until all is whole: with deciders, a move at a time on each node, and what was given up is left alone
+// for a while.
+func (w *world) limit() time.Duration {
+	if w.sys != nil {
+		return recoverLimit + 3*base.DecidePatience
+	}
+	return recoverLimit
+}
+
+// misplaced says what of a range is not as the policy wants it; nothing if all is.
+func (w *world) misplaced(r *rangeInfo, d *metapb.RangeDescriptor) string {
+	able := 0
+	for _, rec := range w.sys.records {
+		if rec.State == metapb.NodeState_NODE_STATE_ACTIVE {
+			able++
+		}
+	}
+	policy := placement.Policies(w.sys.policy)
+	want := policy.Default.Replicas
+	if own, ok := policy.Keyspaces[r.ks]; ok {
+		want = own.Replicas
+		if able < want {
+			want = min(able, max(own.AtLeast, able-1+able%2))
+		}
+	}
+	voters := change.Voters(d)
+	if want = min(want, able); len(voters) < want || len(voters) != len(d.Replicas) {
+		return fmt.Sprintf("%d voters are wanted, and there are %s", want, desc.Format(d))
+	}
+	for _, n := range voters {
+		if rec := w.sys.own(n); rec == nil || liveness.Gone(rec.State) || rec.State == metapb.NodeState_NODE_STATE_FAILED || rec.State == metapb.NodeState_NODE_STATE_LEAVING {
+			return fmt.Sprintf("%s is no place for a replica: %s", n, desc.Format(d))
+		}
+	}
+	return ""
+}
+
+// lacking says what of the members is not at rest; nothing if all is.
+func (s *sys) lacking() string {
+	w := s.w
+	for _, rec := range s.records {
+		n := w.node(base.NodeID(rec.NodeId))
+		switch {
+		case rec.State == metapb.NodeState_NODE_STATE_SUSPECT || rec.State == metapb.NodeState_NODE_STATE_FAILED || rec.State == metapb.NodeState_NODE_STATE_LEAVING:
+			return fmt.Sprintf("%s is %s: %s", n.id, liveness.StateName(rec.State), rec.Reason)
+		case n.process == nil:
+			return fmt.Sprintf("%s is down", n.id)
+		case !liveness.Gone(rec.State) && !n.process.member.serves():
+			return fmt.Sprintf("%s is fenced", n.id)
+		}
+	}
+	if ops := s.running(); len(ops) > 0 {
+		return fmt.Sprintf("an operation is not ended: %v", ops[0])
+	}
+	l := w.leader(w.meta)
+	if l == nil || l.process.governor.decider == nil {
+		return "nobody decides"
+	}
+	d := l.process.governor.decider
+	if under := d.UnderWay(); len(under) > 0 {
+		return fmt.Sprintf("%s is under way: %v %s", under[0].Range, under[0].Decision, under[0].Waiting)
+	}
+	if at := d.Rests(); at == 0 || l.process.store.Now().Sub(at) < 3*base.DecideInterval {
+		return "the decider does not rest yet"
+	}
+	return ""
+}
+
+// leave has nodes that are to leave, and hold nothing any more, be gone.
+func (s *sys) leave() {
+	for _, rec := range s.records {
+		id := base.NodeID(rec.NodeId)
+		if rec.State == metapb.NodeState_NODE_STATE_LEAVING && s.holding(id) == 0 {
+			if err := s.change(id, liveness.Left, "it holds nothing"); err != nil {
+				s.w.violate("members", "%s: %v", id, err)
+			}
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// opState is `cairn op show -o json`.
+type opState struct {
+	ID      uint64   `json:"id"`
+	State   string   `json:"state"`
+	Nodes   []uint64 `json:"nodes"`
+	Total   uint64   `json:"total"`
+	Left    uint64   `json:"left"`
+	Waiting string   `json:"waiting"`
+	Outcome string   `json:"outcome"`
+}
+
+// cairnAt runs a verb against a node, and returns what it printed, on both of its outputs, and its exit code.
+func cairnAt(p *proc, args ...string) (string, int) {
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, binary, append(args, "--host", p.addr)...)
+	out, _ := cmd.CombinedOutput() // its exit code says what went wrong
+	return string(out), cmd.ProcessState.ExitCode()
+}
+
+// want runs a verb that is to succeed.
+func (c *cluster) want(p *proc, args ...string) string {
+	c.t.Helper()
+	out, code := cairnAt(p, args...)
+	if code != 0 {
+		c.t.Fatalf("cairn %s: exit %d\n%s", strings.Join(args, " "), code, out)
+	}
+	return out
+}
+
+// refused runs a verb that is to be refused with these words.
+func (c *cluster) declined(p *proc, says string, args ...string) {
+	c.t.Helper()
+	if out, code := cairnAt(p, args...); code != 1 || !strings.Contains(out, says) {
+		c.t.Errorf("cairn %s: exit %d, want 1 and %q\n%s", strings.Join(args, " "), code, says, out)
+	}
+}
+
+func (c *cluster) op(p *proc, id uint64) (*opState, error) {
+	out, err := run(10*time.Second, "op", "show", fmt.Sprint(id), "-o", "json", "--host", p.addr)
+	if err != nil {
+		return nil, err
+	}
+	op := &opState{}
+	return op, json.Unmarshal([]byte(out), op)
+}
+
+// begin runs a verb that begins an operation, and returns its id.
+func (c *cluster) begin(p *proc, args ...string) uint64 {
+	c.t.Helper()
+	op := &opState{}
+	if err := json.Unmarshal([]byte(c.want(p, append(args, "-o", "json")...)), op); err != nil || op.ID == 0 {
+		c.t.Fatalf("%v: %v, %v", args, op, err)
+	}
+	return op.ID
+}
+
+// join starts one more node, and waits until it is active.
+func (c *cluster) join(flags ...string) *proc {
+	c.t.Helper()
+	p := newProc(c.t, fmt.Sprintf("node%d", len(c.procs)+1), freeAddrs(c.t, 1)[0], append([]string{"--join", strings.Join(c.endpoints(), ",")}, flags...)...)
+	p.start()
+	c.procs = append(c.procs, p)
+	c.eventually(30*time.Second, func() error {
+		s, err := c.status(p)
+		if err == nil && (len(s.Nodes) != len(c.procs) || s.Nodes[len(s.Nodes)-1].State != "active") {
+			err = fmt.Errorf("%v", s.Nodes)
+		}
+		return err
+	})
+	return p
+}
+
+// led is how many ranges each node leads, and held how many replicas it holds, by what the cluster says.
+func (c *cluster) led(p *proc) (led, held map[uint64]int) {
+	c.t.Helper()
+	led, held = map[uint64]int{}, map[uint64]int{}
+	s, err := c.status(p)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, r := range s.Ranges {
+		led[r.Leader.Node]++
+		for _, rep := range r.Replicas {
+			held[rep.Node]++
+		}
+	}
+	return led, held
+}
+
+// load writes and reads one key after the other, each with a second to be answered, until it is stopped; what failed is an error.
+func (c *cluster) load() (stop func() error) {
+	cl := c.client()
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	var failed []error
+	count := 0
+	for w := range 2 {
+		wg.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				one, end := context.WithTimeout(context.Background(), time.Second)
+				key := fmt.Sprintf("load/%d/%d", w, i%100)
+				_, err := cl.Put(one, key, fmt.Sprint(i))
+				if err == nil {
+					_, err = cl.Get(one, key)
+				}
+				end()
+				mu.Lock()
+				if count++; err != nil {
+					failed = append(failed, fmt.Errorf("%s, at %s: %w", key, time.Now().Format("15:04:05.000"), err))
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	return func() error {
+		cancel()
+		wg.Wait()
+		c.t.Logf("%d requests", count)
+		if len(failed) > 0 {
+			return fmt.Errorf("%d of %d requests failed; the first: %w", len(failed), count, failed[0])
+		}
+		if count < 10 {
+			return fmt.Errorf("only %d requests were made", count)
+		}
+		return nil
+	}
+}
+
+// A node is drained, and then another is emptied and leaves, while a client that waits a second at most notices nothing.
+func TestDrainAndDecommissionUnderLoad(t *testing.T) {
+	c := startCluster(t, 4)
+	at := c.procs[0]
+	stop := c.load()
+
+	led, _ := c.led(at)
+	var leader uint64
+	for n := range led {
+		if leader == 0 || led[n] > led[leader] {
+			leader = n
+		}
+	}
+	name := fmt.Sprintf("n%d", leader)
+	out := c.want(at, "node", "drain", name, "--wait", "--timeout", "60s")
+	if !strings.Contains(out, "done") {
+		t.Errorf("drain: %s", out)
+	}
+	if led, _ := c.led(at); led[leader] != 0 {
+		t.Errorf("%s is drained, and leads %d ranges", name, led[leader])
+	}
+	c.want(at, "node", "uncordon", name)
+
+	s, err := c.status(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := s.Nodes[slices.IndexFunc(s.Nodes, func(n statusNode) bool { return n.Address != at.addr && n.ID != leader })].ID
+	name = fmt.Sprintf("n%d", gone)
+	out = c.want(at, "node", "decommission", name, "--wait", "--timeout", "90s")
+	if !strings.Contains(out, "left for good") {
+		t.Errorf("decommission: %s", out)
+	}
+	if _, held := c.led(at); held[gone] != 0 {
+		t.Errorf("%s has left, and holds %d replicas", name, held[gone])
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	c.declined(at, "left, for good", "node", "drain", name)
+	c.declined(at, "left", "node", "recommission", name)
+	if out := c.want(at, "op", "ls", "--all"); !strings.Contains(out, "drain") || !strings.Contains(out, "decommission "+name) {
+		t.Errorf("op ls: %s", out)
+	}
+}
+
+// What cannot end well is refused, with the reason and what would be possible; and nothing of it is begun.
+func TestOperationsRefused(t *testing.T) {
+	c := startCluster(t, 3)
+	at := c.procs[1]
+	c.declined(at, "there is no node n9: there are n1, n2, n3", "node", "drain", "n9")
+	c.declined(at, "there is no range r77", "range", "move", "--range", "r77", "--to", "n1")
+	c.declined(at, "there is no range r77", "range", "transfer", "--range", "r77", "--to", "n1")
+	c.declined(at, "there is no range r77", "range", "why", "r77")
+	c.declined(at, "there is no operation 7", "op", "cancel", "7")
+	c.declined(at, "could then have no leader", "node", "drain", "n1", "n2", "n3")
+	c.declined(at, "n2 lives", "node", "rm", "n2", "--yes-it-is-dead", "n2")
+	c.declined(at, "zone=mars", "policy", "set", "constraints=+zone=mars")
+	c.declined(at, "there is no keyspace x", "policy", "show", "--keyspace", "x")
+	if out, code := cairnAt(at, "node", "safe-to-stop", "n1", "n2"); code != 3 || !strings.Contains(out, "cannot be stopped") {
+		t.Errorf("two of three can be stopped: exit %d\n%s", code, out)
+	}
+	c.want(at, "policy", "set", "constraints=+zone=z1:1")
+	c.declined(at, "zone=z1", "node", "decommission", "n1", "n2") // of all nodes of a zone that is asked for, n1 is one
+	c.want(at, "policy", "set", "constraints=default")
+
+	// Held by one, a node counts as stopped for the next.
+	if out := c.want(at, "node", "safe-to-stop", "n3", "--hold", "1h"); !strings.Contains(out, "held for 1h0m0s by operation") {
+		t.Errorf("%s", out)
+	}
+	if out, code := cairnAt(at, "node", "safe-to-stop", "n2"); code != 3 || !strings.Contains(out, "n3 held, too") {
+		t.Errorf("with n3 held, n2 can be stopped: exit %d\n%s", code, out)
+	}
+	if out := c.want(at, "op", "ls"); !strings.Contains(out, "hold n3") {
+		t.Errorf("op ls: %s", out)
+	}
+	if out := c.want(at, "range", "why", "r4"); !strings.Contains(out, "decided by") || !strings.Contains(out, "MAY HOLD") {
+		t.Errorf("range why: %s", out)
+	}
+}

@@ -1,0 +1,54 @@
+package placement
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cairndb/cairn/allocator"
+	"github.com/cairndb/cairn/meta/placement"
+)
+
+// log writes what became of a decision, with its reason, so that the log alone says why a replica is where it is.
+func (r *runner) log(e *placement.Event) {
+	log := r.p.cfg.Logger.With("index", r.index.id)
+	if e.Range != 0 {
+		log = log.With("range", e.Range, "generation", uint64(e.Generation))
+	}
+	switch e.Kind {
+	case placement.Decided:
+		log.Info("decided: "+e.What, "reason", e.Reason, "compared", compared(e.Scores))
+	case placement.Directed:
+		log.Debug("the range's leader follows: "+e.What, "reason", e.Reason)
+	case placement.Done:
+		log.Info("done: "+e.What, "took", e.Took)
+	case placement.GivenUp:
+		log.Info("given up: "+e.What, "reason", e.Reason, "took", e.Took)
+	case placement.Held:
+		log.Warn("what should be done is not: "+e.What, "reason", e.Reason)
+	case placement.Freed:
+		log.Info("no longer held up: "+e.What, "reason", e.Reason)
+	}
+}
+
+// compared is the places that a decision looked at, the best first, as the planner ordered them.
+func compared(scores []allocator.Score) string {
+	var b strings.Builder
+	for i, s := range scores {
+		if i == loggedScores {
+			fmt.Fprintf(&b, " and %d more", len(scores)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		if s.Against != "" {
+			fmt.Fprintf(&b, "%s not: %s", s.Node, s.Against)
+		} else {
+			fmt.Fprintf(&b, "%s %.3f", s.Node, s.Score)
+		}
+	}
+	return b.String()
+}
+
+// loggedScores is how many places a log line holds.
+const loggedScores = 5
