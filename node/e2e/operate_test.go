@@ -169,13 +169,7 @@ func TestDrainAndDecommissionUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := s.Nodes[slices.IndexFunc(s.Nodes, func(n struct {
-		ID       uint64 `json:"id"`
-		Address  string `json:"address"`
-		Locality string `json:"locality"`
-		State    string `json:"state"`
-		Version  string `json:"version"`
-	}) bool {
+	gone := s.Nodes[slices.IndexFunc(s.Nodes, func(n statusNode) bool {
 		return n.Address != at.addr && n.ID != leader
 	})].ID
 	name = fmt.Sprintf("n%d", gone)
