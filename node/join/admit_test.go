@@ -38,7 +38,13 @@ func TestAnnounceKeepsWhatOthersDecided(t *testing.T) {
 	}
 
 	ms[0].change(t, 2, liveness.Drain)
-	ms[0].change(t, 2, liveness.Suspected)
+	suspected := ms[0].change(t, 2, liveness.Suspected)
+	if _, err := ms[1].announce(); err != nil { // the same start of it: that others do not hear it is as true as before
+		t.Fatal(err)
+	}
+	if r := ms[0].record(t, 2); !proto.Equal(r, suspected) {
+		t.Errorf("an announcement of a suspect start changed the record to %v", r)
+	}
 	failed := ms[0].change(t, 2, liveness.Failed)
 	if failed.Epoch != 1 {
 		t.Errorf("failed under epoch %d, want 1", failed.Epoch)
