@@ -97,6 +97,10 @@ bench-moves: ## what replicas that move cost those who write meanwhile (5 minute
 bench-big: ## ten million keys: filled, split by itself, scanned, emptied, merged by itself (10 minutes)
 	cd bench/ranges && go run . -parts big $(RANGES_FLAGS)
 
+.PHONY: bench-allocator
+bench-allocator: ## the planner over 1,000 nodes and a million ranges: passes, memory, what is moved beside what must be (10 minutes; ALLOCATOR_FLAGS=-quick: 1)
+	cd bench/allocator && go run . $(ALLOCATOR_FLAGS)
+
 .PHONY: etcdctl
 etcdctl: ## build the unmodified etcdctl into bin/
 	cd tools/etcdctl && go build -trimpath -o ../../bin/etcdctl go.etcd.io/etcd/etcdctl/v3

@@ -15,7 +15,7 @@ const (
 	// when as many replicas are moved as counts ask for.
 	sampleRanges = 16
 	// levelVisits bounds the ranges that one pass looks at for balance.
-	levelVisits = 300_000
+	levelVisits = 50_000
 	// targetsPerClass: a range may have a replica on the first.
 	targetsPerClass = 4
 )
@@ -26,11 +26,17 @@ type targets struct {
 	tops    [][targetsPerClass]slot
 	key     []float64
 	order   []int32
-	busy    bool // a node was left out that will be there soon
+	// waits: a node that holds less than its share was left out, because it takes as much as it may at once. It is waited for: nobody
+	// gives to a node that is above its share meanwhile, for that would be moved twice.
+	waits bool
 }
 
 func (p *pass) newTargets(leading bool) *targets {
 	t := &targets{leading: leading, tops: make([][targetsPerClass]slot, len(p.s.classes)), key: make([]float64, len(p.s.classes))}
+	for _, at := range p.means.pool {
+		n := &p.s.nodes[at]
+		t.waits = t.waits || n.able && p.occupied(n) && p.means.pressure(n, 0) < 0
+	}
 	for c := range p.s.classes {
 		p.top(t, int32(c))
 		if t.tops[c][0] != none {
@@ -40,6 +46,9 @@ func (p *pass) newTargets(leading bool) *targets {
 	slices.SortStableFunc(t.order, func(a, b int32) int { return cmp.Compare(t.key[a], t.key[b]) })
 	return t
 }
+
+// occupied says whether the node takes part in no further move now.
+func (p *pass) occupied(n *node) bool { return n.Strained != "" || n.moves >= p.movesPerNode(false) }
 
 // top finds the emptiest nodes of a class.
 func (p *pass) top(t *targets, c int32) {
@@ -53,8 +62,7 @@ func (p *pass) top(t *targets, c int32) {
 		if !n.able {
 			continue
 		}
-		if n.Strained != "" || n.moves >= p.movesPerNode(false) {
-			t.busy = true
+		if p.occupied(n) || t.waits && p.means.pressure(n, 0) >= 0 {
 			continue
 		}
 		key := p.means.more(n, int64(p.means.piece[dimBytes]))
@@ -88,24 +96,32 @@ func (p *pass) again(t *targets, c int32) {
 	t.order = slices.Insert(t.order, i, c)
 }
 
-// balance moves replicas until they are even, or limits are reached, or nothing helps.
+// balance moves replicas until they are even, or limits are reached, or nothing helps. When there is nothing left to do, and nothing
+// under way, what has come somewhere meanwhile may be moved again.
 func (p *pass) balance() {
-	s := p.s
-	if s.policy.NoBalance || len(p.means.pool) < 2 {
+	if p.s.policy.NoBalance || len(p.means.pool) < 2 {
 		return
 	}
+	for !p.even() && p.s.rested() {
+	}
+}
+
+// even does so, and says whether anything is done or waited for.
+func (p *pass) even() bool {
+	s := p.s
 	tilt := p.uneven(levelReplicas)
-	if tilt == nil {
-		return
+	if tilt == nil || tilt.fullest() == none {
+		return false
 	}
 	if p.guard.stop {
 		p.hold(GoalBalance, whyManyFail)
-		return
+		return true
 	}
+	before := len(p.out)
 	t := p.newTargets(false)
 	visits := 0
 	waits := whyNot
-	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 {
+	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 && len(t.order) > 0 {
 		if p.movesLeft(false) < 1 {
 			waits = whyMoves
 			break
@@ -114,7 +130,7 @@ func (p *pass) balance() {
 		if from == none {
 			break
 		}
-		if n := &s.nodes[from]; n.moves >= p.movesPerNode(false) || n.Strained != "" {
+		if p.occupied(&s.nodes[from]) {
 			waits = whySourceBusy
 			tilt.exhausted(from)
 			continue
@@ -122,24 +138,31 @@ func (p *pass) balance() {
 		var v view
 		x := p.giveReplica(t, from, &v, &visits)
 		if x == nil {
-			tilt.exhausted(from)
+			if tilt.exhausted(from); !t.waits {
+				p.setBarren(levelReplicas, from)
+			}
 			continue
 		}
 		p.take(&v, x)
-		p.moved(t, from, x.adds.at[0])
+		t = p.moved(t, from, x.adds.at[0])
 		tilt.update(from)
 		tilt.update(x.adds.at[0])
 	}
-	if waits == whyNot && t.busy && len(p.out) < p.limit {
+	if waits == whyNot && t.waits && len(p.out) < p.limit {
 		waits = whyTargetsBusy
 	}
 	p.hold(GoalBalance, waits)
+	return len(p.out) > before || waits != whyNot || visits >= levelVisits
 }
 
 // moved follows a replica.
-func (p *pass) moved(t *targets, from, to slot) {
+func (p *pass) moved(t *targets, from, to slot) *targets {
+	if n := &p.s.nodes[to]; !t.waits && p.occupied(n) && p.means.pressure(n, 0) < 0 {
+		return p.newTargets(t.leading)
+	}
 	p.again(t, p.s.nodes[from].class)
 	p.again(t, p.s.nodes[to].class)
+	return t
 }
 
 // giveReplica finds the best of some of the node's ranges to give away, or of all if none of those is any use.
@@ -158,7 +181,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		}
 		*visits++
 		at := held[(start+i)%len(held)]
-		if !p.movable(at, v) {
+		if !p.movable(at, v) || s.fresh(v.e, from) {
 			continue
 		}
 		seen++
@@ -166,7 +189,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		if to == none {
 			continue
 		}
-		if fit := p.fit(from, to, v.e.bytes); bestTo == none || fit < best {
+		if fit := p.means.fit(levelReplicas, &s.nodes[from], &s.nodes[to], v.e.bytes); bestTo == none || fit < best {
 			best, bestDelta, bestRow, bestTo = fit, delta, at, to
 		}
 	}
@@ -184,14 +207,6 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	x.reason = fmt.Sprintf("%s is %+.1f %% from its share, %s %+.1f %%", a.ID, 100*p.means.pressure(a, 0), b.ID, 100*p.means.pressure(b, 0))
 	x.scores = append(x.scores, p.score(bestTo, s.worthOf(v, x.voters), bestDelta))
 	return x
-}
-
-// fit is how well a range of that size suits the two nodes: after the move bytes are to be as far from a node's share as replicas are,
-// so that both come out even with the same moves.
-func (p *pass) fit(from, to slot, bytes int64) float64 {
-	a := p.means.skew(&p.s.nodes[from], -1, -float64(bytes))
-	b := p.means.skew(&p.s.nodes[to], 1, float64(bytes))
-	return a*a + b*b
 }
 
 // movable says whether the range may be moved for balance: nothing else is to be said of it, and it is not among those that were
@@ -214,6 +229,7 @@ func (p *pass) bestTarget(t *targets, from slot, v *view) (slot, float64) {
 	classes := s.classesOf(&keep, buf[:])
 	now := worth{hard: -1}
 	for _, c := range t.order {
+		p.visits++
 		if c != class {
 			if now.hard < 0 {
 				now = s.worth(v.r, append(classes, class))
