@@ -181,5 +181,6 @@ type Withheld struct {
 	Range  base.RangeID // 0: of no one range
 	Goal   Goal
 	Reason string
-	Count  int // of ranges, if it is of many
+	Count  int  // of ranges, if it is of many
+	Guard  bool // so many nodes fail together that nothing of the goal is to be begun
 }

@@ -45,7 +45,11 @@ func Explain(s *Snapshot, id base.RangeID) Explanation {
 	}
 	p.explain(&v, &x)
 	if x.Candidates == nil {
-		x.Candidates = p.scoreAll(p.example(&v))
+		q := p.example(&v)
+		if p.asked.v != nil {
+			q = &p.asked
+		}
+		x.Candidates = p.scoreAll(q)
 	}
 	return x
 }
@@ -66,11 +70,7 @@ func (p *pass) explain(v *view, x *Explanation) {
 			x.Decision = p.s.decision(v, found)
 			return
 		}
-		reason := w.String()
-		if w == whyManyFail {
-			reason += ": " + p.guard.text
-		}
-		x.Withheld = append(x.Withheld, Withheld{Range: v.e.id, Goal: g.goal, Reason: reason, Count: 1})
+		x.Withheld = append(x.Withheld, Withheld{Range: v.e.id, Goal: g.goal, Reason: p.reason(g.goal, w), Count: 1})
 		x.Advice = append(x.Advice, p.advice(v, w)...)
 	}
 	if x.Why == "" && len(x.Withheld) > 0 {

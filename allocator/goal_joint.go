@@ -31,12 +31,30 @@ func planJoint(p *pass, v *view) (*proposal, why) {
 	}
 	l := v.learners.at[0]
 	if x := p.finish(v, l); x != nil {
-		return x, whyNot
+		return p.withinLimits(x)
 	}
 	return &proposal{
 		goal: GoalJoint, voters: v.voters, removes: set{}.with(l), leader: none,
 		reason: fmt.Sprintf("a learner on %s was left behind, and no voter is missing: it is removed", p.s.idOf(l)),
 	}, whyNot
+}
+
+// withinLimits holds a proposal back while its nodes, or the decider, have as many moves under way as are allowed.
+func (p *pass) withinLimits(x *proposal) (*proposal, why) {
+	if p.movesLeft(false) < max(x.adds.n, x.removes.n) && p.s.moves > 0 {
+		return nil, whyMoves
+	}
+	for _, n := range x.adds.slice() {
+		if p.s.nodes[n].moves >= p.movesPerNode(false) {
+			return nil, whyTargetsBusy
+		}
+	}
+	for _, n := range x.removes.slice() {
+		if m := &p.s.nodes[n]; m.alive() && m.moves >= p.movesPerNode(false) {
+			return nil, whySourceBusy
+		}
+	}
+	return x, whyNot
 }
 
 func (v *view) incoming(n slot) bool {

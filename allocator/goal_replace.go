@@ -70,11 +70,11 @@ func (p *pass) shrink(v *view, lost set) (*proposal, why) {
 	for _, n := range lost.slice() {
 		rest = rest.without(n)
 	}
-	if rest.n%2 == 0 || rest.n < v.r.atLeast() || !v.safe(set{}, lost) || p.movesLeft(false) < lost.n && p.s.moves > 0 ||
+	if rest.n%2 == 0 || rest.n < v.r.atLeast() || !v.safe(set{}, lost) ||
 		p.s.worthOf(v, rest).hard > p.s.worthOf(v, v.voters).hard {
 		return nil, whyNoNode
 	}
 	x := &proposal{goal: GoalReplace, voters: rest, removes: lost, leader: none}
 	x.reason = fmt.Sprintf("%d voters are lost, and no node could take their place: the %d that remain are safer alone", lost.n, rest.n)
-	return x, whyNot
+	return p.withinLimits(x)
 }

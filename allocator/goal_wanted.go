@@ -52,9 +52,6 @@ func planWanted(p *pass, v *view) (*proposal, why) {
 	for _, n := range v.voters.slice() {
 		if !v.wants(n) {
 			x.removes.add(n)
-			if m := &p.s.nodes[n]; m.alive() && m.moves >= p.movesPerNode(false) {
-				return nil, whySourceBusy
-			}
 		}
 	}
 	switch {
@@ -64,15 +61,13 @@ func planWanted(p *pass, v *view) (*proposal, why) {
 		return nil, whyWantedRules
 	case !v.safe(x.adds, x.removes):
 		return nil, p.unsafe(v)
-	case p.movesLeft(false) < max(x.adds.n, x.removes.n) && p.s.moves > 0:
-		return nil, whyMoves
 	}
 	if x.voters.has(v.x.wantedLeader) {
 		x.leader = v.x.wantedLeader
 	} else if v.e.leader != none && !x.voters.has(v.e.leader) {
 		x.leader = p.bestLeader(v, x.voters, x.adds, none)
 	}
-	return x, whyNot
+	return p.withinLimits(x)
 }
 
 func (p *pass) leadWanted(v *view) (*proposal, why) {

@@ -76,10 +76,10 @@ func (g *guard) judge(p *Policy) {
 	g.stop, g.slow = tooMany(g.failing, g.in, p.FailedShare)
 	switch {
 	case g.stop:
-		g.text = fmt.Sprintf("%d of %d nodes fail together, more than %.0f %%: that is taken for a fault of the network",
+		g.text = fmt.Sprintf("%d of %d nodes, more than %.0f %%",
 			g.failing, g.in, 100*p.FailedShare)
 	case g.slow:
-		g.text = fmt.Sprintf("%d of %d nodes fail together, more than half of %.0f %%: replacements are slow",
+		g.text = fmt.Sprintf("%d of %d nodes fail together, more than half of %.0f %%, so that replacements are slow",
 			g.failing, g.in, 100*p.FailedShare)
 	}
 	for prefix, z := range g.zones {
@@ -116,6 +116,18 @@ func (s *Snapshot) zoneOf(n *node) (tier int, prefix int32, ok bool) {
 
 // guarded says whether failures of the node count as one that may come back: a node that has left will not.
 func (n *node) guarded() bool { return !n.known || n.State != Left }
+
+// reason is a reason as a person is told it.
+func (p *pass) reason(g Goal, w why) string {
+	limited := w == whyMoves || w == whyTargetsBusy || w == whySourceBusy
+	switch {
+	case w == whyManyFail:
+		return w.String() + ": " + p.guard.text
+	case limited && g == GoalReplace && p.guard.slow:
+		return w.String() + "; " + p.guard.text
+	}
+	return w.String()
+}
 
 // replacing says at what pace what the node holds may be replaced, and which zone fails with it.
 func (p *pass) replacing(at slot) (z *zone, slow bool, against why) {

@@ -59,7 +59,8 @@ type pass struct {
 	held    []Withheld
 	tried   []row
 	visits  int
-	all     bool // list every place that was compared
+	all     bool  // list every place that was compared
+	asked   query // the first that was looked for, if all
 	classes []candidate
 }
 
@@ -144,6 +145,12 @@ func (p *pass) serve(bucket int) {
 	if len(list) == 0 {
 		return
 	}
+	var stale []row
+	defer func() {
+		for _, at := range stale {
+			p.examine(at)
+		}
+	}()
 	from := 0
 	if len(list) > p.limit {
 		from = int((p.seed + p.s.version) % uint64(len(list)))
@@ -163,7 +170,7 @@ func (p *pass) serve(bucket int) {
 		if x == nil {
 			p.s.blame(at, g, w)
 			if w == whyNot {
-				p.s.mark(at) // what it was kept for is no more
+				stale = append(stale, at) // what it was kept for is no more
 			}
 			continue
 		}
@@ -320,7 +327,7 @@ func (v *view) safe(adds, removes set) bool {
 // hold says why the balance goal, which is of no one range, waits.
 func (p *pass) hold(g Goal, w why) {
 	if w != whyNot {
-		p.held = append(p.held, Withheld{Goal: g, Reason: w.String()})
+		p.held = append(p.held, Withheld{Goal: g, Reason: p.reason(g, w)})
 	}
 }
 
@@ -332,10 +339,7 @@ func (p *pass) withheld() []Withheld {
 			if t.count == 0 {
 				continue
 			}
-			h := Withheld{Goal: Goal(g), Reason: why(w).String(), Count: t.count}
-			if why(w) == whyManyFail {
-				h.Reason += ": " + p.guard.text
-			}
+			h := Withheld{Goal: Goal(g), Reason: p.reason(Goal(g), why(w)), Count: t.count, Guard: why(w) == whyManyFail}
 			if t.count == 1 {
 				h.Range = t.last
 			}

@@ -111,6 +111,9 @@ func (s *Snapshot) worthOf(v *view, voters set) worth {
 
 // find returns the best node, or why there is none.
 func (p *pass) find(q *query) (place, why) {
+	if p.all && p.asked.v == nil {
+		p.asked = *q
+	}
 	ruled := p.rankClasses(q)
 	refused := whyNoNode
 	if ruled && len(p.classes) == 0 {
@@ -276,6 +279,8 @@ func (p *pass) scoreAll(q *query) (all []Score) {
 			c.Against = "would miss a constraint"
 		case against == whyNot && q.under != nil && w.compare(*q.under) >= 0:
 			c.Against = whyNoBetter.String()
+		case against == whyNot && q.zone != nil && w.likeness>>p.tierShift() > p.s.worthOf(q.v, q.v.voters).likeness>>p.tierShift():
+			c.Against = "is in a zone that holds another, while a zone fails"
 		case against != whyNot:
 			c.Against = against.String()
 		}
@@ -341,13 +346,9 @@ func (p *pass) unsafe(v *view) why {
 func (p *pass) drop(v *view, g Goal, out slot, because string) (*proposal, why) {
 	rest := v.voters.without(out)
 	removes := set{}.with(out)
-	switch n := &p.s.nodes[out]; {
+	switch {
 	case !v.safe(set{}, removes):
 		return nil, p.unsafe(v)
-	case p.movesLeft(false) < 1:
-		return nil, whyMoves
-	case n.alive() && n.moves >= p.movesPerNode(false):
-		return nil, whySourceBusy
 	case p.s.worthOf(v, rest).hard > p.s.worthOf(v, v.voters).hard:
 		return nil, whyRuledOut
 	}
@@ -356,5 +357,5 @@ func (p *pass) drop(v *view, g Goal, out slot, because string) (*proposal, why) 
 		x.leader = p.bestLeader(v, rest, set{}, none)
 	}
 	x.reason = because
-	return x, whyNot
+	return p.withinLimits(x)
 }

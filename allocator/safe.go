@@ -35,10 +35,10 @@ func (f *findings) add(id base.RangeID, what, next string) {
 
 // asked is a set of nodes that somebody asks about.
 type asked struct {
-	s    *Snapshot
-	p    *pass
-	away map[slot]bool
-	out  findings
+	s     *Snapshot
+	away  map[slot]bool
+	bytes int64 // that would have to be copied
+	out   findings
 }
 
 func (s *Snapshot) ask(nodes []base.NodeID) *asked {
@@ -83,9 +83,33 @@ func SafeToStop(s *Snapshot, nodes []base.NodeID) []Finding {
 			return
 		}
 		a.constraints(v, spare)
+		if a.elsewhere(v) {
+			a.bytes += int64(v.voters.n-a.staying(v)) * v.e.bytes
+		}
 	})
-	a.room(spare, "stop fewer of them at once, or make room first")
+	a.room("stop fewer of them at once, or make room first")
 	return a.out.list
+}
+
+// staying is how many of the range's voters are on other nodes.
+func (a *asked) staying(v *view) (n int) {
+	for _, m := range v.voters.slice() {
+		if !a.away[m] {
+			n++
+		}
+	}
+	return n
+}
+
+// elsewhere says whether a node that does not hold the range could take a replica. Where none could, as in a cluster of three, nothing
+// would be copied, and no room is needed.
+func (a *asked) elsewhere(v *view) bool {
+	for i := range a.s.nodes {
+		if n := &a.s.nodes[i]; n.able && !a.away[slot(i)] && !v.holds(slot(i)) {
+			return true
+		}
+	}
+	return false
 }
 
 // left is how many voters would be well without the nodes, of the configuration that has the fewest above what it needs.
@@ -160,12 +184,9 @@ func (a *asked) constraints(v *view, spare []int) {
 	}
 }
 
-// room finds that what the nodes hold has no place on the others.
-func (a *asked) room(spare []int, next string) {
-	var bytes, free int64
-	for at := range a.away {
-		bytes += a.s.nodes[at].sum[dimBytes]
-	}
+// room finds that what would be copied has no place on the others.
+func (a *asked) room(next string) {
+	var free int64
 	for i := range a.s.nodes {
 		n := &a.s.nodes[i]
 		if !n.able || a.away[slot(i)] {
@@ -176,8 +197,8 @@ func (a *asked) room(spare []int, next string) {
 		}
 		free += max(0, int64(diskFull*float64(n.DiskBytes))-n.DiskUsed-n.incoming)
 	}
-	if bytes > free && slices.Max(append(spare, 0)) > 0 {
-		a.out.add(0, fmt.Sprintf("they hold %d bytes, and the other nodes have room for %d", bytes, free), next)
+	if a.bytes > free {
+		a.out.add(0, fmt.Sprintf("they hold %d bytes that the other nodes would have to take, and those have room for %d", a.bytes, free), next)
 	}
 }
 
@@ -211,8 +232,9 @@ func CanDecommission(s *Snapshot, nodes []base.NodeID) []Finding {
 			return
 		}
 		a.constraints(v, spare)
+		a.bytes += int64(v.voters.n-a.staying(v)) * v.e.bytes
 	})
-	a.room(spare, "add nodes, or disks, or remove fewer nodes at once")
+	a.room("add nodes, or disks, or remove fewer nodes at once")
 	return a.out.list
 }
 

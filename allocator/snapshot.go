@@ -220,10 +220,16 @@ func (s *Snapshot) SetNode(n Node) {
 		i, _ := slices.BinarySearch(c.nodes, at)
 		c.nodes = slices.Insert(c.nodes, i, at)
 	}
-	if s.refresh(at) || moved || before.State != n.State || before.Weight != n.Weight {
+	if s.refresh(at) || moved || before.differs(&n) {
 		s.touch(at)
 		s.version++
 	}
+}
+
+// differs says whether a goal may see the node otherwise than before, beside what refresh tells.
+func (n *Node) differs(now *Node) bool {
+	return n.State != now.State || n.Cordoned != now.Cordoned || n.Draining != now.Draining || (n.Slow == "") != (now.Slow == "") ||
+		n.Weight != now.Weight
 }
 
 // class is classOf, and has the rules know the class.
@@ -324,7 +330,7 @@ func (s *Snapshot) refresh(at slot) bool {
 			}
 		}
 	}
-	able := n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == "" && !n.full(0)
+	able := n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == "" && !n.full(-n.incoming)
 	calm := n.known && n.State == Active && !n.Draining && n.Slow == ""
 	long := n.Slow != "" && n.SlowFor >= s.policy.SlowAfter
 	changed := overdue != n.overdue || able != n.able || calm != n.calm || long != n.slowLong

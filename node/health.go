@@ -25,9 +25,14 @@ func (n *Node) watch(m *member, id *metapb.StoreIdentity) error {
 	var err error
 	m.monitor, err = health.New(health.Config{
 		Node: self, Incarnation: n.incarnation, Address: n.cfg.Advertise, Version: n.cfg.Version, Cluster: m.dispatch,
-		Leads: m.leadsSys, Heard: m.heard, Load: gauges.Load, Epoch: m.fence.Epoch,
-		Learn: func(own *metapb.NodeRecord) { n.learn(m, own) },
-		Now:   m.store.Now, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
+		Leads: m.leadsSys, Heard: m.heard, Epoch: m.fence.Epoch,
+		Load: func(late time.Duration) *metapb.NodeLoad {
+			l := gauges.Load(late)
+			m.gossip.SetLoad(l)
+			return l
+		},
+		Learn:      func(own *metapb.NodeRecord) { n.learn(m, own) },
+		Unanswered: m.fence.Doubt, Now: m.store.Now, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
 	return err
 }

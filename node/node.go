@@ -265,9 +265,9 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
 	m.reconciler.Start()
+	m.gossip.Start()
 	m.monitor.Start()
 	m.placement.Start()
-	m.gossip.Start()
 	m.operate.Start()
 	return nil
 }

@@ -353,7 +353,9 @@ const (
 	//
 	// DecideInterval is how often it plans: a pass after a change costs below 50 ms at a million ranges. DecideGrace is how long a
 	// new one only listens: two rounds of reports, so that it knows who leads what before it moves the first range.
+	// DecideSoon is how soon it may plan again if a decision has ended, or a node come.
 	DecideInterval = time.Second
+	DecideSoon     = 250 * time.Millisecond
 	DecideGrace    = 5 * time.Second
 	// ReportInterval is how often it asks a node how the ranges are that that one leads; what has not changed is not sent again.
 	ReportInterval = 2 * time.Second
@@ -378,6 +380,11 @@ const (
 	StrainedPutPermille = 2000
 	StrainedPutLeast    = 20 * time.Millisecond
 	StrainedSync        = 250 * time.Millisecond
+	// ReserveSmallBytes is how little a replica holds of which ReserveSmallShare take the place of one: sent in some milliseconds.
+	ReserveSmallBytes = 1 << 20
+	ReserveSmallShare = 4
+	// HeldAfter is how long what should be done may wait before the log says so: longer than most wait for their turn.
+	HeldAfter = 30 * time.Second
 	// ReserveDiskPermille is how full a node's disk may become by what it takes in.
 	ReserveDiskPermille = 900
 	// ReservationsPerNode bounds those that a node remembers, whoever asks: many times what it grants.
@@ -435,8 +442,9 @@ const (
 	// or was started again, moves nothing.
 	HeartbeatInterval = time.Second
 	HeartbeatWindow   = 4 * time.Second
-	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more.
-	HeartbeatTimeout = 2 * time.Second
+	// HeartbeatTimeout bounds one heartbeat with all its tries: the next one is due by then, and says more. One that is answered too
+	// late has been heard all the same.
+	HeartbeatTimeout = time.Second
 	// HeartbeatNodes is how many nodes there may be for each answer to a heartbeat to tell of all of them: some hundred bytes each. In
 	// a larger cluster each node is told every other time, or more rarely, so that the leader of `sys` sends a few megabytes a second.
 	HeartbeatNodes = 64

@@ -181,6 +181,7 @@ func (g *governor) reserve(m *rangepb.Reserve) *rangepb.Reservation {
 	a := g.promises.Reserve(m, room, g.p.store.Now())
 	if a.Granted {
 		g.p.n.w.count("replicas promised")
+		g.p.n.w.seats.promised[rangeNode{base.RangeID(m.RangeId), g.p.n.id}] = g.p.n.w.now
 	} else if !m.Release {
 		g.p.n.w.count("replicas refused")
 	}

@@ -19,6 +19,7 @@ import (
 
 // seats is what is known of where replicas have been.
 type seats struct {
+	promised map[rangeNode]time.Duration // when a node last said that it takes a replica
 	left map[rangeNode]departure // voters that went from a node
 }
 
@@ -30,7 +31,7 @@ type rangeNode struct {
 type departure struct{ at, moved time.Duration }
 
 func newSeats() seats {
-	return seats{left: make(map[rangeNode]departure)}
+	return seats{promised: make(map[rangeNode]time.Duration), left: make(map[rangeNode]departure)}
 }
 
 // away is how long a node must have been gone, or cut off, before a change that counts on it is a mistake: whoever makes it knows
@@ -50,6 +51,7 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 	if w.deciding(old) && !w.deciding(now) {
 		w.violate("a quorum stays", "%s had a quorum of voters that had caught up, and %s has none", desc.Format(old), desc.Format(now))
 	}
+	r.promised(old, now)
 	before, after := change.Voters(old), change.Voters(now)
 	id := base.RangeID(now.RangeId)
 	for _, n := range before {
@@ -63,6 +65,29 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 		}
 		if d, ok := w.seats.left[rangeNode{id, n}]; ok && w.now-d.at < pingPong && d.moved == w.sys.moved {
 			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, and no node has changed since", desc.Format(now), n, w.now-d.at)
+		}
+	}
+}
+
+// promise is how long after a node has said that it takes a replica one may come: the reservation may have ended while the directive
+// holds, and the step that serves it may take its time to be committed.
+const promise = base.ReserveTimeout + base.DirectTimeout + base.RequestTimeout
+
+// promised: no replica comes to a node that has not said that it takes it, unless ranges are brought together to be merged.
+func (r *rules) promised(old, now *metapb.RangeDescriptor) {
+	w := r.w
+	id := base.RangeID(now.RangeId)
+	if a, ok := w.beside[id]; ok && w.now < a.until+promise || now.Generation != old.Generation+1 {
+		return
+	}
+	for _, rep := range now.Replicas {
+		n := base.NodeID(rep.NodeId)
+		if desc.ReplicaOn(old, n) != nil {
+			continue
+		}
+		w.count("replicas held against promises")
+		if at, ok := w.seats.promised[rangeNode{id, n}]; !ok || w.now-at > promise {
+			w.violate("replicas are promised", "%s: a replica came to %s, which has not said that it takes it", desc.Format(now), n)
 		}
 	}
 }

@@ -29,6 +29,9 @@ type Config struct {
 	Seed uint64
 	// Index is the keyspace that the index range is of, root or meta: nodes are asked for reports of what it may list.
 	Index base.KeyspaceID
+	// First says that nobody has decided for these ranges before, whose directives might still be followed: once every node has said
+	// what it leads there is nothing to wait for. A new cluster has its replicas at once.
+	First bool
 }
 
 // Action is something to be sent. One of Reserve, Direct and Report is set.
@@ -54,7 +57,7 @@ const (
 	Directed                  // the range's leader follows it
 	Done                      // the descriptor shows it
 	GivenUp                   // What says why
-	Held                      // something that should be done for many ranges is not: What says why
+	Held                      // something of a goal should be done, and has waited for long, or waits because many nodes fail: What says why
 	Freed                     // what Held said no longer holds
 )
 
@@ -65,7 +68,7 @@ func (k EventKind) String() string {
 // Event is for the log: each says what was decided, and why.
 type Event struct {
 	Kind       EventKind
-	Range      base.RangeID
+	Range      base.RangeID // of Held: one of them, if it is only one
 	Seq        uint64
 	Generation base.Generation // that was decided on
 	Goal       allocator.Goal
@@ -113,10 +116,11 @@ type Decider struct {
 	decided  bool         // it has planned
 	due      bool         // something has come that Step is to see
 	planned  base.Instant // when it is to plan next
+	last     base.Instant // when it did
 	rests    base.Instant // since when nothing is decided and nothing under way; 0: something is
 	withheld []allocator.Withheld
-	held     map[allocator.Goal]string // that an event told of
-	queue    []Action                  // to be returned by Step
+	held     map[allocator.Goal]waiting
+	queue    []Action // to be returned by Step
 	events   []Event
 }
 
@@ -127,7 +131,7 @@ func New(cfg Config) *Decider {
 		cfg: cfg, rand: base.NewRand(cfg.Seed), snap: allocator.NewSnapshot(), seq: cfg.Life << seqBits,
 		nodes: make(map[base.NodeID]*node), ranges: make(map[base.RangeID]*known), ledger: make(map[base.RangeID]*entry),
 		pauses: make(map[base.RangeID]pause), wanted: make(map[base.RangeID]*metapb.Operation), stopping: make(map[base.NodeID]uint64),
-		held: make(map[allocator.Goal]string),
+		held: make(map[allocator.Goal]waiting),
 	}
 	d.SetPolicies(nil)
 	return d

@@ -40,6 +40,7 @@ type node struct {
 	version     uint64       // of its last report
 	incarnation uint64
 	silent      int // how often in a row it did not answer
+	leads       map[base.RangeID]struct{}
 }
 
 // pause is why a range is left alone, and until when.
@@ -69,7 +70,7 @@ func (d *Decider) Learn(m *metapb.RangeDescriptor) {
 	}
 	r.desc = proto.CloneOf(m)
 	if desc.ReplicaOn(m, r.leader) == nil {
-		r.leader = 0
+		d.led(id, r, 0)
 	}
 	d.put(id)
 	d.due = true
@@ -81,6 +82,9 @@ func (d *Decider) Forget(id base.RangeID) {
 	if e := d.ledger[id]; e != nil {
 		d.end(e, GivenUp, "the range is another's now, or no more")
 		d.due = true
+	}
+	if r := d.ranges[id]; r != nil {
+		d.led(id, r, 0)
 	}
 	delete(d.ranges, id)
 	delete(d.pauses, id)
@@ -154,7 +158,7 @@ func (d *Decider) SetNodes(records []*metapb.NodeRecord, health []*metapb.NodeHe
 	for _, rec := range records {
 		id := base.NodeID(rec.GetNodeId())
 		if seen[id] = true; d.nodes[id] == nil {
-			d.nodes[id] = &node{slow: base.Never}
+			d.nodes[id] = &node{slow: base.Never, leads: make(map[base.RangeID]struct{})}
 		}
 		d.nodes[id].record, d.nodes[id].health = rec, nil
 	}
@@ -165,9 +169,9 @@ func (d *Decider) SetNodes(records []*metapb.NodeRecord, health []*metapb.NodeHe
 	}
 	for _, id := range slices.Sorted(maps.Keys(d.nodes)) {
 		if !seen[id] {
+			d.unlead(id)
 			delete(d.nodes, id)
 			d.snap.RemoveNode(id)
-			d.unlead(id)
 			continue
 		}
 		d.view(id)
@@ -202,6 +206,9 @@ func (d *Decider) view(id base.NodeID) {
 	}
 	if n.view.ID == id && equal(n.view, v) {
 		return
+	}
+	if b := n.view; b.ID != id || b.State != v.State || b.Cordoned != v.Cordoned || b.Draining != v.Draining {
+		d.hurry()
 	}
 	n.view = v
 	d.snap.SetNode(v)
@@ -295,8 +302,8 @@ func (d *Decider) Reported(id base.NodeID, m *rangepb.Report, err error, now bas
 	n.version, n.incarnation = m.Version, m.Incarnation
 	for _, ended := range m.Ended {
 		if r := d.ranges[base.RangeID(ended)]; r != nil && r.leader == id {
-			r.leader = 0
-			d.put(base.RangeID(ended))
+			d.led(r.id(), r, 0)
+			d.put(r.id())
 		}
 	}
 	for _, rep := range m.Ranges {
@@ -310,22 +317,36 @@ func (d *Decider) reported(by base.NodeID, m *rangepb.RangeReport) {
 	if r == nil || m.Descriptor_.Generation < r.desc.Generation && r.leader != 0 {
 		return // not listed here, or a leader of before
 	}
-	r.leader, r.bytes, r.load, r.behind, r.busy = by, int64(m.Bytes), m.RequestsPerSecond, ids(m.Behind), m.Busy
-	if m.Descriptor_.Generation > r.desc.Generation {
+	r.bytes, r.load, r.behind, r.busy = int64(m.Bytes), m.RequestsPerSecond, ids(m.Behind), m.Busy
+	if m.Descriptor_.Generation > r.desc.Generation && len(m.Descriptor_.Replicas) > 0 { // often only which one it is, is told
 		r.desc = proto.CloneOf(m.Descriptor_)
 	}
 	if desc.ReplicaOn(r.desc, by) == nil {
-		r.leader = 0
+		by = 0
 	}
+	d.led(id, r, by)
 	d.put(id)
+}
+
+func (r *known) id() base.RangeID { return base.RangeID(r.desc.RangeId) }
+
+// led notes who leads a range.
+func (d *Decider) led(id base.RangeID, r *known, by base.NodeID) {
+	if n := d.nodes[r.leader]; n != nil {
+		delete(n.leads, id)
+	}
+	if n := d.nodes[by]; n != nil {
+		n.leads[id] = struct{}{}
+	} else {
+		by = 0
+	}
+	r.leader = by
 }
 
 // unlead forgets what a node leads.
 func (d *Decider) unlead(n base.NodeID) {
-	for id, r := range d.ranges {
-		if r.leader == n {
-			r.leader = 0
-			d.put(id)
-		}
+	for _, id := range slices.Sorted(maps.Keys(d.nodes[n].leads)) {
+		d.led(id, d.ranges[id], 0)
+		d.put(id)
 	}
 }

@@ -85,19 +85,21 @@ func (d *Decider) end(e *entry, kind EventKind, what string) {
 	}
 	delete(d.ledger, e.id)
 	d.snap.End(e.id)
+	d.hurry()
 	d.event(e, kind, what)
 }
 
-// giveUp ends an entry for a reason that may stand for a while. The range is left alone as long, and not before no leader can follow
-// the directive any more is anything else decided for it.
-func (d *Decider) giveUp(e *entry, why string) {
-	until := d.now.Add(base.DecidePause)
+// giveUp ends an entry and leaves the range alone for a while, and in any case until no leader can follow the directive any more.
+func (d *Decider) giveUp(e *entry, why string, alone time.Duration) {
+	until := d.now.Add(alone)
 	if e.direct.last != 0 {
 		until = max(until, e.direct.last.Add(base.DirectTimeout))
 	}
-	d.pauses[e.id] = pause{until, fmt.Sprintf("%s was given up a moment ago: %s", describe(&e.decision), why)}
 	d.end(e, GivenUp, why)
-	d.put(e.id)
+	if until > d.now {
+		d.pauses[e.id] = pause{until, fmt.Sprintf("%s was given up a moment ago: %s", describe(&e.decision), why)}
+		d.put(e.id)
+	}
 }
 
 func (d *Decider) event(e *entry, kind EventKind, what string) {
@@ -166,8 +168,12 @@ func (d *Decider) step(e *entry) {
 		d.end(e, GivenUp, fmt.Sprintf("the range has been changed by others: %s was to stay and is gone", n))
 		return
 	}
+	if why := d.needless(e, r); why != "" {
+		d.giveUp(e, why, 0)
+		return
+	}
 	if why := d.hopeless(e, r); why != "" {
-		d.giveUp(e, why)
+		d.giveUp(e, why, base.DecidePause) // what stands against it stands for a while
 		return
 	}
 	d.reserve(e, r)
@@ -193,12 +199,8 @@ func overtaken(e *entry, r *known) base.NodeID {
 	return 0
 }
 
-// hopeless says why a decision is to be given up; empty: it is not.
+// hopeless says why a decision cannot be carried out; empty: it can.
 func (d *Decider) hopeless(e *entry, r *known) string {
-	begun := r.desc.Generation != uint64(e.decision.Generation)
-	if op := d.wanted[e.id]; e.decision.Goal == allocator.GoalWanted && (op == nil || op.OpId != e.op) {
-		return "it is asked for no more"
-	}
 	for _, n := range e.decision.Adds {
 		rep := desc.ReplicaOn(r.desc, n)
 		if rep != nil && rep.Role != metapb.ReplicaRole_REPLICA_ROLE_LEARNER {
@@ -207,9 +209,6 @@ func (d *Decider) hopeless(e *entry, r *known) string {
 		if why := d.unfit(n, rep == nil); why != "" {
 			return fmt.Sprintf("%s %s", n, why)
 		}
-	}
-	if why := d.needless(e); why != "" && !begun {
-		return why
 	}
 	switch {
 	case e.direct.last == 0 && d.now.Sub(e.since) >= base.ReservePatience:
@@ -236,9 +235,13 @@ func (d *Decider) unfit(id base.NodeID, fresh bool) string {
 	return ""
 }
 
-// needless says why there is no longer a reason for a decision of which nothing was done yet.
-func (d *Decider) needless(e *entry) string {
-	if e.decision.Goal != allocator.GoalReplace || len(e.decision.Removes) == 0 {
+// needless says why there is no longer a reason for a decision; empty: there is. What has been begun in a failed node's stead is ended.
+func (d *Decider) needless(e *entry, r *known) string {
+	if op := d.wanted[e.id]; e.decision.Goal == allocator.GoalWanted && (op == nil || op.OpId != e.op) {
+		return "it is asked for no more"
+	}
+	begun := r.desc.Generation != uint64(e.decision.Generation)
+	if e.decision.Goal != allocator.GoalReplace || len(e.decision.Removes) == 0 || begun {
 		return ""
 	}
 	for _, n := range e.decision.Removes {
@@ -352,6 +355,8 @@ func (d *Decider) Directed(id base.RangeID, seq uint64, by base.NodeID, m *range
 			e.moved = now
 		}
 		e.doing, e.waiting, e.served, e.sent, e.size = m.Doing, m.Waiting, m.Done, m.BytesSent, m.BytesTotal
+	case settled(d.ranges[id].desc, &e.decision) && (e.decision.Leader == 0 || e.decision.Leader == by):
+		e.served = true // by a leader of before: the one that refuses has not heard of it
 	case m.GetDescriptor_().GetGeneration() > uint64(e.decision.Generation):
 		// Nobody can follow it any more: what is decided next is decided on what has become of the range.
 		d.end(e, GivenUp, fmt.Sprintf("%s: %s", by, m.Refused))

@@ -76,10 +76,11 @@ func (r *Reservations) Reserve(m *rangepb.Reserve, room Room, now base.Instant) 
 
 // against says why another replica is not taken; empty: it is. A promise that is renewed is not taken back for others' sake.
 func (r *Reservations) against(id base.RangeID, bytes int64, urgent, renewed bool, room Room) string {
-	coming, ranges := bytes, map[base.RangeID]bool{}
+	coming, load, ranges := bytes, share(bytes), map[base.RangeID]bool{}
 	for k, h := range r.held {
-		if k.id != id {
+		if k.id != id && !ranges[k.id] {
 			coming += h.bytes
+			load += share(h.bytes)
 			ranges[k.id] = true
 		}
 	}
@@ -89,14 +90,23 @@ func (r *Reservations) against(id base.RangeID, bytes int64, urgent, renewed boo
 		return room.Against
 	case renewed:
 		return ""
-	case n >= limit:
+	case load+room.Snapshots*base.ReserveSmallShare > limit*base.ReserveSmallShare:
 		return fmt.Sprintf("takes in %d replicas already, and may take %d", n, limit)
 	case room.DiskBytes > 0 && room.DiskUsed+coming > room.DiskBytes/1000*base.ReserveDiskPermille:
-		return fmt.Sprintf("its disk would be full: %d MiB of %d are used, and %d come in", room.DiskUsed>>20, room.DiskBytes>>20, coming>>20)
+		return fmt.Sprintf("would have a full disk: %d MiB of %d are used, and %d come in", room.DiskUsed>>20, room.DiskBytes>>20, coming>>20)
 	case !urgent && len(r.turned) > 0:
 		return "ranges that lack a replica go first"
 	}
 	return ""
+}
+
+// share is how much of a place a replica takes. One that holds next to nothing is there in milliseconds, and those of a new cluster are
+// to be so together.
+func share(bytes int64) int {
+	if bytes < base.ReserveSmallBytes {
+		return 1
+	}
+	return base.ReserveSmallShare
 }
 
 // Held is how many replicas are promised, of how many bytes together.

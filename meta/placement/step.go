@@ -17,6 +17,9 @@ func (d *Decider) Step(now base.Instant) (out []Action, events []Event) {
 		d.started, d.planned = true, now.Add(base.DecideGrace)
 	}
 	d.reports()
+	if !d.decided && d.cfg.First && d.heard() {
+		d.planned = now
+	}
 	for _, id := range slices.Sorted(maps.Keys(d.pauses)) {
 		if now >= d.pauses[id].until {
 			delete(d.pauses, id)
@@ -27,12 +30,29 @@ func (d *Decider) Step(now base.Instant) (out []Action, events []Event) {
 		d.step(d.ledger[id])
 	}
 	if d.told && now >= d.planned {
-		d.planned = now.Add(base.DecideInterval)
+		d.planned, d.last = now.Add(base.DecideInterval), now
 		d.plan()
 	}
 	out, d.queue = d.queue, nil
 	events, d.events = d.events, nil
 	return out, events
+}
+
+// heard says whether every node has said how the ranges are that it leads: there is nothing more to listen for.
+func (d *Decider) heard() bool {
+	for _, n := range d.nodes {
+		if n.version == 0 && !gone(n.record.State) {
+			return false
+		}
+	}
+	return d.told
+}
+
+// hurry has the next pass come soon: there is more to decide than there was.
+func (d *Decider) hurry() {
+	if d.decided {
+		d.planned = min(d.planned, max(d.now, d.last.Add(base.DecideSoon)))
+	}
 }
 
 // plan asks the planner what is to be done, and takes it into the ledger.
@@ -47,6 +67,7 @@ func (d *Decider) plan() {
 		d.rests = d.now
 	}
 	d.tell()
+	d.guard()
 	for _, dec := range decisions {
 		if e := d.open(dec); e != nil {
 			d.step(e)
@@ -54,22 +75,46 @@ func (d *Decider) plan() {
 	}
 }
 
-// tell makes events of goals that are held up as a whole, once when it begins and once when it ends.
-func (d *Decider) tell() {
-	held := make(map[allocator.Goal]string)
+// guard gives up what was decided and not begun when so many nodes come to fail that it would not be decided any more.
+func (d *Decider) guard() {
 	for _, w := range d.withheld {
-		if w.Range == 0 {
-			held[w.Goal] = w.Reason
+		if !w.Guard {
+			continue
+		}
+		for _, id := range slices.Sorted(maps.Keys(d.ledger)) {
+			e := d.ledger[id]
+			if e.decision.Goal == w.Goal && d.ranges[id].desc.Generation == uint64(e.decision.Generation) {
+				d.giveUp(e, w.Reason, base.DecidePause)
+			}
 		}
 	}
-	for _, g := range slices.Sorted(maps.Keys(held)) {
-		if d.held[g] == "" {
-			d.events = append(d.events, Event{Kind: Held, Goal: g, What: held[g]})
+}
+
+// waiting is why the ranges of a goal wait, and since when.
+type waiting struct {
+	since base.Instant
+	why   string
+	told  bool
+}
+
+// tell makes events of goals that wait: once when they have for long, or because many nodes fail, and once when they do no more. What
+// waits for its turn is no event.
+func (d *Decider) tell() {
+	held := make(map[allocator.Goal]waiting)
+	for _, w := range d.withheld {
+		h, ok := d.held[w.Goal]
+		if !ok {
+			h.since = d.now
 		}
+		if h.why = w.Reason; !h.told && (w.Guard || d.now.Sub(h.since) >= base.HeldAfter) {
+			h.told = true
+			d.events = append(d.events, Event{Kind: Held, Goal: w.Goal, Range: w.Range, What: w.Reason})
+		}
+		held[w.Goal] = h
 	}
 	for _, g := range slices.Sorted(maps.Keys(d.held)) {
-		if held[g] == "" {
-			d.events = append(d.events, Event{Kind: Freed, Goal: g, What: d.held[g]})
+		if _, still := held[g]; !still && d.held[g].told {
+			d.events = append(d.events, Event{Kind: Freed, Goal: g, What: d.held[g].why})
 		}
 	}
 	d.held = held

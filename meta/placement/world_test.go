@@ -36,6 +36,7 @@ type world struct {
 	watch    watch
 	stale    int // by how many half seconds the second decider knows of everything later
 	past     []map[base.RangeID]*metapb.RangeDescriptor
+	catchUp  time.Duration // from a learner's coming to its having caught up
 }
 
 // watch sees what is sent, and what becomes of it.
@@ -69,13 +70,10 @@ type letter struct {
 	f  func()
 }
 
-const (
-	tick    = 100 * time.Millisecond
-	catchUp = 2 * time.Second // from a learner's coming to its having caught up
-)
+const tick = 100 * time.Millisecond
 
 func newWorld(seed uint64, nodes int) *world {
-	w := &world{now: base.Instant(time.Hour), rand: base.NewRand(seed), nodes: make(map[base.NodeID]*host), ranges: make(map[base.RangeID]*ranged)}
+	w := &world{now: base.Instant(time.Hour), rand: base.NewRand(seed), nodes: make(map[base.NodeID]*host), ranges: make(map[base.RangeID]*ranged), catchUp: 2 * time.Second}
 	for i := range nodes {
 		w.addNode(base.NodeID(i + 1))
 	}
@@ -302,7 +300,7 @@ func (w *world) observe(r *ranged) change.Observed {
 		if !p.Recent {
 			p.State = "probe"
 			down = append(down, base.NodeID(rep.NodeId))
-		} else if came, ok := r.joined[rep.ReplicaId]; ok && w.now.Sub(came) < catchUp {
+		} else if came, ok := r.joined[rep.ReplicaId]; ok && w.now.Sub(came) < w.catchUp {
 			p.State, p.Match = "snapshot", 0
 		}
 		st.Progress = append(st.Progress, p)

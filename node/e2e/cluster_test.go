@@ -195,13 +195,7 @@ func (c *cluster) client(endpoints ...string) *clientv3.Client {
 
 // status is `cairn status --ranges -o json`.
 type status struct {
-	Nodes []struct {
-		ID       uint64 `json:"id"`
-		Address  string `json:"address"`
-		Locality string `json:"locality"`
-		State    string `json:"state"`
-		Version  string `json:"version"`
-	} `json:"nodes"`
+	Nodes  []statusNode `json:"nodes"`
 	Ranges []struct {
 		ID         uint64  `json:"id"`
 		Keyspace   string  `json:"keyspace"`
@@ -220,6 +214,14 @@ type status struct {
 			Applied uint64 `json:"applied"`
 		} `json:"replicas"`
 	} `json:"ranges"`
+}
+
+type statusNode struct {
+	ID       uint64 `json:"id"`
+	Address  string `json:"address"`
+	Locality string `json:"locality"`
+	State    string `json:"state"`
+	Version  string `json:"version"`
 }
 
 func (c *cluster) status(p *proc) (*status, error) {

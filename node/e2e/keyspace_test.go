@@ -20,6 +20,10 @@ import (
 func in(t *testing.T, keyspace string) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	t.Cleanup(cancel)
+	return withKeyspace(ctx, keyspace)
+}
+
+func withKeyspace(ctx context.Context, keyspace string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "cairn-keyspace", keyspace)
 }
 

@@ -169,15 +169,7 @@ func TestDrainAndDecommissionUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := s.Nodes[slices.IndexFunc(s.Nodes, func(n struct {
-		ID       uint64 `json:"id"`
-		Address  string `json:"address"`
-		Locality string `json:"locality"`
-		State    string `json:"state"`
-		Version  string `json:"version"`
-	}) bool {
-		return n.Address != at.addr && n.ID != leader
-	})].ID
+	gone := s.Nodes[slices.IndexFunc(s.Nodes, func(n statusNode) bool { return n.Address != at.addr && n.ID != leader })].ID
 	name = fmt.Sprintf("n%d", gone)
 	out = c.want(at, "node", "decommission", name, "--wait", "--timeout", "90s")
 	if !strings.Contains(out, "left for good") {
@@ -290,7 +282,8 @@ func (c *cluster) nodeOf(p *proc) (id uint64) {
 
 // An operation is refused, cancelled, paused and resumed; and goes on when the node that carried it on is killed.
 func TestOperationOutlivesItsDriver(t *testing.T) {
-	c := startCluster(t, 5)
+	c := startCluster(t, 4)
+	c.join("--locality", "zone=z5")
 	driver := c.sysLeader(c.procs[0])
 	others := slices.DeleteFunc(slices.Clone(c.procs), func(p *proc) bool { return p == driver })
 	at, gone := others[0], others[1]

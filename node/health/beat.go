@@ -14,6 +14,7 @@ func (m *Monitor) beat() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	due := m.cfg.Now()
+	answered := due // or told that it was not
 	said := ""
 	for seq := uint64(1); ; seq++ {
 		select {
@@ -27,6 +28,13 @@ func (m *Monitor) beat() {
 		switch {
 		case m.ctx.Err() != nil:
 			return
+		case err == nil:
+			answered = m.cfg.Now()
+		case m.cfg.Now().Sub(answered) >= m.cfg.Table.Window:
+			answered = m.cfg.Now()
+			m.cfg.Unanswered()
+		}
+		switch {
 		case err == nil && said != "":
 			m.cfg.Logger.Info("the leader of sys takes this node's heartbeats again")
 			said = ""

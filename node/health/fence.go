@@ -24,6 +24,7 @@ type Fence struct {
 	cfg    FenceConfig
 	closed atomic.Pointer[base.Fenced] // nil: it serves
 	again  chan struct{}               // capacity 1: it is to announce itself
+	unsure atomic.Bool                 // even if it serves
 
 	mu    sync.Mutex
 	epoch uint64 // that it serves under, or did
@@ -76,7 +77,7 @@ func (f *Fence) Run(ctx context.Context) {
 			return
 		case <-f.again:
 		}
-		if f.Check() == nil {
+		if !f.unsure.Swap(false) && f.Check() == nil {
 			continue // it was let in already
 		}
 		record, err := f.cfg.Announce(ctx)
@@ -117,7 +118,9 @@ func (f *Fence) admitted(r *metapb.NodeRecord) error {
 		f.ask() // it was given up once more meanwhile
 		return nil
 	}
-	f.closed.Store(nil)
+	if f.closed.Swap(nil) == nil {
+		return nil // it served already
+	}
 	f.cfg.Serving(true)
 	f.cfg.Logger.Info("this node serves", "node", f.cfg.Node, "epoch", f.epoch)
 	return nil
@@ -144,6 +147,12 @@ func (f *Fence) Learn(r *metapb.NodeRecord) {
 		reason = fmt.Sprintf("%s was held to be failed and is under epoch %d now; it announces itself again, and serves then", f.cfg.Node, r.Epoch)
 	}
 	f.close(reason)
+	f.ask()
+}
+
+// Doubt has the node announce itself though it serves: nobody answers it, and it may have been given up for good.
+func (f *Fence) Doubt() {
+	f.unsure.Store(true)
 	f.ask()
 }
 

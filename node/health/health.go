@@ -43,6 +43,9 @@ type Config struct {
 	// Epoch is that under which the node serves; Learn takes its own record, as the leader of `sys` has it.
 	Epoch func() uint64
 	Learn func(own *metapb.NodeRecord)
+	// Unanswered is told when no heartbeat was answered for a window, and again after each further one: the others may have no address
+	// for this node any more, and it must find out in another way.
+	Unanswered func()
 
 	Now        func() base.Instant
 	UnixMicros func() int64
@@ -59,6 +62,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.Step == 0 {
 		c.Step = base.HealthStep
+	}
+	if c.Unanswered == nil {
+		c.Unanswered = func() {}
 	}
 	if c.UnixMicros == nil {
 		c.UnixMicros = func() int64 { return time.Now().UnixMicro() }

@@ -74,6 +74,7 @@ type Placement struct {
 	stored  *stored
 	changed map[base.RangeID]struct{} // index ranges to be looked at
 	runners map[base.RangeID]*runner
+	had     map[base.RangeID]struct{} // index ranges that there was a decider for
 }
 
 // New makes a node's part; Start runs it.
@@ -82,7 +83,7 @@ func New(cfg Config) *Placement {
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &Placement{
 		cfg: cfg, wake: make(chan struct{}, 1), sys: make(chan struct{}, 1), ctx: ctx, cancel: cancel, stored: &stored{},
-		changed: make(map[base.RangeID]struct{}), runners: make(map[base.RangeID]*runner),
+		changed: make(map[base.RangeID]struct{}), runners: make(map[base.RangeID]*runner), had: make(map[base.RangeID]struct{}),
 	}
 	p.reports = NewReports(cfg.Store.Incarnation(), p.lookAt)
 	p.admit = newAdmission(p.room, cfg.Store.Now)
@@ -180,9 +181,13 @@ func (p *Placement) look(id base.RangeID) {
 	case leads && r == nil:
 		p.mu.Lock()
 		p.lives++
+		_, had := p.had[id]
+		p.had[id] = struct{}{}
 		r = newRunner(p, view.Descriptor, placement.Config{
 			Node: p.cfg.Node, Life: uint64(p.cfg.Store.Incarnation())<<16 | p.lives&0xffff, Index: base.KeyspaceID(view.Descriptor.KeyspaceId),
 			Seed: uint64(p.cfg.Store.Incarnation())<<32 ^ uint64(p.cfg.Node)<<16 ^ p.lives,
+			// It was made here, by this process, and was nowhere else yet.
+			First: !had && p.cfg.Store.Incarnation() == 1 && view.Descriptor.Generation == 1,
 		})
 		p.runners[id] = r
 		p.mu.Unlock()

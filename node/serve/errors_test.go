@@ -12,7 +12,9 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/liveness"
 	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/transport"
@@ -43,6 +45,10 @@ func TestErrorTable(t *testing.T) {
 		{"server's time-out", errServerTimeout, codes.Unavailable, "etcdserver: request timed out"},
 		{"client's time-out", context.DeadlineExceeded, codes.DeadlineExceeded, "etcdserver: context deadline exceeded"},
 		{"canceled", context.Canceled, codes.Canceled, "etcdserver: request canceled"},
+		{"fenced", &base.Fenced{Reason: "n3 was given up"}, codes.Unavailable, "n3 was given up"},
+		{"no such event", &liveness.Illegal{Node: 3, State: metapb.NodeState_NODE_STATE_LEFT, Event: liveness.Cordon}, codes.FailedPrecondition,
+			"n3 cannot be cordoned: it has left; nothing more can become of it"},
+		{"no such node", &join.UnknownNode{ID: 9, Nodes: []*metapb.NodeRecord{{NodeId: 1}}}, codes.NotFound, "there is no node n9 in this cluster; there are n1"},
 		{"refused", &join.Refused{Reason: "go away"}, codes.FailedPrecondition, "go away"},
 		{"operator, malformed", &base.Refused{For: base.RefusedMalformed, Reason: "no node is named", Instead: "name one"}, codes.InvalidArgument, "no node is named: name one"},
 		{"operator, unknown", &base.Refused{For: base.RefusedUnknown, Reason: "there is no node n9"}, codes.NotFound, "there is no node n9"},
