@@ -213,7 +213,7 @@ func (p printer) operation(op *metapb.Operation) error {
 		}
 	}
 	add("done", v.done())
-	if v.BytesTotal > 0 {
+	if v.BytesLeft > 0 {
 		add("bytes", fmt.Sprintf("%s of %s are left", byteCount(v.BytesLeft), byteCount(v.BytesTotal)))
 	}
 	add("estimate", v.estimate())

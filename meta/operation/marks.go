@@ -1,6 +1,7 @@
 package operation
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -149,7 +150,12 @@ func ChangeNode(r *metapb.NodeRecord, change clusterpb.NodeChange, nowMicros int
 	if !ok {
 		return nil, malformed("this version does not know what is to be done with the node", "cordon, uncordon, recommission or remove it")
 	}
-	return apply(r, event, "somebody said so", nowMicros)
+	out, err := apply(r, event, "somebody said so", nowMicros)
+	var refused *base.Refused
+	if event == liveness.Removed && errors.As(err, &refused) && !gone(r) {
+		refused.Instead = fmt.Sprintf("empty it with cairn node decommission %s; or, if it is dead, wait until it is suspect", base.NodeID(r.NodeId))
+	}
+	return out, err
 }
 
 // Undone says whether an operation's mark is no longer on a node of its.

@@ -194,6 +194,9 @@ func (d *Decider) view(id base.NodeID) {
 	}
 	if op := d.stopping[id]; op != 0 {
 		v.Strained = fmt.Sprintf("somebody is about to stop it (operation %d)", op)
+		if v.State == allocator.Failed || v.State == allocator.Suspect { // it was said to be away: nothing of it is replaced meanwhile
+			v.State, v.Suspected = allocator.Suspect, 0
+		}
 	}
 	if v.Slow != "" {
 		v.SlowFor = d.now.Sub(n.slow)

@@ -110,11 +110,22 @@ func clusterOf(p *metapb.PolicyRecord) *metapb.ClusterPolicy {
 	return p.Cluster
 }
 
+// view is a record that has both parts, to be read: p itself is not changed.
+func view(p *metapb.PolicyRecord) *metapb.PolicyRecord {
+	if p.GetPlacement() != nil && p.GetCluster() != nil {
+		return p
+	}
+	out := &metapb.PolicyRecord{Placement: p.GetPlacement(), Cluster: p.GetCluster()}
+	placementOf(out)
+	clusterOf(out)
+	return out
+}
+
 // numeric is a key whose value is a number, written in some way.
 func numeric[T uint32 | uint64](k Key, at func(*metapb.PolicyRecord) *T, format func(uint64) string, parse func(string) (uint64, error)) Key {
-	k.num = func(p *metapb.PolicyRecord) uint64 { return uint64(*at(p)) }
+	k.num = func(p *metapb.PolicyRecord) uint64 { return uint64(*at(view(p))) }
 	k.Get = func(p *metapb.PolicyRecord) string {
-		if n := *at(p); n != 0 {
+		if n := *at(view(p)); n != 0 {
 			return format(uint64(n))
 		}
 		return unset
@@ -221,10 +232,10 @@ func size(name, about string, at func(*metapb.PolicyRecord) *uint64) Key {
 func text(name, about string, at func(*metapb.PolicyRecord) *string) Key {
 	return Key{Name: name, About: about, Takes: "the key of a locality tier such as zone",
 		Get: func(p *metapb.PolicyRecord) string {
-			if *at(p) == "" {
-				return unset
+			if v := *at(view(p)); v != "" {
+				return v
 			}
-			return *at(p)
+			return unset
 		},
 		set: func(p *metapb.PolicyRecord, value string) error {
 			if value == unset {
@@ -241,7 +252,7 @@ func text(name, about string, at func(*metapb.PolicyRecord) *string) Key {
 func onOff(name, about string, off func(*metapb.PolicyRecord) *bool) Key {
 	return Key{Name: name, About: about, Takes: "on or off",
 		Get: func(p *metapb.PolicyRecord) string {
-			if *off(p) {
+			if *off(view(p)) {
 				return "off"
 			}
 			return "on"
@@ -262,10 +273,10 @@ func onOff(name, about string, off func(*metapb.PolicyRecord) *bool) Key {
 func constraints(name, about string, at func(*metapb.PolicyRecord) *[]*metapb.Constraint) Key {
 	return Key{Name: name, About: about, Takes: "constraints such as +region=eu:2,-zone=a,~ssd", Own: true,
 		Get: func(p *metapb.PolicyRecord) string {
-			if len(*at(p)) == 0 {
-				return unset
+			if cs := *at(view(p)); len(cs) > 0 {
+				return allocator.FormatConstraints(constraintsIn(cs))
 			}
-			return allocator.FormatConstraints(constraintsIn(*at(p)))
+			return unset
 		},
 		set: func(p *metapb.PolicyRecord, value string) error {
 			if value == unset {

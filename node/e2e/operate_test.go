@@ -169,15 +169,7 @@ func TestDrainAndDecommissionUnderLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	gone := s.Nodes[slices.IndexFunc(s.Nodes, func(n struct {
-		ID       uint64 `json:"id"`
-		Address  string `json:"address"`
-		Locality string `json:"locality"`
-		State    string `json:"state"`
-		Version  string `json:"version"`
-	}) bool {
-		return n.Address != at.addr && n.ID != leader
-	})].ID
+	gone := s.Nodes[slices.IndexFunc(s.Nodes, func(n statusNode) bool { return n.Address != at.addr && n.ID != leader })].ID
 	name = fmt.Sprintf("n%d", gone)
 	out = c.want(at, "node", "decommission", name, "--wait", "--timeout", "90s")
 	if !strings.Contains(out, "left for good") {
@@ -198,35 +190,130 @@ func TestDrainAndDecommissionUnderLoad(t *testing.T) {
 
 // What cannot end well is refused, with the reason and what would be possible; and nothing of it is begun.
 func TestOperationsRefused(t *testing.T) {
-	c := startCluster(t, 3)
+	c := startCluster(t, 4)
 	at := c.procs[1]
-	c.declined(at, "there is no node n9: there are n1, n2, n3", "node", "drain", "n9")
+	s, err := c.status(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zone1 := ""
+	for _, n := range s.Nodes {
+		if n.Locality == "zone=z1" {
+			zone1 = fmt.Sprintf("n%d", n.ID)
+		}
+	}
+	var holders []string // of default
+	for _, r := range s.Ranges {
+		for _, rep := range r.Replicas {
+			if r.Keyspace == "default" {
+				holders = append(holders, fmt.Sprintf("n%d", rep.Node))
+			}
+		}
+	}
+	c.declined(at, "there is no node n9: there are n1, n2, n3, n4", "node", "drain", "n9")
 	c.declined(at, "there is no range r77", "range", "move", "--range", "r77", "--to", "n1")
 	c.declined(at, "there is no range r77", "range", "transfer", "--range", "r77", "--to", "n1")
 	c.declined(at, "there is no range r77", "range", "why", "r77")
 	c.declined(at, "there is no operation 7", "op", "cancel", "7")
-	c.declined(at, "could then have no leader", "node", "drain", "n1", "n2", "n3")
-	c.declined(at, "n2 lives", "node", "rm", "n2", "--yes-it-is-dead", "n2")
+	c.declined(at, "could then have no leader", append([]string{"node", "drain"}, holders...)...)
+	c.declined(at, "n2 cannot be removed: it is active", "node", "rm", "n2", "--yes-it-is-dead", "n2")
 	c.declined(at, "zone=mars", "policy", "set", "constraints=+zone=mars")
 	c.declined(at, "there is no keyspace x", "policy", "show", "--keyspace", "x")
-	if out, code := cairnAt(at, "node", "safe-to-stop", "n1", "n2"); code != 3 || !strings.Contains(out, "cannot be stopped") {
+	c.declined(at, "add nodes", append([]string{"node", "decommission"}, holders[:2]...)...)
+	c.want(at, "policy", "set", "constraints=+zone=z1:1")
+	c.declined(at, "+zone=z1:1", "node", "decommission", zone1) // the only one of its zone
+	c.want(at, "policy", "set", "constraints=default")
+	if out, code := cairnAt(at, "node", "safe-to-stop", holders[0], holders[1]); code != 3 || !strings.Contains(out, "cannot be stopped") {
 		t.Errorf("two of three can be stopped: exit %d\n%s", code, out)
 	}
-	c.want(at, "policy", "set", "constraints=+zone=z1:1")
-	c.declined(at, "zone=z1", "node", "decommission", "n1", "n2") // of all nodes of a zone that is asked for, n1 is one
-	c.want(at, "policy", "set", "constraints=default")
 
 	// Held by one, a node counts as stopped for the next.
-	if out := c.want(at, "node", "safe-to-stop", "n3", "--hold", "1h"); !strings.Contains(out, "held for 1h0m0s by operation") {
+	if out := c.want(at, "node", "safe-to-stop", holders[0], "--hold", "1h"); !strings.Contains(out, "held for 1h0m0s by operation") {
 		t.Errorf("%s", out)
 	}
-	if out, code := cairnAt(at, "node", "safe-to-stop", "n2"); code != 3 || !strings.Contains(out, "n3 held, too") {
-		t.Errorf("with n3 held, n2 can be stopped: exit %d\n%s", code, out)
+	if out, code := cairnAt(at, "node", "safe-to-stop", holders[1]); code != 3 || !strings.Contains(out, holders[0]+" held, too") {
+		t.Errorf("with %s held, %s can be stopped: exit %d\n%s", holders[0], holders[1], code, out)
 	}
-	if out := c.want(at, "op", "ls"); !strings.Contains(out, "hold n3") {
+	if out := c.want(at, "op", "ls"); !strings.Contains(out, "hold "+holders[0]) {
 		t.Errorf("op ls: %s", out)
 	}
 	if out := c.want(at, "range", "why", "r4"); !strings.Contains(out, "decided by") || !strings.Contains(out, "MAY HOLD") {
 		t.Errorf("range why: %s", out)
+	}
+}
+
+// sysLeader is the process that leads sys.
+func (c *cluster) sysLeader(at *proc) (leader *proc) {
+	c.t.Helper()
+	c.eventually(30*time.Second, func() error {
+		s, err := c.status(at)
+		if err != nil {
+			return err
+		}
+		for _, r := range s.Ranges {
+			for _, p := range c.alive() {
+				if r.Keyspace == "sys" && r.Leader.Address == p.addr {
+					leader = p
+				}
+			}
+		}
+		if leader == nil {
+			return fmt.Errorf("nobody leads sys")
+		}
+		return nil
+	})
+	return leader
+}
+
+// nodeOf is a process's node id.
+func (c *cluster) nodeOf(p *proc) (id uint64) {
+	c.t.Helper()
+	s, err := c.status(p)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, n := range s.Nodes {
+		if n.Address == p.addr {
+			id = n.ID
+		}
+	}
+	return id
+}
+
+// An operation is refused, cancelled, paused and resumed; and goes on when the node that carried it on is killed.
+func TestOperationOutlivesItsDriver(t *testing.T) {
+	c := startCluster(t, 5)
+	driver := c.sysLeader(c.procs[0])
+	others := slices.DeleteFunc(slices.Clone(c.procs), func(p *proc) bool { return p == driver })
+	at, gone := others[0], others[1]
+	name := fmt.Sprintf("n%d", c.nodeOf(gone))
+
+	id := c.begin(at, "node", "decommission", name)
+	if again := c.begin(others[2], "node", "decommission", name); again != id {
+		t.Errorf("the same was begun twice: operations %d and %d", id, again)
+	}
+	c.declined(at, fmt.Sprintf("operation %d (decommission %s) goes on", id, name), "node", "drain", name)
+	c.want(at, "op", "cancel", fmt.Sprint(id))
+	if op, err := c.op(at, id); err != nil || op.State != "cancelled" {
+		t.Errorf("%v, %v", op, err)
+	}
+	if out := c.want(at, "node", "cordon", name); !strings.Contains(out, "active  yes") {
+		t.Errorf("after the cancel it is not active: %s", out)
+	}
+	c.want(at, "node", "uncordon", name)
+
+	id = c.begin(at, "node", "decommission", name)
+	c.want(at, "op", "pause", fmt.Sprint(id))
+	driver.kill()
+	c.eventually(30*time.Second, func() error { // sys elects another leader
+		_, err := run(10*time.Second, "op", "resume", fmt.Sprint(id), "--host", at.addr)
+		return err
+	})
+	if out, code := cairnAt(at, "op", "watch", fmt.Sprint(id), "--timeout", "100s"); code != 0 || !strings.Contains(out, "left for good") {
+		op, err := c.op(at, id)
+		t.Fatalf("exit %d: %s\n%v, %v", code, out, op, err)
+	}
+	if _, held := c.led(at); held[c.nodeOf(gone)] != 0 {
+		t.Errorf("it has left, and holds %d replicas", held[c.nodeOf(gone)])
 	}
 }

@@ -239,7 +239,7 @@ func (m *Manager) why(ctx context.Context, id uint64) string {
 		return e.UnderWay
 	}
 	if e.Decision != "" {
-		return "next: " + e.Decision
+		return "about to be done: " + e.Decision
 	}
 	return e.Reason
 }

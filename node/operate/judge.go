@@ -29,7 +29,7 @@ func (c *cluster) judge(op *metapb.Operation, ops []*metapb.Operation, nowMicros
 	case metapb.OperationKind_OPERATION_KIND_DRAIN:
 		return c.judgeDrain(op)
 	case metapb.OperationKind_OPERATION_KIND_DECOMMISSION:
-		return refused("they cannot be moved away from "+operation.Names(op.Nodes), allocator.CanDecommission(c.snapshot(), ids(op.Nodes)))
+		return refused("what "+operation.Names(op.Nodes)+" has cannot be moved elsewhere", allocator.CanDecommission(c.snapshot(), ids(op.Nodes)))
 	case metapb.OperationKind_OPERATION_KIND_RELOCATE:
 		return c.judgeRelocate(op)
 	case metapb.OperationKind_OPERATION_KIND_HOLD:
@@ -166,11 +166,13 @@ func (c *cluster) judgePolicy(ks base.KeyspaceID, p *metapb.PolicyRecord) (warni
 	firm := want
 	firm.Leaders = nil
 	firm.Constraints = slices.DeleteFunc(slices.Clone(want.Constraints), func(k allocator.Constraint) bool { return k.Kind == allocator.Preferred })
-	wrong := allocator.CheckPlacement(s, firm)
-	if len(firm.Constraints) > 0 && len(wrong) > 0 {
+	free := firm
+	free.Constraints = nil
+	fewNodes := allocator.CheckPlacement(s, free) // how every cluster begins: no reason to refuse anything
+	wrong := slices.DeleteFunc(allocator.CheckPlacement(s, firm), func(w string) bool { return slices.Contains(fewNodes, w) })
+	if len(wrong) > 0 {
 		return nil, refuse("no nodes that there are could satisfy it: "+strings.Join(wrong, "; "), "there are "+c.places()+"; add nodes first, ask for fewer replicas of it, or prefer it (~) only")
 	}
-	// Too few nodes for the number of replicas is how every cluster begins.
 	return allocator.CheckPlacement(s, want), nil
 }
 
