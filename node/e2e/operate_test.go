@@ -282,7 +282,8 @@ func (c *cluster) nodeOf(p *proc) (id uint64) {
 
 // An operation is refused, cancelled, paused and resumed; and goes on when the node that carried it on is killed.
 func TestOperationOutlivesItsDriver(t *testing.T) {
-	c := startCluster(t, 5)
+	c := startCluster(t, 4)
+	c.join("--locality", "zone=z5")
 	driver := c.sysLeader(c.procs[0])
 	others := slices.DeleteFunc(slices.Clone(c.procs), func(p *proc) bool { return p == driver })
 	at, gone := others[0], others[1]

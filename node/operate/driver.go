@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -236,12 +237,12 @@ func (m *Manager) why(ctx context.Context, id uint64) string {
 		return "its decider did not say why: " + err.Error()
 	}
 	if e.UnderWay != "" {
-		return e.UnderWay
+		return strings.TrimPrefix(e.UnderWay, "waiting because ")
 	}
 	if e.Decision != "" {
 		return "about to be done: " + e.Decision
 	}
-	return e.Reason
+	return strings.TrimPrefix(e.Reason, "waiting because ")
 }
 
 // Explain says what would be decided for a range now, and which node said so.
