@@ -89,9 +89,17 @@ bench-idle: ## what idle ranges cost: CPU, frames, memory, restart, failover of 
 bench-ranges: ## what many ranges cost: puts, gets, splits, snapshots, scans (15 minutes; RANGES_FLAGS=-quick: 2)
 	cd bench/ranges && go run . $(RANGES_FLAGS)
 
+.PHONY: bench-moves
+bench-moves: ## what replicas that move cost those who write meanwhile (5 minutes; RANGES_FLAGS=-quick: 2)
+	cd bench/ranges && go run . -parts moves $(RANGES_FLAGS)
+
 .PHONY: bench-big
 bench-big: ## ten million keys: filled, split by itself, scanned, emptied, merged by itself (10 minutes)
 	cd bench/ranges && go run . -parts big $(RANGES_FLAGS)
+
+.PHONY: bench-allocator
+bench-allocator: ## the planner over 1,000 nodes and a million ranges: passes, memory, what is moved beside what must be (10 minutes; ALLOCATOR_FLAGS=-quick: 1)
+	cd bench/allocator && go run . $(ALLOCATOR_FLAGS)
 
 .PHONY: etcdctl
 etcdctl: ## build the unmodified etcdctl into bin/

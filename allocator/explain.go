@@ -91,7 +91,7 @@ func (p *pass) atRest(v *view) string {
 	case p.guard.stop:
 		return "it is where it should be; nothing is moved for balance while so many nodes fail: " + p.guard.text
 	}
-	t := p.newTargets()
+	t := p.newTargets(false)
 	for _, n := range v.voters.slice() {
 		if to, _ := p.bestTarget(t, n, v); to != none && p.s.nodes[n].pooled() {
 			a, b := &p.s.nodes[n], &p.s.nodes[to]
@@ -159,6 +159,8 @@ func (p *pass) advice(v *view, w why) []string {
 		return []string{"bring back, uncordon, or stop draining another node that holds a voter"}
 	case whyWantedAway, whyWantedRules:
 		return []string{"cancel the operation, or ask for nodes that are active and meet the constraints"}
+	case whyHot:
+		return []string{"wait until it is cut, cut it (cairn range split), or spread its keys"}
 	case whyUnmet:
 		return []string{"add nodes that meet the constraint, or change it"}
 	}

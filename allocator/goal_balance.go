@@ -13,23 +13,30 @@ import (
 const (
 	// sampleRanges is how many of a node's ranges are compared before the best of them is taken: enough that bytes come out even
 	// when as many replicas are moved as counts ask for.
-	sampleRanges = 24
+	sampleRanges = 16
 	// levelVisits bounds the ranges that one pass looks at for balance.
-	levelVisits = 300_000
+	levelVisits = 50_000
 	// targetsPerClass: a range may have a replica on the first.
 	targetsPerClass = 4
 )
 
 // targets is the emptiest nodes of each class, and the classes in the order of their emptiest.
 type targets struct {
-	tops  [][targetsPerClass]slot
-	key   []float64
-	order []int32
-	busy  bool // a node was left out that will be there soon
+	leading bool // emptiest of replicas and of what is led
+	tops    [][targetsPerClass]slot
+	key     []float64
+	order   []int32
+	// waits: a node that holds less than its share was left out, because it takes as much as it may at once. It is waited for: nobody
+	// gives to a node that is above its share meanwhile, for that would be moved twice.
+	waits bool
 }
 
-func (p *pass) newTargets() *targets {
-	t := &targets{tops: make([][targetsPerClass]slot, len(p.s.classes)), key: make([]float64, len(p.s.classes))}
+func (p *pass) newTargets(leading bool) *targets {
+	t := &targets{leading: leading, tops: make([][targetsPerClass]slot, len(p.s.classes)), key: make([]float64, len(p.s.classes))}
+	for _, at := range p.means.pool {
+		n := &p.s.nodes[at]
+		t.waits = t.waits || n.able && p.occupied(n) && p.means.pressure(n, 0) < 0
+	}
 	for c := range p.s.classes {
 		p.top(t, int32(c))
 		if t.tops[c][0] != none {
@@ -39,6 +46,9 @@ func (p *pass) newTargets() *targets {
 	slices.SortStableFunc(t.order, func(a, b int32) int { return cmp.Compare(t.key[a], t.key[b]) })
 	return t
 }
+
+// occupied says whether the node takes part in no further move now.
+func (p *pass) occupied(n *node) bool { return n.Strained != "" || n.moves >= p.movesPerNode(false) }
 
 // top finds the emptiest nodes of a class.
 func (p *pass) top(t *targets, c int32) {
@@ -52,11 +62,13 @@ func (p *pass) top(t *targets, c int32) {
 		if !n.able {
 			continue
 		}
-		if n.Strained != "" || n.moves >= p.movesPerNode(false) {
-			t.busy = true
+		if p.occupied(n) || t.waits && p.means.pressure(n, 0) >= 0 {
 			continue
 		}
 		key := p.means.more(n, int64(p.means.piece[dimBytes]))
+		if t.leading {
+			key += p.means.moreLeader(n, int64(p.means.piece[dimLoad]))
+		}
 		i := len(top)
 		for i > 0 && (top[i-1] == none || key < keys[i-1]) {
 			i--
@@ -84,62 +96,73 @@ func (p *pass) again(t *targets, c int32) {
 	t.order = slices.Insert(t.order, i, c)
 }
 
-// balance moves replicas until they are even, or limits are reached, or nothing helps.
+// balance moves replicas until they are even, or limits are reached, or nothing helps. When there is nothing left to do, and nothing
+// under way, what has come somewhere meanwhile may be moved again.
 func (p *pass) balance() {
-	s := p.s
-	if s.policy.NoBalance || len(p.means.pool) < 2 || !p.uneven(levelReplicas) {
+	if p.s.policy.NoBalance || len(p.means.pool) < 2 {
 		return
+	}
+	for !p.even() && p.s.rested() {
+	}
+}
+
+// even does so, and says whether anything is done or waited for.
+func (p *pass) even() bool {
+	s := p.s
+	tilt := p.uneven(levelReplicas)
+	if tilt == nil || tilt.fullest() == none {
+		return false
 	}
 	if p.guard.stop {
 		p.hold(GoalBalance, whyManyFail)
-		return
+		return true
 	}
-	t := p.newTargets()
-	tried := make([]bool, len(s.nodes))
+	before := len(p.out)
+	t := p.newTargets(false)
 	visits := 0
 	waits := whyNot
-	for len(p.out) < p.limit && visits < levelVisits && p.uneven(levelReplicas) {
+	for len(p.out) < p.limit && visits < levelVisits && tilt.odds > 0 && len(t.order) > 0 {
 		if p.movesLeft(false) < 1 {
 			waits = whyMoves
 			break
 		}
-		from := p.fullest(levelReplicas, tried)
+		from := tilt.fullest()
 		if from == none {
 			break
 		}
-		if n := &s.nodes[from]; n.moves >= p.movesPerNode(false) || n.Strained != "" {
+		if p.occupied(&s.nodes[from]) {
 			waits = whySourceBusy
-			tried[from] = true
+			tilt.exhausted(from)
 			continue
 		}
 		var v view
 		x := p.giveReplica(t, from, &v, &visits)
 		if x == nil {
-			tried[from] = true
+			if tilt.exhausted(from); !t.waits {
+				p.setBarren(levelReplicas, from)
+			}
 			continue
 		}
 		p.take(&v, x)
-		p.again(t, s.nodes[from].class)
-		p.again(t, s.nodes[x.adds.at[0]].class)
+		t = p.moved(t, from, x.adds.at[0])
+		tilt.update(from)
+		tilt.update(x.adds.at[0])
 	}
-	if waits == whyNot && t.busy && len(p.out) < p.limit {
+	if waits == whyNot && t.waits && len(p.out) < p.limit {
 		waits = whyTargetsBusy
 	}
 	p.hold(GoalBalance, waits)
+	return len(p.out) > before || waits != whyNot || visits >= levelVisits
 }
 
-// fullest is the node furthest above its share of those that were not tried.
-func (p *pass) fullest(level int, tried []bool) slot {
-	best, most := none, 0.0
-	for _, at := range p.means.pool {
-		if tried[at] {
-			continue
-		}
-		if x := p.means.pressure(&p.s.nodes[at], 2*level); x > most {
-			best, most = at, x
-		}
+// moved follows a replica.
+func (p *pass) moved(t *targets, from, to slot) *targets {
+	if n := &p.s.nodes[to]; !t.waits && p.occupied(n) && p.means.pressure(n, 0) < 0 {
+		return p.newTargets(t.leading)
 	}
-	return best
+	p.again(t, p.s.nodes[from].class)
+	p.again(t, p.s.nodes[to].class)
+	return t
 }
 
 // giveReplica finds the best of some of the node's ranges to give away, or of all if none of those is any use.
@@ -149,10 +172,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	if len(held) == 0 || len(t.order) == 0 {
 		return nil
 	}
-	start := int(p.tie(from, &view{e: &entry{id: 0}})+uint64(len(p.out))*7919) % len(held)
-	if start < 0 {
-		start += len(held)
-	}
+	start := int((uint64(len(p.out))*7919 + p.seed + uint64(from)) % uint64(len(held)))
 	best, bestDelta, bestRow, bestTo := 0.0, 0.0, row(-1), none
 	seen := 0
 	for i := range held {
@@ -161,7 +181,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		}
 		*visits++
 		at := held[(start+i)%len(held)]
-		if !p.movable(at, v) {
+		if !p.movable(at, v) || s.fresh(v.e, from) {
 			continue
 		}
 		seen++
@@ -169,7 +189,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		if to == none {
 			continue
 		}
-		if fit := p.fit(from, to, v.e.bytes); bestTo == none || fit < best {
+		if fit := p.means.fit(levelReplicas, &s.nodes[from], &s.nodes[to], v.e.bytes); bestTo == none || fit < best {
 			best, bestDelta, bestRow, bestTo = fit, delta, at, to
 		}
 	}
@@ -189,18 +209,11 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	return x
 }
 
-// fit is how well a range of that size suits the two nodes: after the move bytes are to be as far from a node's share as replicas are,
-// so that both come out even with the same moves.
-func (p *pass) fit(from, to slot, bytes int64) float64 {
-	a := p.means.skew(&p.s.nodes[from], -1, -float64(bytes))
-	b := p.means.skew(&p.s.nodes[to], 1, float64(bytes))
-	return a*a + b*b
-}
-
-// movable says whether the range may be moved for balance: nothing else is to be said of it.
+// movable says whether the range may be moved for balance: nothing else is to be said of it, and it is not among those that were
+// moved last, which is what keeps loads that come and go from taking the same ranges with them.
 func (p *pass) movable(at row, v *view) bool {
 	e := &p.s.entries[at]
-	if e.flags&(isUnder|isRare) != 0 || e.bucket != 0 && e.bucket < bucketOf(GoalLeader, true) {
+	if e.flags&(isUnder|isRare) != 0 || p.s.recent(e) || e.bucket != 0 && e.bucket < bucketOf(GoalLeader, true) {
 		return false
 	}
 	p.s.look(at, v)
@@ -216,6 +229,7 @@ func (p *pass) bestTarget(t *targets, from slot, v *view) (slot, float64) {
 	classes := s.classesOf(&keep, buf[:])
 	now := worth{hard: -1}
 	for _, c := range t.order {
+		p.visits++
 		if c != class {
 			if now.hard < 0 {
 				now = s.worth(v.r, append(classes, class))
@@ -231,12 +245,34 @@ func (p *pass) bestTarget(t *targets, from slot, v *view) (slot, float64) {
 			if v.voters.has(at) || s.nodes[at].full(v.e.bytes) {
 				continue
 			}
-			delta := p.means.more(&s.nodes[at], v.e.bytes) + p.means.less(&s.nodes[from], v.e.bytes)
-			if delta >= -p.means.worthwhile(dimReplicas, 1, float64(v.e.bytes)) {
+			a, b := &s.nodes[from], &s.nodes[at]
+			delta := p.means.more(b, v.e.bytes) + p.means.less(a, v.e.bytes)
+			need := p.means.worthwhile(dimReplicas, 1, float64(v.e.bytes))
+			if t.leading {
+				if !p.mayLead(at) || v.r.rank(b.class) > v.r.rank(a.class) {
+					continue
+				}
+				delta += p.means.moreLeader(b, v.e.load) + p.means.lessLeader(a, v.e.load)
+				need += p.means.worthwhile(dimLeaders, 1, float64(v.e.load))
+			}
+			if delta >= -need {
 				return none, 0
+			}
+			if !t.leading && v.e.leader == from && delta+p.leaderShift(v, from, at) >= -need {
+				continue
 			}
 			return at, delta
 		}
 	}
 	return none, 0
+}
+
+// leaderShift is by how much leaders are less even, if the replica that leads goes from one node to another: what is moved for the sake
+// of replicas must not undo what was moved for the sake of load.
+func (p *pass) leaderShift(v *view, from, to slot) float64 {
+	shift := p.means.lessLeader(&p.s.nodes[from], v.e.load)
+	if l := p.bestLeader(v, v.voters.without(from).with(to), set{}.with(to), none); l != none {
+		shift += p.means.moreLeader(&p.s.nodes[l], v.e.load)
+	}
+	return shift
 }

@@ -99,17 +99,21 @@ func wantsDiversity(s *Snapshot, v *view) bool {
 			likeness += s.likeness(s.nodes[a].class, s.nodes[b].class)
 		}
 	}
-	return likeness > s.best[v.voters.n] && s.improvable(v)
+	if v.calm && likeness <= s.best[v.voters.n] {
+		return false // as good as can be, however many nodes there are
+	}
+	return s.improvable(v)
 }
 
 func planDiversity(p *pass, v *view) (*proposal, why) {
 	return p.exchange(v, GoalDiversity, p.s.worthOf(v, v.voters), "voters are nearer to each other than need be")
 }
 
-// exchange finds the voter to exchange, and the node for it, that make the set best.
+// exchange finds the voter to exchange, and the node for it, that make the set best. Of voters whose going is as good the one on the
+// fullest node goes: balance would come for it later.
 func (p *pass) exchange(v *view, g Goal, under worth, because string) (*proposal, why) {
 	var best *proposal
-	bestWorth, held := worst(), whyNoNode
+	bestWorth, bestLess, held := worst(), 0.0, whyNoNode
 	for _, out := range v.voters.slice() {
 		if n := &p.s.nodes[out]; !n.alive() || n.State == Leaving {
 			continue // it goes anyway, or comes back: not for this goal to say
@@ -122,8 +126,9 @@ func (p *pass) exchange(v *view, g Goal, under worth, because string) (*proposal
 			}
 			continue
 		}
-		if w := p.s.worthOf(v, x.voters); best == nil || w.compare(bestWorth) < 0 {
-			best, bestWorth = x, w
+		now, less := p.s.worthOf(v, x.voters), p.means.less(&p.s.nodes[out], v.e.bytes)
+		if c := now.compare(bestWorth); best == nil || c < 0 || c == 0 && less < bestLess {
+			best, bestWorth, bestLess = x, now, less
 		}
 	}
 	if best == nil {

@@ -105,7 +105,11 @@ func (s *Snapshot) zoneOf(n *node) (tier int, prefix int32, ok bool) {
 	if !n.known || s.policy.FailedTier == "" {
 		return 0, 0, false
 	}
-	c := &s.classes[n.class]
+	return s.zoneOfClass(n.class)
+}
+
+func (s *Snapshot) zoneOfClass(of int32) (tier int, prefix int32, ok bool) {
+	c := &s.classes[of]
 	for i := range c.prefixes {
 		if c.locality[i].Key == s.policy.FailedTier {
 			return i, c.prefixes[i], true

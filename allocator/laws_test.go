@@ -15,14 +15,15 @@ import (
 // world is a cluster in which decisions are carried out, and every law is looked at for each. It has two snapshots that are told
 // the same: what they decide must be the same.
 type world struct {
-	t      *rapid.T
-	snap   [2]*allocator.Snapshot
-	policy allocator.Policy
-	nodes  map[base.NodeID]allocator.Node
-	ranges map[base.RangeID]allocator.Range
-	under  map[base.RangeID]allocator.Decision
-	nextID base.NodeID
-	seed   uint64
+	t       *rapid.T
+	snap    [2]*allocator.Snapshot
+	policy  allocator.Policy
+	nodes   map[base.NodeID]allocator.Node
+	ranges  map[base.RangeID]allocator.Range
+	under   map[base.RangeID]allocator.Decision
+	nextID  base.NodeID
+	seed    uint64
+	removed []base.NodeID
 }
 
 func newWorld(t *rapid.T) *world {
@@ -158,6 +159,7 @@ func (w *world) removeNode() {
 	id := rapid.SampledFrom(w.ids()).Draw(w.t, "node")
 	if len(w.nodes) > 1 {
 		delete(w.nodes, id)
+		w.removed = append(w.removed, id)
 		w.each(func(s *allocator.Snapshot) { s.RemoveNode(id) })
 	}
 }
@@ -252,6 +254,7 @@ func (w *world) check(d allocator.Decision) {
 	case !slices.IsSorted(d.Voters) || len(slices.Compact(slices.Clone(d.Voters))) != len(d.Voters):
 		w.t.Fatalf("voters twice on a node, or not in order: %+v", d)
 	}
+	w.checkGuard(d)
 	for _, id := range d.Adds {
 		n := w.nodes[id]
 		i := slices.IndexFunc(r.Replicas, func(x allocator.Replica) bool { return x.Node == id })
@@ -270,6 +273,31 @@ func (w *world) check(d allocator.Decision) {
 	}
 	if n := w.nodes[d.Leader]; d.Leader != 0 && (!slices.Contains(voters, d.Leader) || n.State != allocator.Active || n.Draining || n.Cordoned) {
 		w.t.Fatalf("%+v: may not lead: %+v", d, n)
+	}
+}
+
+// checkGuard: while more nodes fail together than the policy's share, nothing on them is replaced.
+func (w *world) checkGuard(d allocator.Decision) {
+	if d.Goal != allocator.GoalReplace && d.Goal != allocator.GoalQuorum {
+		return
+	}
+	failing, in := 0, 0
+	for _, n := range w.nodes {
+		if n.State != allocator.Left {
+			in++
+		}
+		if n.State == allocator.Suspect || n.State == allocator.Failed {
+			failing++
+		}
+	}
+	for _, id := range d.Removes {
+		n, known := w.nodes[id]
+		if !known || n.State == allocator.Left || failing < 2 {
+			continue // a node that nobody knows counts as failing too, which this does not: so the law is the weaker one
+		}
+		if unknown := len(w.removed); float64(failing)/float64(in+unknown) > w.policy.FailedShare {
+			w.t.Fatalf("%+v: %d of %d nodes fail together", d, failing, in)
+		}
 	}
 }
 
@@ -335,8 +363,7 @@ func (w *world) missed(ks base.KeyspaceID, voters []base.NodeID) (n int) {
 	for _, c := range w.placement(ks).Constraints {
 		matching := 0
 		for _, id := range voters {
-			x := w.nodes[id]
-			if c.Key == "" && slices.Contains(x.Attributes, c.Value) || c.Key != "" && slices.Contains(x.Locality, allocator.Tier{Key: c.Key, Value: c.Value}) {
+			if w.matches(id, c) {
 				matching++
 			}
 		}
@@ -451,7 +478,77 @@ func (w *world) rest() {
 		if x.Decision.Goal != allocator.GoalNone || x.Why == "" {
 			w.t.Fatalf("at rest, and explained as if not: %+v", x)
 		}
+		if len(x.Withheld) == 0 && x.Range.Busy == "" && x.Range.Wanted == nil {
+			w.checkBest(x.Range)
+		}
 	}
+}
+
+// checkBest: of a range of which nothing is withheld, every voter is on a node that is well, there are as many as there can be, and no
+// exchange of one would miss fewer constraints, or bring them further apart.
+func (w *world) checkBest(r allocator.Range) {
+	voters := votersOf(r)
+	p := w.placement(r.Keyspace)
+	if len(voters) > p.Replicas {
+		w.t.Fatalf("at rest: %d voters of %d: %+v", len(voters), p.Replicas, r)
+	}
+	now := w.worth(r.Keyspace, voters)
+	for i, v := range voters {
+		if s := w.nodes[v].State; s != allocator.Active && s != allocator.Joining {
+			w.t.Fatalf("at rest: a voter on %+v: %+v", w.nodes[v], r)
+		}
+		for _, id := range w.ids() {
+			n := w.nodes[id]
+			if n.State != allocator.Active || n.Cordoned || n.Draining || n.Slow != "" || n.Strained != "" || slices.Contains(voters, id) ||
+				n.DiskBytes > 0 && float64(n.DiskUsed+r.Bytes) > 0.95*float64(n.DiskBytes) {
+				continue
+			}
+			other := slices.Clone(voters)
+			other[i] = id
+			if after := w.worth(r.Keyspace, other); slices.Compare(after[:], now[:]) < 0 {
+				w.t.Fatalf("at rest: with %s for %s it would be better: %v, and is %v: %+v", id, v, after, now, r)
+			}
+		}
+	}
+}
+
+// worth is by how many replicas constraints and preferences are missed, and how many pairs share a zone, and a rack of it.
+func (w *world) worth(ks base.KeyspaceID, voters []base.NodeID) (x [4]int) {
+	x[0] = w.missed(ks, voters)
+	for _, c := range w.placement(ks).Constraints {
+		if c.Kind == allocator.Preferred {
+			matching := 0
+			for _, id := range voters {
+				if w.matches(id, c) {
+					matching++
+				}
+			}
+			need := c.Replicas
+			if need == 0 {
+				need = len(voters)
+			}
+			x[1] += max(0, need-matching)
+		}
+	}
+	for i, a := range voters {
+		for _, b := range voters[:i] {
+			for t, l := 0, w.nodes[a].Locality; t < min(len(l), len(w.nodes[b].Locality)); t++ {
+				if l[t] != w.nodes[b].Locality[t] {
+					break
+				}
+				x[2+t]++
+			}
+		}
+	}
+	return x
+}
+
+func (w *world) matches(id base.NodeID, c allocator.Constraint) bool {
+	x := w.nodes[id]
+	if c.Key == "" {
+		return slices.Contains(x.Attributes, c.Value)
+	}
+	return slices.Contains(x.Locality, allocator.Tier{Key: c.Key, Value: c.Value})
 }
 
 // checkSums: what nodes are said to hold is what the ranges say.

@@ -35,6 +35,15 @@ func (s *Snapshot) Begin(d Decision) {
 	}
 	s.unpend(at)
 	s.begin(at, underway{decision: d, effect: x})
+	if d.Goal == GoalBalance {
+		s.balanced++
+		e.balanced = s.balanced
+	}
+}
+
+// recent says whether the range is one of the last eighth of all that were moved for balance.
+func (s *Snapshot) recent(e *entry) bool {
+	return e.balanced != 0 && s.balanced-e.balanced < uint32(len(s.byRange)/8)
 }
 
 // End says that nothing is under way for the range any more: it was done, refused or given up. From now on its descriptor counts,

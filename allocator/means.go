@@ -1,6 +1,9 @@
 package allocator
 
-import "slices"
+import (
+	"math"
+	"slices"
+)
 
 // How even the loads are. Each node has a share of what there is, by its weight; the unevenness of the cluster is the sum, over nodes
 // and over what is counted, of the squared distance from that share. All that is done for balance lessens that one sum, each time by
@@ -12,7 +15,8 @@ type means struct {
 	near  []float64 // by prefix of a locality: what per is to be multiplied with there, of replicas and bytes; 0: 1
 	tier  int       // whose prefixes those are
 	piece [dims]float64
-	pool  []slot // nodes that give and take
+	pool  []slot  // nodes that give and take
+	gap   float64 // by what share of theirs two nodes must differ for something to be moved from one to the other
 }
 
 // pooled says whether the node takes part in balance.
@@ -51,6 +55,7 @@ func (s *Snapshot) newMeans() (m means) {
 	for d := range dims {
 		m.per[d] = total[d] / weight
 	}
+	m.gap = s.policy.Imbalance * gapShare
 	m.piece = [dims]float64{dimReplicas: 1, dimLeaders: 1}
 	if total[dimReplicas] > 0 {
 		m.piece[dimBytes] = total[dimBytes] / total[dimReplicas]
@@ -185,16 +190,18 @@ func (m *means) lessLeader(n *node, load int64) float64 {
 	return m.shift(n, dimLeaders, -1) + m.shift(n, dimLoad, -float64(load))
 }
 
-// worthwhile is what a move must lessen the unevenness by: half of what it would be, were the two nodes one piece apart.
+// worthwhile is what a move must lessen the unevenness by: half of what it would be, were the two nodes one piece apart, and at least
+// what it is if they are half of the policy's imbalance apart. Nodes that are as far from their share as each other, because those
+// that could take something are busy, have nothing to give each other.
 func (m *means) worthwhile(from int, count, amount float64) float64 {
-	t := 0.0
+	t, u := 0.0, 0.0
 	for i, a := range [2]float64{count, amount} {
 		if m.per[from+i] > 0 {
-			u := a / m.per[from+i]
-			t += u * u
+			x := a / m.per[from+i]
+			t, u = t+x*x, u+x
 		}
 	}
-	return t / 2
+	return max(t/2, 2*m.gap*u)
 }
 
 // excess is by what share of its own the node has more than that of d, 0 if it is less than a piece.
@@ -209,23 +216,25 @@ func (m *means) excess(n *node, d int) float64 {
 
 // pressure is the larger excess of a node in one of two dimensions, pieces or not.
 func (m *means) pressure(n *node, from int) float64 {
-	p := -1.0
-	for d := from; d < from+2; d++ {
-		if share := m.mean(n, d) * n.Weight; share > 0 {
-			p = max(p, float64(n.sum[d])/share-1)
-		}
-	}
-	return p
+	return max(m.relative(n, from), m.relative(n, from+1)) - 1
 }
 
-// skew is by how much more of its share of bytes a node would have than of its share of replicas, were there a piece more (or less)
+// fit is how well a range of that amount (bytes, or load) suits two nodes: after the move the amounts are to be as far from a node's
+// share as the numbers are, so that both come out even with the same moves.
+func (m *means) fit(level int, from, to *node, amount int64) float64 {
+	a := m.skew(level, from, -1, -float64(amount))
+	b := m.skew(level, to, 1, float64(amount))
+	return a*a + b*b
+}
+
+// skew is by how much more of its share of amounts a node would have than of its share of numbers, were there a piece more (or less)
 // of it.
-func (m *means) skew(n *node, count, bytes float64) float64 {
-	per := m.mean(n, dimBytes)
-	if per <= 0 {
+func (m *means) skew(level int, n *node, count, amount float64) float64 {
+	number, sum := m.mean(n, countOf(level)), m.mean(n, sumOf(level))
+	if sum <= 0 {
 		return 0
 	}
-	return ((float64(n.sum[dimBytes])+bytes)/per - (float64(n.sum[dimReplicas])+count)/m.mean(n, dimReplicas)) / n.Weight
+	return ((float64(n.sum[sumOf(level)])+amount)/sum - (float64(n.sum[countOf(level)])+count)/number) / n.Weight
 }
 
 // Two levels are evened out: what nodes hold, and what they lead. Each begins when some node is further from its share than the
@@ -234,31 +243,193 @@ func (m *means) skew(n *node, count, bytes float64) float64 {
 const (
 	levelReplicas = iota
 	levelLeaders
+	levelLoad // as leaders, by moving replicas
 	levels
 )
 
-const stopShare = 0.25
+// countOf and sumOf are a level's two dimensions: how many there are, and how much that comes to.
+func countOf(level int) int { return 2 * min(level, levelLeaders) }
+func sumOf(level int) int   { return countOf(level) + 1 }
 
+const (
+	stopShare = 0.25
+	gapShare  = 0.5  // of the imbalance, that two nodes differ by at least
+	stirShare = 0.25 // of the imbalance, by which a node has changed so much that it is worth another look
+)
+
+// leveling is how far a level is. A node of which nothing could be given away with any use is barren, until it, or the emptiest
+// node, has changed by a part of the imbalance, or something else has that says where replicas may be: so that what cannot be even
+// costs nothing at every pass.
 type leveling struct {
-	on bool
+	on     bool
+	barren []barren // by slot
+	low    [2]float64
 }
 
-// uneven says whether to go on with a level, or to begin.
-func (p *pass) uneven(level int) bool {
-	l := &p.s.leveling[level]
-	band := p.s.policy.Imbalance
-	if l.on {
-		band *= stopShare
+type barren struct {
+	is   bool
+	held [2]int64
+}
+
+// forget has everything tried again.
+func (s *Snapshot) forget() {
+	for i := range s.leveling {
+		clear(s.leveling[i].barren)
 	}
-	from := 2 * level
-	for _, at := range p.means.pool {
-		for d := from; d < from+2; d++ {
-			if x := p.means.excess(&p.s.nodes[at], d); x > band || x < -band {
-				l.on = true
-				return true
+}
+
+// fertile has the nodes of a range looked at that may be moved now, and could not before.
+func (s *Snapshot) fertile(v *view) {
+	for i := range s.leveling {
+		for _, n := range v.voters.slice() {
+			if b := s.leveling[i].barren; int(n) < len(b) {
+				b[n].is = false
 			}
 		}
 	}
-	l.on = false
+}
+
+// lowest finds what the emptiest node that could take something has, of its share. What was barren is not so any more if that is less
+// than it was.
+func (p *pass) lowest(level int) {
+	l := &p.s.leveling[level]
+	low := [2]float64{math.Inf(1), math.Inf(1)}
+	for _, at := range p.means.pool {
+		if n := &p.s.nodes[at]; n.able || level == levelLeaders { // a transfer brings nothing to a node
+			for d := range low {
+				low[d] = min(low[d], p.means.relative(n, countOf(level)+d))
+			}
+		}
+	}
+	for d := range low {
+		if low[d] < l.low[d]-stirShare*p.s.policy.Imbalance {
+			clear(l.barren)
+		}
+	}
+	l.low = low
+	for len(l.barren) < len(p.s.nodes) {
+		l.barren = append(l.barren, barren{})
+	}
+}
+
+// isBarren says whether there is no use in looking at what the node could give: it is not far enough above the emptiest, or that was
+// seen.
+func (p *pass) isBarren(level int, at slot) bool {
+	l, n := &p.s.leveling[level], &p.s.nodes[at]
+	gap := math.Inf(-1)
+	for d := range l.low {
+		gap = max(gap, p.means.relative(n, countOf(level)+d)-l.low[d])
+	}
+	if gap < p.means.gap {
+		return true
+	}
+	b := &l.barren[at]
+	for d, was := range b.held {
+		change := float64(n.sum[countOf(level)+d] - was)
+		if math.Abs(change) > stirShare*p.s.policy.Imbalance*p.means.mean(n, countOf(level)+d)*n.Weight {
+			b.is = false
+		}
+	}
+	return b.is
+}
+
+func (p *pass) setBarren(level int, at slot) {
+	n := &p.s.nodes[at]
+	p.s.leveling[level].barren[at] = barren{true, [2]int64{n.sum[countOf(level)], n.sum[sumOf(level)]}}
+}
+
+// relative is what a node has, of its share.
+func (m *means) relative(n *node, d int) float64 {
+	if share := m.mean(n, d) * n.Weight; share > 0 {
+		return float64(n.sum[d]) / share
+	}
+	return 1
+}
+
+// tilt is how uneven one level is, kept up to date while a pass evens it out.
+type tilt struct {
+	s        *Snapshot
+	m        *means
+	from     int // the first of the level's two dimensions
+	band     float64
+	pressure []float64 // by slot; of nodes that do not give, or were tried in vain, -1
+	coming   bool      // replicas are still to come from nodes that are emptied: so one that holds too little is none to worry about
+	odd      []bool    // outside of the band
+	odds     int
+}
+
+// uneven says how uneven a level is if something is to be done about it, else nil.
+func (p *pass) uneven(level int) *tilt {
+	s := p.s
+	l := &s.leveling[level]
+	t := &tilt{s: s, coming: level == levelReplicas && s.repairs(), m: &p.means, from: countOf(level), band: s.policy.Imbalance, pressure: make([]float64, len(s.nodes)), odd: make([]bool, len(s.nodes))}
+	if l.on {
+		t.band *= stopShare
+	}
+	for i := range t.pressure {
+		t.pressure[i] = -1
+	}
+	for _, at := range p.means.pool {
+		t.update(at)
+	}
+	if t.odds > 0 && !l.on {
+		l.on = true
+		return p.uneven(level) // by the narrower band
+	}
+	if t.odds == 0 {
+		l.on = false
+		return nil
+	}
+	p.lowest(level)
+	for _, at := range p.means.pool {
+		if p.isBarren(level, at) {
+			t.exhausted(at)
+		}
+	}
+	return t
+}
+
+// repairs says whether replicas wait to come to nodes for a goal before balance.
+func (s *Snapshot) repairs() bool {
+	for g := GoalQuorum; g <= GoalFactor; g++ {
+		if len(s.pending[bucketOf(g, true)])+len(s.pending[bucketOf(g, false)]) > 0 {
+			return true
+		}
+	}
 	return false
 }
+
+// update follows what the node holds.
+func (t *tilt) update(at slot) {
+	n := &t.s.nodes[at]
+	if !n.pooled() {
+		return
+	}
+	odd := false
+	for d := t.from; d < t.from+2; d++ {
+		x := t.m.excess(n, d)
+		odd = odd || x > t.band || x < -t.band && !t.coming
+	}
+	if odd != t.odd[at] {
+		t.odd[at] = odd
+		t.odds--
+		if odd {
+			t.odds += 2
+		}
+	}
+	t.pressure[at] = t.m.pressure(n, t.from)
+}
+
+// fullest is the node furthest above its share.
+func (t *tilt) fullest() slot {
+	best, most := none, 0.0
+	for at, x := range t.pressure {
+		if x > most {
+			best, most = slot(at), x
+		}
+	}
+	return best
+}
+
+// exhausted: the node can give nothing now.
+func (t *tilt) exhausted(at slot) { t.pressure[at] = -1 }

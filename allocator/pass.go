@@ -18,7 +18,7 @@ type goal struct {
 }
 
 // ladder is the goals that look at one range at a time, in their order.
-func ladder() [9]goal {
+func ladder() [10]goal {
 	return [...]goal{
 		{GoalJoint, wantsJoint, planJoint},
 		{GoalQuorum, wantsQuorum, planQuorum},
@@ -29,6 +29,7 @@ func ladder() [9]goal {
 		{GoalConstraint, wantsConstraint, planConstraint},
 		{GoalDiversity, wantsDiversity, planDiversity},
 		{GoalLeader, wantsLeader, planLeader},
+		{GoalSplit, wantsSplit, planSplit},
 	}
 }
 
@@ -42,8 +43,12 @@ type proposal struct {
 	scores        []Score
 }
 
-// passVisits bounds the places that one pass compares for ranges of which nothing came: the rest waits for the next pass.
-const passVisits = 2_000_000
+// passVisits bounds the places that one pass compares for ranges of which nothing came, some 20 ms: the rest waits for the next pass.
+// visitRange is what a range counts that was only looked at.
+const (
+	passVisits = 1_000_000
+	visitRange = 10
+)
 
 // scoresKept is how many of the places that were compared a decision lists.
 const scoresKept = 4
@@ -52,7 +57,7 @@ type pass struct {
 	s       *Snapshot
 	seed    uint64
 	limit   int
-	goals   [9]goal
+	goals   [10]goal
 	guard   guard
 	means   means
 	out     []Decision
@@ -66,7 +71,8 @@ type pass struct {
 
 // Decide returns at most limit decisions, in the order of their goals, none for a range that is under way or busy, and why other
 // things that should be done are not. It does not change the ledger: the caller calls Begin for those that it takes up, before the
-// next Decide. It does remember what it has looked at. The same history of a snapshot and seed give the same decisions; the seed
+// next Decide. It does remember what it has looked at. If it decides nothing and withholds nothing, the snapshot is at rest; if so much
+// waits that one pass cannot look at all of it, the next pass begins elsewhere, so callers give each pass another seed. The same history of a snapshot and seed give the same decisions; the seed
 // breaks ties, so that several deciders do not all choose the same node.
 func Decide(s *Snapshot, seed uint64, limit int) ([]Decision, []Withheld) {
 	p := newPass(s, seed, limit)
@@ -133,10 +139,18 @@ func (p *pass) examine(at row) {
 		if p.goals[i].wants(s, &v) {
 			urgent := e.keyspace <= base.KeyspaceSys || v.well.n <= quorum(v.voters.n)
 			s.pend(at, bucketOf(p.goals[i].goal, urgent))
+			e.flags &^= isMovable
 			return
 		}
 	}
 	s.unpend(at)
+	was := e.flags&isMovable != 0
+	if e.flags &^= isMovable; v.calm {
+		e.flags |= isMovable
+	}
+	if v.calm && !was {
+		s.fertile(&v)
+	}
 }
 
 // serve goes through one bucket, from a place of it that differs from pass to pass, so that all have their turn.
@@ -160,7 +174,8 @@ func (p *pass) serve(bucket int) {
 			return
 		}
 		at := list[(from+i)%len(list)]
-		p.visits += 10
+		before := p.visits
+		p.visits += visitRange
 		if p.s.entries[at].flags&isUnder != 0 {
 			continue
 		}
@@ -175,6 +190,7 @@ func (p *pass) serve(bucket int) {
 			continue
 		}
 		p.take(&v, x)
+		p.visits = before
 	}
 }
 

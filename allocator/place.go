@@ -70,7 +70,7 @@ func (p *pass) against(q *query, at slot) why {
 		return whySlow
 	case n.full(q.v.e.bytes):
 		return whyFull
-	case q.zone != nil && p.inFailingZone(n):
+	case q.zone != nil && p.all && p.inFailingZone(n.class): // else rankClasses has left it out
 		return whyInZone
 	case n.Strained != "":
 		return whyNodeStrained
@@ -80,8 +80,8 @@ func (p *pass) against(q *query, at slot) why {
 	return whyNot
 }
 
-func (p *pass) inFailingZone(n *node) bool {
-	_, prefix, ok := p.s.zoneOf(n)
+func (p *pass) inFailingZone(class int32) bool {
+	_, prefix, ok := p.s.zoneOfClass(class)
 	return ok && p.guard.zones[prefix] != nil
 }
 
@@ -150,7 +150,7 @@ func (p *pass) rankClasses(q *query) (ruled bool) {
 		zoneLimit = s.worthOf(q.v, q.v.voters).likeness >> p.tierShift()
 	}
 	for c := range s.classes {
-		if s.classes[c].able == 0 {
+		if s.classes[c].able == 0 || q.zone != nil && p.inFailingZone(int32(c)) {
 			continue
 		}
 		w := s.worth(q.v.r, append(classes, int32(c)))

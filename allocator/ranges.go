@@ -18,12 +18,15 @@ func (s *Snapshot) Put(r Range) {
 	} else {
 		s.count(at, -1)
 		s.rules[s.entries[at].rules].ranges--
+		s.lagging -= int(min(1, s.entries[at].behind))
 	}
 	e := &s.entries[at]
 	if !ok || !s.sameSeats(e, r.Replicas) {
+		before, n := e.seats, e.n
 		s.unseat(at)
 		for i, p := range r.Replicas {
 			s.seat(at, i, p)
+			e.seats[i].came = s.came(e.seats[i].node, before[:n], ok)
 		}
 		e.n = uint8(len(r.Replicas))
 	}
@@ -41,6 +44,7 @@ func (s *Snapshot) Put(r Range) {
 			e.behind |= 1 << i
 		}
 	}
+	s.lagging += int(min(1, e.behind))
 	s.putRare(at, &r)
 	s.count(at, 1)
 	s.mark(at)
@@ -97,6 +101,41 @@ func (s *Snapshot) seat(at row, i int, p Replica) {
 	s.nodes[n].held = append(s.nodes[n].held, at)
 }
 
+// came says when a replica came to the node. What is moved for balance is not moved again before all has been at rest once.
+func (s *Snapshot) came(to slot, before []seat, known bool) uint16 {
+	for _, x := range before {
+		if x.node == to {
+			return x.came
+		}
+	}
+	if !known {
+		return 0
+	}
+	s.unrest = true
+	return s.rests
+}
+
+// rested begins the next stretch, in which what had come may be moved on, if anything has.
+func (s *Snapshot) rested() bool {
+	if !s.unrest || s.moves > 0 {
+		return false
+	}
+	s.rests = max(1, s.rests+1)
+	s.unrest = false
+	s.forget()
+	return true
+}
+
+// fresh says whether the range's replica on the node has come there since the last rest.
+func (s *Snapshot) fresh(e *entry, on slot) bool {
+	for i := range e.n {
+		if e.seats[i].node == on {
+			return e.seats[i].came == s.rests
+		}
+	}
+	return false
+}
+
 // unseat takes the range out of its nodes' lists. The last of a list takes the place that becomes free.
 func (s *Snapshot) unseat(at row) {
 	e := &s.entries[at]
@@ -126,6 +165,7 @@ func (s *Snapshot) Delete(id base.RangeID) {
 	s.unpend(at)
 	s.unseat(at)
 	s.rules[s.entries[at].rules].ranges--
+	s.lagging -= int(min(1, s.entries[at].behind))
 	delete(s.byRange, id)
 	delete(s.rare, at)
 	s.entries[at].flags &= isDirty

@@ -34,9 +34,14 @@ type Snapshot struct {
 	spread    map[spreadKey]bool // whether voters on such classes could be further apart, or meet more constraints
 	ableNodes int                // nodes that could take a replica, but for what passes soon
 	moves     int                // replica moves under way
+	balanced  uint32             // moves for balance that were taken up
 	version   uint64             // counts changes of what nodes hold
 	leveling  [levels]leveling
-	hot       int64 // a range with more load than this is hot
+	rests     uint16  // how often nothing was left to be moved, counted from 1
+	lagging   int     // ranges of which a replica is down, or has not caught up
+	unrest    bool    // a replica has come somewhere since the last
+	hot       int64   // a range with more load than this is hot
+	warm      float64 // and a node of weight one with more than this has too much
 }
 
 type (
@@ -80,6 +85,7 @@ type seat struct {
 	node slot
 	at   int32
 	role Role
+	came uint16 // in which stretch between two rests the replica came here; 0: it was here when the range was first heard of
 }
 
 const (
@@ -87,6 +93,7 @@ const (
 	isDirty
 	isRare
 	isUnder
+	isMovable // when it was looked at last, nothing was to be said of it but for what balance is
 )
 
 // entry is what is kept of a range.
@@ -98,6 +105,7 @@ type entry struct {
 	rules       int32
 	leader      slot
 	pendingAt   int32
+	balanced    uint32 // the number of the move that it was last moved by for balance; 0: never
 	behind      uint16 // bits of seats
 	n           uint8
 	flags       uint8
@@ -158,6 +166,7 @@ func (s set) with(n slot) set { s.add(n); return s }
 // NewSnapshot returns one that knows nothing, with the default policy.
 func NewSnapshot() *Snapshot {
 	s := &Snapshot{
+		rests:    1,
 		topology: newTopology(), byID: map[base.NodeID]slot{}, byRange: map[base.RangeID]row{},
 		rare: map[row]rare{}, under: map[row]underway{}, spread: map[spreadKey]bool{},
 	}
@@ -195,6 +204,7 @@ func (s *Snapshot) SetPolicy(p Policy) {
 	}
 	s.all = true
 	s.topoKey = nil
+	s.forget()
 }
 
 // Policy returns the policy that is held to.
@@ -222,6 +232,7 @@ func (s *Snapshot) SetNode(n Node) {
 	}
 	if s.refresh(at) || moved || before.differs(&n) {
 		s.touch(at)
+		s.forget()
 		s.version++
 	}
 }
@@ -257,6 +268,7 @@ func (s *Snapshot) RemoveNode(id base.NodeID) {
 	n.Node, n.known, n.class, n.prefixes = Node{ID: id, Weight: 1}, false, s.nowhere(), nil
 	s.refresh(at)
 	s.touch(at)
+	s.forget()
 	s.version++
 }
 
@@ -390,9 +402,12 @@ func (s *Snapshot) places() {
 		constrained = constrained || len(s.rules[i].Constraints) > 0
 	}
 	for i := range s.classes {
-		key[i] = int32(min(s.classes[i].able, base.MaxReplicas))
+		key[i] = int32(2 * min(s.classes[i].able, base.MaxReplicas))
 		if key[i] > 0 {
 			classes++
+		}
+		if len(s.classes[i].nodes) > 0 {
+			key[i]++
 		}
 	}
 	if slices.Equal(key, s.topoKey) {
@@ -409,7 +424,7 @@ func (s *Snapshot) places() {
 		if i < len(s.topoKey) {
 			was = s.topoKey[i]
 		}
-		s.all = s.all || key[i] > was && was < matters
+		s.all = s.all || key[i]/2 > was/2 && was/2 < matters
 	}
 	s.topoKey = key
 	for n := range s.best {

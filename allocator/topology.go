@@ -91,13 +91,13 @@ func (t *topology) likeness(a, b int32) (n int64) {
 }
 
 // least is a bound for the likeness of n replicas, all pairs together: there is no better way to spread them than evenly over each
-// tier's values.
+// tier's values, of those that there are nodes of: voters may be where nothing new comes.
 func (t *topology) least(n int) (sum int64) {
 	for tier := range maxTiers {
 		values := map[int32]struct{}{}
 		for i := range t.classes {
 			c := &t.classes[i]
-			if c.able == 0 {
+			if len(c.nodes) == 0 {
 				continue
 			}
 			if len(c.prefixes) <= tier {

@@ -23,6 +23,7 @@ const (
 	whyWantedAway
 	whyWantedRules
 	whyUnmet
+	whyHot
 	// Of one node only.
 	whyHolds
 	whyUnknown
@@ -58,6 +59,7 @@ func (w why) String() string {
 		whyWantedAway:   "waiting because a node that was asked for takes nothing",
 		whyWantedRules:  "waiting because what was asked for would miss more constraints than now",
 		whyUnmet:        "waiting because no node that could take a replica meets the constraint better",
+		whyHot:          "waiting because it serves more than placing leaders evens out, and is to be cut in two",
 		whyHolds:        "holds a replica already",
 		whyUnknown:      "there is no record of it",
 		whyInactive:     "is not active",

@@ -12,6 +12,9 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/askpb"
+	"github.com/cairndb/cairn/api/clusterpb"
 )
 
 // A history file is a header and a row of records, one for each event, in the order of events: it can be written while the
@@ -43,7 +46,8 @@ const (
 	fieldEnd // no field: behind all that are known
 )
 
-// kindOf numbers the requests of the KV service. The numbers are part of the format.
+// kindOf numbers the requests that a history can hold: those of the KV service, and what is asked of nodes. The numbers are part of
+// the format.
 func kindOf(req proto.Message) (uint64, error) {
 	switch req.(type) {
 	case *pb.RangeRequest:
@@ -56,9 +60,18 @@ func kindOf(req proto.Message) (uint64, error) {
 		return 4, nil
 	case *pb.CompactionRequest:
 		return 5, nil
+	case *clusterpb.ListNodesRequest:
+		return 6, nil
+	case *clusterpb.ListRangesRequest:
+		return 7, nil
+	case *askpb.AskRequest:
+		return kinds, nil
 	}
-	return 0, fmt.Errorf("history: a %T is no request of the KV service", req)
+	return 0, fmt.Errorf("history: a %T is none that a history can hold", req)
 }
+
+// kinds are numbered from 1 to this.
+const kinds = 8
 
 // ofKind makes a request and the response that belongs to it.
 func ofKind(kind uint64) (req, resp proto.Message, err error) {
@@ -73,6 +86,12 @@ func ofKind(kind uint64) (req, resp proto.Message, err error) {
 		return &pb.TxnRequest{}, &pb.TxnResponse{}, nil
 	case 5:
 		return &pb.CompactionRequest{}, &pb.CompactionResponse{}, nil
+	case 6:
+		return &clusterpb.ListNodesRequest{}, &clusterpb.ListNodesResponse{}, nil
+	case 7:
+		return &clusterpb.ListRangesRequest{}, &clusterpb.ListRangesResponse{}, nil
+	case kinds:
+		return &askpb.AskRequest{}, &askpb.AskResponse{}, nil
 	}
 	return nil, nil, fmt.Errorf("a request of kind %d", kind)
 }

@@ -10,6 +10,8 @@ import (
 	"pgregory.net/rapid"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/askpb"
 )
 
 // drawHistory writes a random history to a file and returns both.
@@ -32,7 +34,7 @@ func drawHistory(t *rapid.T) (*History, []byte) {
 			}
 			continue
 		}
-		req, _, err := ofKind(rapid.Uint64Range(1, 5).Draw(t, "kind"))
+		req, _, err := ofKind(rapid.Uint64Range(1, kinds).Draw(t, "kind"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -41,6 +43,8 @@ func drawHistory(t *rapid.T) (*History, []byte) {
 			r.Key, r.Value = drawBytes(t), drawBytes(t)
 		case *pb.RangeRequest:
 			r.Key, r.Serializable = drawBytes(t), rapid.Bool().Draw(t, "serializable")
+		case *askpb.AskRequest:
+			r.Key, r.Generation = drawBytes(t), rapid.Uint64().Draw(t, "generation")
 		}
 		op := h.Invoke(rapid.IntRange(0, 1<<40).Draw(t, "client"), rapid.Uint64().Draw(t, "keyspace"), req)
 		op.Final = rapid.Bool().Draw(t, "final")
@@ -62,6 +66,9 @@ func drawReturn(t *rapid.T, h *History, op *Op) {
 		_, resp, _ := ofKind(kind)
 		if r, ok := resp.(*pb.PutResponse); ok {
 			r.Header = &pb.ResponseHeader{Revision: rapid.Int64().Draw(t, "revision")}
+		}
+		if r, ok := resp.(*askpb.AskResponse); ok {
+			r.NodeId = rapid.Uint64().Draw(t, "node")
 		}
 		h.Return(op, OK, resp, "")
 	case Failed:

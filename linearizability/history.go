@@ -24,8 +24,9 @@ func (o Outcome) String() string {
 	}
 }
 
-// Op is one request of one client and what became of it. Request and Response are messages of etcd's KV service:
-// Range, Put, DeleteRange, Txn, Compaction. They are not changed after they were handed over.
+// Op is one request of one client and what became of it. Request and Response are messages of etcd's KV service: Range, Put,
+// DeleteRange, Txn, Compaction; or, of a workload that watches, of Cairn's own: ListNodes, ListRanges, Ask. They are not changed
+// after they were handed over.
 type Op struct {
 	Client   int    // a client has one request at a time; after an unknown outcome its next one is another process to a model
 	Keyspace uint64 // keys and revisions of different keyspaces have nothing to do with each other

@@ -33,4 +33,7 @@ type Kind struct {
 	// Cut is of a workload for a keyspace of many ranges: the key at which it may be cut beside one of the workload's, so that
 	// what belongs into one range stays in one. Nil: the keyspace is to have one range.
 	Cut func(key []byte) []byte
+	// Watches is of a workload that asks for nodes and ranges and asks single nodes (ListNodes, ListRanges, Ask), and writes nothing.
+	// Its driver must be able to carry these out.
+	Watches bool
 }

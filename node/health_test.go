@@ -151,6 +151,9 @@ func (x *trio) voters() {
 	x.eventually("replication", func() error {
 		for _, id := range []base.RangeID{base.RangeRoot, base.RangeMeta, base.RangeSys, base.RangeDefault} {
 			v := x.nodes[0].current().store.View(id)
+			if v == nil {
+				return errors.New("no replica yet")
+			}
 			n := 0
 			for _, r := range v.Descriptor.GetReplicas() {
 				if r.Role == metapb.ReplicaRole_REPLICA_ROLE_VOTER {

@@ -284,6 +284,7 @@ type ListNodesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Nodes         []*NodeInfo            `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
 	ToldBy        uint64                 `protobuf:"varint,2,opt,name=told_by,json=toldBy,proto3" json:"told_by,omitempty"` // the node that keeps them: the leader of `sys`; 0: it could not be asked, and health is missing
+	Remembered    bool                   `protobuf:"varint,3,opt,name=remembered,proto3" json:"remembered,omitempty"`       // `sys` could not be read: the records are those that the node which was asked remembers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +331,13 @@ func (x *ListNodesResponse) GetToldBy() uint64 {
 		return x.ToldBy
 	}
 	return 0
+}
+
+func (x *ListNodesResponse) GetRemembered() bool {
+	if x != nil {
+		return x.Remembered
+	}
+	return false
 }
 
 type NodeInfo struct {
@@ -4320,6 +4328,7 @@ type Failure struct {
 	RetryAfterMicros uint64                    `protobuf:"varint,2,opt,name=retry_after_micros,json=retryAfterMicros,proto3" json:"retry_after_micros,omitempty"` // THROTTLED
 	Ranges           []*metapb.RangeDescriptor `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`                                                // SEVERAL_RANGES: that of the first key, and what is known behind it
 	Keyspace         string                    `protobuf:"bytes,4,opt,name=keyspace,proto3" json:"keyspace,omitempty"`                                            // NO_KEYSPACE
+	Fenced           bool                      `protobuf:"varint,5,opt,name=fenced,proto3" json:"fenced,omitempty"`                                               // NOT_DONE, for this node may serve nobody now: another one may
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -4382,15 +4391,25 @@ func (x *Failure) GetKeyspace() string {
 	return ""
 }
 
+func (x *Failure) GetFenced() bool {
+	if x != nil {
+		return x.Fenced
+	}
+	return false
+}
+
 var File_api_clusterpb_cluster_proto protoreflect.FileDescriptor
 
 const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\n" +
 	"\x1bapi/clusterpb/cluster.proto\x12\x10cairn.cluster.v1\x1a\x15api/metapb/meta.proto\"\x12\n" +
-	"\x10ListNodesRequest\"^\n" +
+	"\x10ListNodesRequest\"~\n" +
 	"\x11ListNodesResponse\x120\n" +
 	"\x05nodes\x18\x01 \x03(\v2\x1a.cairn.cluster.v1.NodeInfoR\x05nodes\x12\x17\n" +
-	"\atold_by\x18\x02 \x01(\x04R\x06toldBy\"p\n" +
+	"\atold_by\x18\x02 \x01(\x04R\x06toldBy\x12\x1e\n" +
+	"\n" +
+	"remembered\x18\x03 \x01(\bR\n" +
+	"remembered\"p\n" +
 	"\bNodeInfo\x121\n" +
 	"\x06record\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x06record\x121\n" +
 	"\x06health\x18\x02 \x01(\v2\x19.cairn.meta.v1.NodeHealthR\x06health\"{\n" +
@@ -4692,12 +4711,13 @@ const file_api_clusterpb_cluster_proto_rawDesc = "" +
 	"\x05nodes\x18\x05 \x03(\v2\x1d.cairn.cluster.v1.NodeAddressR\x05nodes\"@\n" +
 	"\vNodeAddress\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x18\n" +
-	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xbe\x01\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"\xd6\x01\n" +
 	"\aFailure\x121\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1d.cairn.cluster.v1.FailureKindR\x04kind\x12,\n" +
 	"\x12retry_after_micros\x18\x02 \x01(\x04R\x10retryAfterMicros\x126\n" +
 	"\x06ranges\x18\x03 \x03(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x06ranges\x12\x1a\n" +
-	"\bkeyspace\x18\x04 \x01(\tR\bkeyspace*\x91\x01\n" +
+	"\bkeyspace\x18\x04 \x01(\tR\bkeyspace\x12\x16\n" +
+	"\x06fenced\x18\x05 \x01(\bR\x06fenced*\x91\x01\n" +
 	"\n" +
 	"NodeChange\x12\x1b\n" +
 	"\x17NODE_CHANGE_UNSPECIFIED\x10\x00\x12\x16\n" +

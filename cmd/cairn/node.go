@@ -49,6 +49,11 @@ FLAGS: cordoned, it takes nothing new; draining, it is to lead nothing; slow, wi
 		if err := out.rows(v, v.table()); err != nil {
 			return err
 		}
+		if v.Remembered {
+			if _, err := fmt.Fprintln(e.err, "sys could not be read: these are the records that the node which was asked remembers"); err != nil {
+				return err
+			}
+		}
 		if v.ToldBy == 0 {
 			_, err = fmt.Fprintln(e.err, "the node that was asked has not been told by the leader of sys lately: who is well is not known; ask another (--host)")
 		}
@@ -61,6 +66,8 @@ FLAGS: cordoned, it takes nothing new; draining, it is to lead nothing; slow, wi
 type nodesView struct {
 	Nodes  []nodeInfoView `json:"nodes"`
 	ToldBy uint64         `json:"told_by"` // the leader of sys; 0: it could not be asked, and heard, why, load are missing
+	// Remembered: sys could not be read, and the records are those that the node which was asked remembers.
+	Remembered bool `json:"remembered"`
 }
 
 type nodeInfoView struct {
@@ -104,7 +111,7 @@ type loadView struct {
 }
 
 func toNodesView(resp *clusterpb.ListNodesResponse) *nodesView {
-	v := &nodesView{Nodes: []nodeInfoView{}, ToldBy: resp.ToldBy}
+	v := &nodesView{Nodes: []nodeInfoView{}, ToldBy: resp.ToldBy, Remembered: resp.Remembered}
 	for _, n := range resp.Nodes {
 		r, h := n.Record, n.Health
 		i := nodeInfoView{

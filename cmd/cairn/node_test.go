@@ -44,7 +44,7 @@ func TestNodeLs(t *testing.T) {
 	}
 	f.resp = &clusterpb.ListNodesResponse{}
 	out, errs, code := cairn(t, nil, "node", "ls", "-o", "json", "--host", address)
-	if code != exitOK || out != "{\n  \"nodes\": [],\n  \"told_by\": 0\n}\n" || !strings.Contains(errs, "who is well is not known") {
+	if code != exitOK || out != "{\n  \"nodes\": [],\n  \"told_by\": 0,\n  \"remembered\": false\n}\n" || !strings.Contains(errs, "who is well is not known") {
 		t.Errorf("exit %d, %q, %q", code, out, errs)
 	}
 }

@@ -207,8 +207,8 @@ func summary(out io.Writer, dir string, r *jepsen.Report) error {
 		verdict, r.Seed, r.Operations.Total(), r.Operations.OK, r.Operations.Failed, r.Operations.Unknown, len(r.Stages),
 		r.Checked, r.CheckSeconds, len(r.Skipped))
 	if r.Ranges > 0 {
-		fmt.Fprintf(&b, "  %d ranges at the end, %d splits, %d merges, %d of either refused, %d without an answer\n",
-			r.Ranges, r.Changes.Splits, r.Changes.Merges, r.Changes.Refused, r.Changes.Unanswered)
+		fmt.Fprintf(&b, "  %d ranges at the end, %d splits, %d merges, %d moves, %d transfers, %d of these refused, %d without an answer\n",
+			r.Ranges, r.Changes.Splits, r.Changes.Merges, r.Changes.Moves, r.Changes.Transfers, r.Changes.Refused, r.Changes.Unanswered)
 	}
 	for _, s := range r.Skipped {
 		fmt.Fprintf(&b, "  skipped %s: %s\n", s.Nemesis, s.Why)

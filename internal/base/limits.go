@@ -344,6 +344,19 @@ const (
 	// split or moved while it was compared.
 	CheckTries = 8
 
+	// The bounds of a simulated allocation: what a mistyped scenario may cost. SimNodes and SimRanges are ten times the largest
+	// cluster that the allocator is measured at; SimSteps is a month in steps of a second; SimStatements is a long scenario.
+	SimNodes      = 10_000
+	SimRanges     = 10_000_000
+	SimSteps      = 30 * 24 * 3600
+	SimStatements = 10_000
+	// SimSamples bounds what is kept of how a simulated cluster was, and is drawn; samples are taken less often in a long run.
+	SimSamples = 720
+	// SimAfter ends a simulated run that does not come to rest so long after its last event. A run is at rest when no planner has
+	// wanted anything for SimQuiet.
+	SimAfter = 4 * time.Hour
+	SimQuiet = time.Minute
+
 	// MaxReplicas bounds the replicas of one range: five voters, and room for learners that come in.
 	MaxReplicas = 9
 	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: a fraction of

@@ -46,6 +46,8 @@ func TestStories(t *testing.T) {
 		"snapshots":     func() linearizability.Checker { return Snapshots("k/") },
 		"lists":         func() linearizability.Checker { return Lists("k/") },
 		"cycles":        func() linearizability.Checker { return Cycles("k/") },
+		"members":       Members,
+		"placement":     Placement,
 		"linearizable":  func() linearizability.Checker { return Linearizable("k/", true) },
 		"linearizable*": func() linearizability.Checker { return Linearizable("k/", false) },
 	}
@@ -106,7 +108,10 @@ func number(s string) int64 {
 }
 
 func requestOf(op *linearizability.Op, f []string) {
-	key := []byte(f[1])
+	if watchRequest(op, f) {
+		return
+	}
+	key := []byte(f[1]) // every other request has one
 	switch f[0] {
 	case "put":
 		op.Request = &pb.PutRequest{Key: key, Value: spaced(f[2])}
@@ -165,6 +170,9 @@ func getOp(key []byte) *pb.RequestOp {
 }
 
 func answerOf(op *linearizability.Op, rev int64, f []string) {
+	if watchAnswer(op, f) {
+		return
+	}
 	head := &pb.ResponseHeader{Revision: rev}
 	var kvs []*mvccpb.KeyValue
 	deleted := int64(0)

@@ -2,12 +2,14 @@ package jepsen
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairndb/cairn/api/askpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 )
@@ -15,6 +17,7 @@ import (
 // work is one workload of a stage. Its clients step it one at a time.
 type work struct {
 	name, prefix string
+	watches      bool // it writes nothing, and nothing is to be read back
 	keyspace     keyspace
 	cut          func(key []byte) []byte // nil: its keyspace is one range
 
@@ -165,6 +168,9 @@ func (c *caller) connect(ctx context.Context) (err error) {
 func (c *caller) do(ctx context.Context, req proto.Message, final bool) (*linearizability.Op, error) {
 	op := c.load.record.invoke(c.id, c.keyspace.id, req, final)
 	resp, err := c.link.call(ctx, req)
+	if said, ok := resp.(*askpb.AskResponse); ok && final && !said.Served {
+		resp, err = nil, fmt.Errorf("%w: node %d: %s", errNotServed, said.NodeId, said.Refusal)
+	}
 	text := ""
 	if err != nil {
 		text = err.Error()

@@ -69,7 +69,7 @@ func dial(ctx context.Context, address string, ks keyspace) (*link, error) {
 
 func (l *link) close() { _ = l.conn.Close() } // what was under way ends with an error of its own
 
-// call carries out one request of etcd's KV service, once.
+// call carries out one request, once.
 func (l *link) call(ctx context.Context, req proto.Message) (proto.Message, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -88,7 +88,7 @@ func (l *link) call(ctx context.Context, req proto.Message) (proto.Message, erro
 	case *pb.CompactionRequest:
 		return answer(l.kv.Compact(ctx, r))
 	}
-	return nil, fmt.Errorf("a %T is no request of the KV service", req)
+	return l.watch(ctx, req)
 }
 
 // answer keeps a nil pointer from becoming a message.

@@ -8,6 +8,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
+	"github.com/cairndb/cairn/api/askpb"
+	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/node/join"
 )
@@ -76,6 +78,8 @@ func reads(req proto.Message) bool {
 		return true
 	case *pb.TxnRequest:
 		return readsOnly(r.Success) && readsOnly(r.Failure)
+	case *clusterpb.ListNodesRequest, *clusterpb.ListRangesRequest, *askpb.AskRequest:
+		return true
 	}
 	return false
 }

@@ -9,7 +9,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -34,6 +37,12 @@ type Cluster struct {
 	network *network // nil: the nodes are on the loopback interface
 	logger  *slog.Logger
 	shard   shard
+	spare   *Node       // joins under one nemesis; no other knows it
+	several atomic.Bool // nemeses act at once
+
+	mu     sync.Mutex
+	acts   acts
+	broken []Failure // of what must hold under a nemesis
 }
 
 const (
@@ -68,14 +77,19 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 			err = errors.Join(err, c.Close())
 		}
 	}()
-	addresses, err := c.place(ctx, cfg)
+	addresses, err := c.place(ctx, cfg.Loopback, cfg.Nodes+1) // one more, for the spare
 	if err != nil {
 		return nil, err
 	}
+	members := addresses[:cfg.Nodes]
 	for i, a := range addresses {
-		n, err := c.node(i, a, cfg.Dir, addresses)
+		n, err := c.node(i, a, cfg.Dir, members)
 		if err != nil {
 			return nil, err
+		}
+		if i == cfg.Nodes {
+			c.spare = n
+			break
 		}
 		c.Nodes = append(c.Nodes, n)
 	}
@@ -84,13 +98,16 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 			return nil, err
 		}
 	}
-	return c, c.whole(ctx)
+	if err := c.whole(ctx); err != nil {
+		return nil, err
+	}
+	return c, c.setPolicy(ctx)
 }
 
 // place finds an address for each node, in a namespace of its own or on the loopback interface.
-func (c *Cluster) place(ctx context.Context, cfg Config) (addresses []string, err error) {
-	if cfg.Loopback {
-		addresses, err = freeAddresses(ctx, cfg.Nodes)
+func (c *Cluster) place(ctx context.Context, loopback bool, nodes int) (addresses []string, err error) {
+	if loopback {
+		addresses, err = freeAddresses(ctx, nodes)
 		if err != nil {
 			return nil, fmt.Errorf("no free ports: %w", err)
 		}
@@ -104,10 +121,10 @@ func (c *Cluster) place(ctx context.Context, cfg Config) (addresses []string, er
 		c.logger.Info("removed what a run left that was killed", "name", name)
 	}
 	c.network = newNetwork("")
-	if err := c.network.make(cfg.Nodes); err != nil {
+	if err := c.network.make(nodes); err != nil {
 		return nil, err
 	}
-	for i := range cfg.Nodes {
+	for i := range nodes {
 		addresses = append(addresses, net.JoinHostPort(c.network.address(i), nodePort))
 	}
 	return addresses, nil
@@ -135,7 +152,7 @@ func (c *Cluster) node(i int, address, dir string, all []string) (*Node, error) 
 	}
 	n.args = []string{
 		"start", "--store", n.Dir, "--listen", address, "--advertise", address, "--join", strings.Join(all, ","),
-		"--bootstrap-expect", fmt.Sprint(len(all)), "--locality", "zone=z" + fmt.Sprint(i+1), "--unsafe-testing",
+		"--bootstrap-expect", fmt.Sprint(len(all)), "--locality", "zone=" + zone(i), "--unsafe-testing",
 		"--split-qps", "0", // a cut by load may fall within what a workload's transactions need in one range: nemeses know where not
 	}
 	return n, nil
@@ -228,6 +245,14 @@ func leaderOf(st *clusterpb.StatusResponse, ks base.KeyspaceID) (term uint64, ad
 // Len is the number of nodes.
 func (c *Cluster) Len() int { return len(c.Nodes) }
 
+// everyone are the nodes and the spare one, if that is made yet.
+func (c *Cluster) everyone() []*Node {
+	if c.spare == nil {
+		return c.Nodes
+	}
+	return append(slices.Clone(c.Nodes), c.spare)
+}
+
 // All are the nodes.
 func (c *Cluster) All() []*Node { return c.Nodes }
 
@@ -280,7 +305,7 @@ func (c *Cluster) Unshape(from, to int) error {
 
 // Findings are what went wrong with the processes: ends that nobody asked for, panics.
 func (c *Cluster) Findings() (found []error) {
-	for _, n := range c.Nodes {
+	for _, n := range c.everyone() {
 		found = append(found, n.found()...)
 	}
 	return found
@@ -289,8 +314,8 @@ func (c *Cluster) Findings() (found []error) {
 // Close kills all processes and removes their network. Stores and logs stay.
 func (c *Cluster) Close() error {
 	var errs []error
-	for i := range c.Nodes {
-		errs = append(errs, c.Kill(i))
+	for _, n := range c.everyone() {
+		errs = append(errs, n.end(syscall.SIGKILL))
 	}
 	if c.network != nil {
 		errs = append(errs, c.network.remove())

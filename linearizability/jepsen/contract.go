@@ -18,5 +18,7 @@ type Nemesis struct {
 	Needs []Capability
 	// Begin makes the cluster unwell and returns what it did, for the timeline, and how to make it well again. heal is
 	// called once, also after ctx has ended; it returns when what it undid is undone, not when the cluster has recovered.
-	Begin func(ctx context.Context, c *Cluster, r *base.Rand) (what string, heal func(context.Context) error, err error)
+	Begin beginning
 }
+
+type beginning func(ctx context.Context, c *Cluster, r *base.Rand) (what string, heal func(context.Context) error, err error)

@@ -13,7 +13,8 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// membershipNemeses let nodes leave and come: with a word, and for good, so that a new node takes the address.
+// membershipNemeses let nodes leave and come: with a word, and for good, so that a new node takes the address; and as operators do it,
+// through operations.
 func membershipNemeses() []Nemesis {
 	return []Nemesis{
 		{Name: "stop-one", Class: "F11", About: "stops a node as an operator does, and starts it again", Begin: stop(one)},
@@ -21,6 +22,15 @@ func membershipNemeses() []Nemesis {
 		{Name: "stop-all", Class: "F11", About: "stops all nodes, one after the other, and starts them again", Begin: stop(everybody)},
 		{Name: "replace-one", Class: "F11", About: "loses a node's store for good; a new node joins in its place", Begin: replace(one)},
 		{Name: "replace-leader", Class: "F11", About: "loses the store of the node that leads the clients' range; a new node joins in its place", Begin: replace(leader)},
+		{Name: "join-one", Class: "F11", About: "a further node joins; it is decommissioned afterwards", Begin: planned("join-one", joinOne)},
+		{Name: "decommission-one", Class: "F11", About: "decommissions a node; a new one takes its place", Begin: planned("decommission-one", decommission("decommission-one", one))},
+		{Name: "decommission-leader", Class: "F11", About: "decommissions the node that leads the clients' range; a new one takes its place", Begin: planned("decommission-leader", decommission("decommission-leader", leader))},
+		{Name: "recommission", Class: "F11", About: "begins to decommission a node, and takes it back in the middle", Begin: planned("recommission", recommission)},
+		{Name: "drain-one", Class: "F11", About: "drains a node, stops it, starts it again and lets it take part", Begin: planned("drain-one", drainOne)},
+		{Name: "rolling", Class: "F11", About: "drains, stops and starts every node, one after the other", Begin: planned("rolling", rolling)},
+		{Name: "fail-one", Class: "F11", About: "kills a node until it is held to be failed and replaced; it comes back", Begin: failOne},
+		{Name: "lose-zone", Class: "F11", About: "kills all nodes of one of three zones: service goes on", Begin: loseZone},
+		{Name: "two-of-three", Class: "F11", About: "kills two of the three nodes that hold the clients' range", Begin: kill(twoOfThree)},
 	}
 }
 

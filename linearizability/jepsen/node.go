@@ -31,6 +31,7 @@ type Node struct {
 	expected bool          // its end was asked for
 	excused  bool          // a fault of its disk may end it
 	paused   bool
+	retired  bool    // its store has left the cluster for good: no process is started on it
 	findings []error // ends that nobody asked for
 }
 
@@ -60,7 +61,7 @@ func (n *Node) running() bool {
 func (n *Node) start() error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.running() {
+	if n.running() || n.retired {
 		return nil
 	}
 	log, err := os.OpenFile(n.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)

@@ -32,8 +32,9 @@ type Report struct {
 	Changes Changes `json:"changes"` // that nemeses made of ranges
 	Ranges  int     `json:"ranges"`  // that the cluster had at the end
 
-	Stages  []StageReport `json:"stages"`
-	Skipped []Skip        `json:"skipped"`
+	Acts    map[string]*Acts `json:"acts,omitempty"` // of nemeses that act through the cluster's own service, by name
+	Stages  []StageReport    `json:"stages"`
+	Skipped []Skip           `json:"skipped"`
 
 	Bands   []Band       `json:"bands"`
 	Leaders []LeaderMark `json:"leaders"`

@@ -148,11 +148,16 @@ func (r *run) closing(ctx context.Context, ran, stages int) {
 		}
 	}
 	r.ranges(ctx)
+	r.wellEnd(ctx)
+	r.acted()
 	for _, err := range r.cluster.Findings() {
 		r.report.fail(-1, "processes", "%v", err)
 	}
-	for _, n := range r.cluster.All() {
+	for _, n := range r.cluster.everyone() {
 		name := n.Name + ".log"
+		if _, err := os.Stat(n.Log); errors.Is(err, os.ErrNotExist) {
+			continue // it was never started
+		}
 		if err := copyFile(filepath.Join(r.Dir, name), n.Log); err != nil {
 			r.report.fail(-1, "logs", "%v", err)
 			continue
@@ -171,13 +176,26 @@ func (r *run) ranges(ctx context.Context) {
 	}
 	r.report.Ranges = len(all)
 	var did Changes
-	asked := false
+	cut, moved := false, false
 	for _, s := range r.report.Stages {
 		did.add(s.Changes)
-		asked = asked || strings.Contains(s.Class, rangeClass)
+		cut = cut || strings.Contains(s.Name, "splits")
+		moved = moved || strings.Contains(s.Name, "moves")
 	}
-	if asked && did.Splits == 0 {
-		r.report.fail(-1, "ranges", "nemeses were to change ranges, and none was split: %+v", did)
+	if cut && did.Splits == 0 || moved && did.Moves == 0 {
+		r.report.fail(-1, "ranges", "nemeses were to change ranges, and did not: %+v", did)
+	}
+}
+
+// acted asks whether nemeses that act through the cluster's own service did: what is refused each time shows nothing.
+func (r *run) acted() {
+	r.cluster.mu.Lock()
+	defer r.cluster.mu.Unlock()
+	r.report.Acts = r.cluster.acts
+	for name, a := range r.report.Acts {
+		if a.Done == 0 && a.Refused > 0 {
+			r.report.fail(-1, "nemeses act", "%s was refused each time, %d times: %s", name, a.Refused, a.Last)
+		}
 	}
 }
 

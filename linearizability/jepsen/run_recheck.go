@@ -12,6 +12,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/linearizability/workloads"
@@ -61,9 +62,12 @@ var errNoWorkload = errors.New("no key of the history names a workload: it is no
 // those of writes that nobody knows the outcome of.
 func worksOf(h *linearizability.History) (works []*work, stage int, err error) {
 	stage = -1
-	var found []string
+	var found, watchers []string
 	at := make(map[string]keyspace) // each workload's
 	for _, op := range h.Ops {
+		if name := watcherOf(op.Request); name != "" && !slices.Contains(watchers, name) {
+			watchers = append(watchers, name)
+		}
 		key := firstKey(op.Request)
 		var number int
 		if _, err := fmt.Sscanf(key, "s%d/", &number); err != nil {
@@ -81,6 +85,9 @@ func worksOf(h *linearizability.History) (works []*work, stage int, err error) {
 		}
 		at[name] = keyspace{id: base.KeyspaceID(op.Keyspace)}
 	}
+	for _, name := range watchers {
+		found, at[name] = append(found, name), keyspace{id: base.KeyspaceSys}
+	}
 	if len(found) == 0 {
 		return nil, 0, errNoWorkload
 	}
@@ -94,6 +101,17 @@ func worksOf(h *linearizability.History) (works []*work, stage int, err error) {
 		works = append(works, &work{name: name, prefix: prefix, keyspace: at[name], w: kind.New(prefix, 0)})
 	}
 	return works, stage, nil
+}
+
+// watcherOf names the workload whose checker looks at a request that has no key of its own; empty: it is another's.
+func watcherOf(req proto.Message) string {
+	switch req.(type) {
+	case *clusterpb.ListNodesRequest:
+		return "liveness"
+	case *clusterpb.ListRangesRequest:
+		return "placement"
+	}
+	return ""
 }
 
 // firstKey is a key that a request names; empty if it names none.

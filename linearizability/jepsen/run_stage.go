@@ -35,6 +35,9 @@ func (r *run) stage(ctx context.Context, s stage) bool {
 	err = r.drive(ctx, s, l, &rep)
 	if r.cluster != nil {
 		rep.Changes = r.cluster.shard.at(nil)
+		for _, f := range r.cluster.takeBroken() {
+			r.report.fail(s.Number, f.Checker, "%s", f.What)
+		}
 	}
 	if err != nil {
 		r.report.fail(s.Number, "stage", "%v", err)
@@ -68,17 +71,20 @@ func (r *run) works(number int) []*work {
 
 // newWork makes a workload, in the keyspace of many ranges if it says where that may be cut.
 func newWork(k linearizability.Kind, prefix string, spread keyspace) *work {
-	w := &work{name: k.Name, prefix: prefix, keyspace: defaultKeyspace(), cut: k.Cut, w: k.New(prefix, 0)}
-	if k.Cut != nil {
+	w := &work{name: k.Name, prefix: prefix, keyspace: defaultKeyspace(), cut: k.Cut, w: k.New(prefix, 0), watches: k.Watches}
+	switch {
+	case k.Watches: // what it asks about is Cairn's own
+		w.keyspace = keyspace{id: base.KeyspaceSys}
+	case k.Cut != nil:
 		w.keyspace = spread
 	}
 	return w
 }
 
-// keyspaces are those of some workloads.
+// keyspaces are those that some workloads write to.
 func keyspaces(works []*work) (out []keyspace) {
 	for _, w := range works {
-		if !slices.Contains(out, w.keyspace) {
+		if !w.watches && !slices.Contains(out, w.keyspace) {
 			out = append(out, w.keyspace)
 		}
 	}
@@ -169,6 +175,9 @@ func (r *run) round(ctx context.Context, rd round, l *load, rand *base.Rand, rep
 	var heals []func(context.Context) error
 	var begun []Band
 	var failed error
+	if r.cluster != nil {
+		r.cluster.several.Store(len(rd.Nemeses) > 1)
+	}
 	for _, n := range rd.Nemeses {
 		at := r.now()
 		did, heal, err := begin(ctx, n, r.cluster, rand)

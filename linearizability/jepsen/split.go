@@ -22,6 +22,7 @@ func rangeNemeses() []Nemesis {
 	return []Nemesis{
 		{Name: "splits", Class: rangeClass, About: "cuts ranges in two beside keys that clients use, again and again", Needs: []Capability{Ranges}, Begin: storm(split)},
 		{Name: "splits-merges", Class: rangeClass, About: "cuts ranges in two and puts neighbours together, beside keys that clients use", Needs: []Capability{Ranges}, Begin: storm(split, merge)},
+		{Name: "moves", Class: rangeClass, About: "has drawn ranges moved to drawn nodes and hands leaderships over, again and again", Begin: moves},
 	}
 }
 

@@ -104,9 +104,9 @@ type member struct {
 	table   *liveness.Table // on the leader of the index
 	seq     uint64
 	hint    base.NodeID // whom another node holds to lead the index
-	epoch   uint64 // of its own record, as it knows it; 0: it does not know yet
-	fenced  bool   // it knows of a higher one than its own, and has not announced itself since
-	gone    bool   // it can never come back
+	epoch   uint64      // of its own record, as it knows it; 0: it does not know yet
+	fenced  bool        // it knows of a higher one than its own, and has not announced itself since
+	gone    bool        // it can never come back
 	health  []*metapb.NodeHealth
 	records []*metapb.NodeRecord
 }

@@ -20,7 +20,9 @@ import (
 // seats is what is known of where replicas have been.
 type seats struct {
 	promised map[rangeNode]time.Duration // when a node last said that it takes a replica
-	left map[rangeNode]departure // voters that went from a node
+	left     map[rangeNode]departure     // voters that went from a node
+	back     map[base.RangeID]int        // how often one came back, since moved
+	moved    time.Duration               // sys.moved, when back began
 }
 
 type rangeNode struct {
@@ -31,14 +33,15 @@ type rangeNode struct {
 type departure struct{ at, moved time.Duration }
 
 func newSeats() seats {
-	return seats{promised: make(map[rangeNode]time.Duration), left: make(map[rangeNode]departure)}
+	return seats{promised: make(map[rangeNode]time.Duration), left: make(map[rangeNode]departure), back: make(map[base.RangeID]int)}
 }
 
 // away is how long a node must have been gone, or cut off, before a change that counts on it is a mistake: whoever makes it knows
 // what was so some moments ago.
 const away = 2*beatLost + moveInterval
 
-// pingPong is within what time a voter may not come back to a node.
+// pingPong is within what time a voter may not come back to a node, but once: a move for one goal may take from a node what another
+// goal, when others have been moved meanwhile, gives it again. Twice is to and fro.
 const pingPong = 30 * time.Second
 
 // seated holds a change of a range's replicas that was committed against what was.
@@ -52,8 +55,14 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 		w.violate("a quorum stays", "%s had a quorum of voters that had caught up, and %s has none", desc.Format(old), desc.Format(now))
 	}
 	r.promised(old, now)
+	if w.seats.moved != w.sys.moved {
+		w.seats.moved, w.seats.back = w.sys.moved, make(map[base.RangeID]int)
+	}
 	before, after := change.Voters(old), change.Voters(now)
 	id := base.RangeID(now.RangeId)
+	if w.aligned(id) {
+		return // where a merge wants it is nobody's decision
+	}
 	for _, n := range before {
 		if !slices.Contains(after, n) {
 			w.seats.left[rangeNode{id, n}] = departure{w.now, w.sys.moved}
@@ -63,8 +72,13 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 		if slices.Contains(before, n) {
 			continue
 		}
-		if d, ok := w.seats.left[rangeNode{id, n}]; ok && w.now-d.at < pingPong && d.moved == w.sys.moved {
-			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, and no node has changed since", desc.Format(now), n, w.now-d.at)
+		d, ok := w.seats.left[rangeNode{id, n}]
+		if !ok || w.now-d.at >= pingPong || d.moved != w.sys.moved {
+			continue
+		}
+		w.count("voters that came back")
+		if w.seats.back[id]++; w.seats.back[id] > 1 {
+			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, as one had before, and no node has changed since", desc.Format(now), n, w.now-d.at)
 		}
 	}
 }
@@ -77,7 +91,7 @@ const promise = base.ReserveTimeout + base.DirectTimeout + base.RequestTimeout
 func (r *rules) promised(old, now *metapb.RangeDescriptor) {
 	w := r.w
 	id := base.RangeID(now.RangeId)
-	if a, ok := w.beside[id]; ok && w.now < a.until+promise || now.Generation != old.Generation+1 {
+	if w.aligned(id) || now.Generation != old.Generation+1 {
 		return
 	}
 	for _, rep := range now.Replicas {
@@ -90,6 +104,12 @@ func (r *rules) promised(old, now *metapb.RangeDescriptor) {
 			w.violate("replicas are promised", "%s: a replica came to %s, which has not said that it takes it", desc.Format(now), n)
 		}
 	}
+}
+
+// aligned says whether a merge wants a range's replicas somewhere, or did a moment ago.
+func (w *world) aligned(id base.RangeID) bool {
+	a, ok := w.beside[id]
+	return ok && w.now < a.until+promise
 }
 
 // deciding says whether the voters that are there, and have most of the log, are a quorum in each half of a configuration.

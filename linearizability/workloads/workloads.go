@@ -29,6 +29,8 @@ func Kinds() []linearizability.Kind {
 		{Name: "append", About: "lists in several keys, appended to under comparisons: transactions in one order", New: newAppend},
 		{Name: "txn", About: "transactions that read, write and delete several keys, in both branches", New: newTxn},
 		{Name: "bank", About: "transfers between accounts: every read sees the same total", New: newBank},
+		{Name: "placement", About: "follows where the index and the nodes say that ranges are: who is named serves, and nothing goes back", New: newPlacement, Watches: true},
+		{Name: "liveness", About: "looks at the nodes' records and asks nodes that are not well: epochs only grow, who was given up serves nothing", New: newLiveness, Watches: true},
 		{Name: "monotonic", About: "counters that only grow: no client's reads go back, no two clients see two orders", New: newMonotonic},
 	}
 }

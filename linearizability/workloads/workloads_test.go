@@ -25,6 +25,9 @@ func complaints(w linearizability.Workload, h *linearizability.History) (found [
 // Each workload writes under contention, and none of its checkers complains of a history that is right.
 func TestRightHistories(t *testing.T) {
 	for _, k := range Kinds() {
+		if k.Watches {
+			continue // TestWatchers
+		}
 		t.Run(k.Name, func(t *testing.T) {
 			for seed := range uint64(25) {
 				w := k.New("p/", 0)
@@ -116,6 +119,9 @@ func keyOf(req proto.Message) []byte {
 // known, it could be right by chance.)
 func TestWrongHistories(t *testing.T) {
 	for _, k := range Kinds() {
+		if k.Watches {
+			continue // TestWatchers
+		}
 		t.Run(k.Name, func(t *testing.T) {
 			found := map[string]int{}
 			for seed := range uint64(150) {

@@ -210,6 +210,9 @@ func (d *Decider) hopeless(e *entry, r *known) string {
 			return fmt.Sprintf("%s %s", n, why)
 		}
 	}
+	if n := d.nodes[e.decision.Leader]; e.decision.Leader != 0 && (n == nil || n.view.State != allocator.Active || n.view.Draining) {
+		return fmt.Sprintf("%s is to lead nothing any more", e.decision.Leader)
+	}
 	switch {
 	case e.direct.last == 0 && d.now.Sub(e.since) >= base.ReservePatience:
 		return d.unreserved(e, r)

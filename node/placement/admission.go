@@ -23,7 +23,8 @@ type admission struct {
 // room is how a node is that is asked to take a replica.
 type room struct {
 	placement.Room
-	coming []base.RangeID // snapshots that come in now
+	coming   []base.RangeID // snapshots that come in now
+	strained string         // why it takes what is urgent alone; empty: it takes the rest, too
 }
 
 func newAdmission(room func() room, now func() base.Instant) *admission {
@@ -40,6 +41,9 @@ func (a *admission) reserve(req *rangepb.Reserve) *rangepb.Reservation {
 			r.Snapshots++
 		}
 	}
+	if r.Against == "" && !req.Urgent {
+		r.Against = r.strained
+	}
 	return a.promised.Reserve(req, r.Room, now)
 }
 
@@ -50,7 +54,9 @@ func (p *Placement) room() room {
 	r.DiskBytes, r.DiskUsed = int64(load.GetDiskBytes()), int64(load.GetDiskUsed())
 	p.mu.Lock()
 	r.Moves = p.stored.policy.MovesPerNode
+	policies := p.stored.policies
 	p.mu.Unlock()
+	r.strained = placement.Strained(policies, load)
 	if r.Against = p.cfg.Unfit(); r.Against != "" {
 		return r
 	}

@@ -195,7 +195,7 @@ func (r *Reports) Report(req *rangepb.ReportRequest) *rangepb.Report {
 	after, all := req.After, false
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if base.Incarnation(req.Incarnation) != r.incarnation || after < r.floor || after > r.version {
+	if after == 0 || base.Incarnation(req.Incarnation) != r.incarnation || after < r.floor || after > r.version {
 		after, all = 0, true
 	}
 	page, upTo, more := r.page(after, base.KeyspaceID(req.KeyspaceId))

@@ -26,6 +26,9 @@ type asker struct {
 func (a *asker) ask(r *Reports) {
 	for more := true; more; {
 		out := r.Report(&rangepb.ReportRequest{After: a.version, Incarnation: a.inc, KeyspaceId: uint64(a.index)})
+		if a.version == 0 && !out.All {
+			panic("who knows nothing is not told all")
+		}
 		if out.All {
 			a.known = map[uint64]*rangepb.RangeReport{}
 		}
@@ -69,7 +72,7 @@ func TestWhoAsksKnows(t *testing.T) {
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			id := base.RangeID(rapid.IntRange(1, 12).Draw(t, "range"))
 			is, ok := led[id]
-			switch rapid.IntRange(0, 6).Draw(t, "what") {
+			switch rapid.IntRange(0, 7).Draw(t, "what") {
 			case 0, 1:
 				is = truth{is.generation + 1, is.rate, int64(id) << 20}
 				r.Changed(change(id, keyspace(id), is.generation, raftgroup.Leader))
@@ -96,6 +99,8 @@ func TestWhoAsksKnows(t *testing.T) {
 				askers[rapid.IntRange(0, 1).Draw(t, "asker")].ask(r)
 			case 6:
 				askers[0].inc = 6 // what it knows is of an earlier process
+			case 7:
+				askers[1].version = 0 // it gave up what it knows: the node did not answer
 			}
 		}
 		for _, a := range askers {

@@ -53,6 +53,8 @@ func failureOf(err error) *clusterpb.Failure {
 		f.Kind, f.Keyspace = clusterpb.FailureKind_FAILURE_KIND_NO_KEYSPACE, none.Name
 	case passes(err):
 		f.Kind = clusterpb.FailureKind_FAILURE_KIND_NOT_DONE
+		var fenced *base.Fenced
+		f.Fenced = errors.As(err, &fenced)
 	case refuses(err):
 		f.Kind = clusterpb.FailureKind_FAILURE_KIND_REFUSED
 	}

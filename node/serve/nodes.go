@@ -24,7 +24,7 @@ func (s *clusterService) ListNodes(ctx context.Context, _ *clusterpb.ListNodesRe
 		}
 		records = s.cfg.Backend.Members()
 	}
-	resp := &clusterpb.ListNodesResponse{}
+	resp := &clusterpb.ListNodesResponse{Remembered: err != nil}
 	healths, by, age := s.cfg.Backend.Health()
 	byID := make(map[uint64]*metapb.NodeHealth, len(healths))
 	if by != 0 && age <= base.HealthAge+healthPace(len(healths)) {

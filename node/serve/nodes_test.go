@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -49,7 +50,7 @@ func TestListNodes(t *testing.T) {
 	b.err = &base.NotLeader{Range: base.RangeSys} // sys cannot be read: the records are those that the node remembers
 	b.members = []*metapb.NodeRecord{{NodeId: 9}}
 	resp, err = cl.ListNodes(t.Context(), &clusterpb.ListNodesRequest{})
-	if err != nil || len(resp.Nodes) != 1 || resp.Nodes[0].Record.NodeId != 9 {
+	if err != nil || len(resp.Nodes) != 1 || resp.Nodes[0].Record.NodeId != 9 || !resp.Remembered {
 		t.Errorf("without sys: %v, %v", resp, err)
 	}
 }
@@ -85,6 +86,13 @@ func TestFenced(t *testing.T) {
 	}
 	if len(b.proposed)+len(b.reads) > 0 {
 		t.Errorf("it was carried out: %v, %v", b.proposed, b.reads)
+	}
+	// Cairn's own client is told in a word of its own.
+	_, err := kv.Put(metadata.AppendToOutgoingContext(ctx, base.RouteHeader, "0.0"), &pb.PutRequest{Key: []byte("k")})
+	if d := status.Convert(err).Details(); len(d) != 1 || !proto.Equal(d[0].(*clusterpb.Failure), &clusterpb.Failure{
+		Kind: clusterpb.FailureKind_FAILURE_KIND_NOT_DONE, Fenced: true,
+	}) {
+		t.Errorf("what Cairn's own client is told: %v", d)
 	}
 	for name, call := range map[string]func() error{
 		"Identity":   func() error { _, err := cl.Identity(ctx, &clusterpb.IdentityRequest{}); return err },
