@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cairndb/cairn/allocator"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
@@ -105,8 +106,14 @@ func (g *governor) heard(id base.RangeID, m *rangepb.Directive) {
 func (g *governor) steps(d *metapb.RangeDescriptor, step change.Step) {
 	id := base.RangeID(d.RangeId)
 	w, f := g.p.n.w, g.seen[id]
-	if step.Propose == nil || desc.Joint(d) {
-		return // a joint configuration is left without being told
+	if step.Propose == nil {
+		return
+	}
+	if desc.Joint(d) { // is left without being told; if somebody has told, it is a step on his way
+		if f != nil && f.gens[d.Generation] {
+			f.gens[step.Propose.Generation] = true
+		}
+		return
 	}
 	w.count("steps held against directives")
 	if now := g.p.store.Now(); f == nil || now >= f.ends || !f.gens[d.Generation] {
@@ -185,17 +192,19 @@ func (w *world) limit() time.Duration {
 
 // misplaced says what of a range is not as the policy wants it; nothing if all is.
 func (w *world) misplaced(r *rangeInfo, d *metapb.RangeDescriptor) string {
-	able := 0
+	policy := placement.Policies(w.sys.policy)
+	able, apart := 0, 0 // nodes that may hold a replica, and those of them where a constraint wants none
 	for _, rec := range w.sys.records {
 		if rec.State == metapb.NodeState_NODE_STATE_ACTIVE {
 			able++
+			if forbidden(&policy, r.ks, rec) {
+				apart++
+			}
 		}
 	}
-	policy := placement.Policies(w.sys.policy)
 	want := policy.Default.Replicas
 	if own, ok := policy.Keyspaces[r.ks]; ok {
-		want = own.Replicas
-		if able < want {
+		if want = own.Replicas; able < want {
 			want = min(able, max(own.AtLeast, able-1+able%2))
 		}
 	}
@@ -207,8 +216,23 @@ func (w *world) misplaced(r *rangeInfo, d *metapb.RangeDescriptor) string {
 		if rec := w.sys.own(n); rec == nil || liveness.Gone(rec.State) || rec.State == metapb.NodeState_NODE_STATE_FAILED || rec.State == metapb.NodeState_NODE_STATE_LEAVING {
 			return fmt.Sprintf("%s is no place for a replica: %s", n, desc.Format(d))
 		}
+		if able-apart >= want && forbidden(&policy, r.ks, w.sys.own(n)) {
+			return fmt.Sprintf("a constraint wants no replica on %s: %s", n, desc.Format(d))
+		}
 	}
 	return ""
+}
+
+// forbidden says whether a keyspace is to have no replica on a node.
+func forbidden(p *allocator.Policy, ks base.KeyspaceID, rec *metapb.NodeRecord) bool {
+	for _, c := range p.Keyspaces[ks].Constraints {
+		for _, t := range rec.Locality {
+			if c.Kind == allocator.Forbidden && c.Key == t.Key && c.Value == t.Value {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // lacking says what of the members is not at rest; nothing if all is.
