@@ -88,15 +88,16 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 // followed is a directive that a leader follows, as it is seen from outside.
 type followed struct {
 	decider, seq uint64
+	on           uint64          // the generation that was decided on
 	ends         base.Instant    // by the leader's clock, if it is not heard again
-	gens         map[uint64]bool // the generation that was decided on, and those that steps taken for it may have led to
+	gens         map[uint64]bool // that, and those that steps taken for it may have led to
 }
 
 // heard takes note of a directive that a leader follows.
 func (g *governor) heard(id base.RangeID, m *rangepb.Directive) {
 	f := g.seen[id]
-	if f == nil || f.decider != m.Decider || f.seq != m.Seq {
-		f = &followed{decider: m.Decider, seq: m.Seq, gens: map[uint64]bool{m.ExpectedGeneration: true}}
+	if f == nil || f.decider != m.Decider || f.seq != m.Seq || f.on != m.ExpectedGeneration {
+		f = &followed{decider: m.Decider, seq: m.Seq, on: m.ExpectedGeneration, gens: map[uint64]bool{m.ExpectedGeneration: true}}
 		g.seen[id] = f
 	}
 	f.ends = g.p.store.Now().Add(time.Duration(m.TimeoutMicros) * time.Microsecond)
