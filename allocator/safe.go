@@ -14,22 +14,27 @@ import (
 type Finding struct {
 	Range base.RangeID // the first that it is about; 0: of no one range
 	Count int          // of ranges, if it is about several
-	What  string
-	Next  string // what would be possible instead
+	// Quorum: ranges would be left without a quorum of voters that are there and have caught up: they would stop.
+	Quorum bool
+	What   string
+	Next   string // what would be possible instead
 }
 
 // findings gathers them, those that say the same of several ranges as one.
 type findings struct {
 	list []Finding
 	at   map[string]int
+	last int // that was added to
 }
 
 func (f *findings) add(id base.RangeID, what, next string) {
 	if i, ok := f.at[what]; ok {
 		f.list[i].Count++
+		f.last = i
 		return
 	}
-	f.at[what] = len(f.list)
+	f.last = len(f.list)
+	f.at[what] = f.last
 	f.list = append(f.list, Finding{Range: id, Count: 1, What: what, Next: next})
 }
 
@@ -81,6 +86,7 @@ func SafeToStop(s *Snapshot, nodes []base.NodeID) []Finding {
 		if well < need {
 			a.out.add(v.e.id, fmt.Sprintf("a range of keyspace %s would have %d of %d voters that are there and have caught up, and needs %d",
 				v.e.keyspace, well, v.voters.n, need), a.fewer(v))
+			a.out.list[a.out.last].Quorum = true
 			return
 		}
 		a.constraints(v, spare)
@@ -188,7 +194,7 @@ func (a *asked) constraints(v *view, spare []int) {
 			return
 		}
 	}
-	if len(v.r.Constraints) < 2 {
+	if len(v.r.Constraints) == 0 {
 		return
 	}
 	missed, ok := a.missed[v.e.rules]
@@ -197,7 +203,7 @@ func (a *asked) constraints(v *view, spare []int) {
 		a.missed[v.e.rules] = missed
 	}
 	if missed > a.s.worthOf(v, v.voters).hard {
-		a.out.add(v.e.id, fmt.Sprintf("the constraints of keyspace %s could not be met together by the nodes that would be left", v.e.keyspace),
+		a.out.add(v.e.id, fmt.Sprintf("the constraints of keyspace %s could not be met, all together, by the nodes that would be left", v.e.keyspace),
 			"add nodes that meet them, or change the placement first")
 	}
 }
