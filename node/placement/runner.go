@@ -202,14 +202,14 @@ func (r *runner) carryOut(a placement.Action) {
 	})
 }
 
-// report asks a node, page after page.
+// report asks a node, page after page as long as there is time: each is a report by itself, after which the next question goes on.
 func (r *runner) report(ctx context.Context, node base.NodeID, req *rangepb.ReportRequest) (*rangepb.Report, error) {
 	whole, err := r.p.cfg.Dispatch.Report(ctx, node, req)
 	for err == nil && whole.More {
-		var page *rangepb.Report
-		page, err = r.p.cfg.Dispatch.Report(ctx, node, &rangepb.ReportRequest{After: whole.Version, Incarnation: whole.Incarnation, KeyspaceId: req.KeyspaceId})
+		page, err := r.p.cfg.Dispatch.Report(ctx, node, &rangepb.ReportRequest{After: whole.Version, Incarnation: whole.Incarnation, KeyspaceId: req.KeyspaceId})
 		switch {
 		case err != nil:
+			return whole, nil
 		case page.All: // it was started again meanwhile, or much has ended
 			whole = page
 		default:
