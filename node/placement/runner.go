@@ -2,6 +2,7 @@ package placement
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -213,9 +214,19 @@ func (r *runner) report(ctx context.Context, node base.NodeID, req *rangepb.Repo
 		case page.All: // it was started again meanwhile, or much has ended
 			whole = page
 		default:
-			whole.Ranges, whole.Ended = append(whole.Ranges, page.Ranges...), append(whole.Ended, page.Ended...)
-			whole.Version, whole.More = page.Version, page.More
+			join(whole, page)
 		}
 	}
 	return whole, err
+}
+
+// join adds the next page to a report: what has ended since was told of before as led.
+func join(whole, page *rangepb.Report) {
+	if len(page.Ended) > 0 {
+		whole.Ranges = slices.DeleteFunc(whole.Ranges, func(x *rangepb.RangeReport) bool {
+			return slices.Contains(page.Ended, x.Descriptor_.GetRangeId())
+		})
+	}
+	whole.Ranges, whole.Ended = append(whole.Ranges, page.Ranges...), append(whole.Ended, page.Ended...)
+	whole.Version, whole.More = page.Version, page.More
 }
