@@ -222,11 +222,11 @@ func (r *runner) report(ctx context.Context, node base.NodeID, req *rangepb.Repo
 
 // join adds the next page to a report: what has ended since was told of before as led.
 func join(whole, page *rangepb.Report) {
-	if len(page.Ended) > 0 {
-		whole.Ranges = slices.DeleteFunc(whole.Ranges, func(x *rangepb.RangeReport) bool {
-			return slices.Contains(page.Ended, x.Descriptor_.GetRangeId())
-		})
+	ended := make(map[uint64]bool, len(page.Ended))
+	for _, id := range page.Ended {
+		ended[id] = true
 	}
+	whole.Ranges = slices.DeleteFunc(whole.Ranges, func(x *rangepb.RangeReport) bool { return ended[x.Descriptor_.GetRangeId()] })
 	whole.Ranges, whole.Ended = append(whole.Ranges, page.Ranges...), append(whole.Ended, page.Ended...)
 	whole.Version, whole.More = page.Version, page.More
 }
