@@ -29,7 +29,7 @@ test: ## run every test
 # Not node/e2e: the binary that it builds is the one that is shipped, without race detector and invariants.
 IN_PROCESS = $$(go list ./... | grep -v '/node/e2e$$')
 # Not the core nor the simulator: they start no goroutine.
-SHELL_PACKAGES = $$(go list ./... | grep -vE '/(node/e2e|raftgroup.*|meta/.*|kv/eval|kv/keys|linearizability/(sim|workloads|models|checkers)|linearizability)$$')
+SHELL_PACKAGES = $$(go list ./... | grep -vE '/(node/e2e|raftgroup.*|meta/.*|allocator.*|kv/eval|kv/keys|linearizability/(sim|workloads|models|checkers)|linearizability)$$')
 
 .PHONY: race
 race: ## run the tests of the shell under the race detector (needs a C compiler)
@@ -133,10 +133,11 @@ jepsen: build ## run real processes under every fault for JEPSEN_FOR (10m), into
 	bin/jepsen run --for $(JEPSEN_FOR) --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
 
 .PHONY: jepsen-quick
-jepsen-quick: build ## run real processes under a drawn part of the faults, each alone, and ranges that are cut, for three minutes (root)
+jepsen-quick: build ## run real processes under a drawn part of the faults, ranges that are cut, nodes that come and go, for six minutes (root)
 	go build -trimpath -o bin/jepsen ./cmd/jepsen
-	bin/jepsen run --for 130s --workload register,set,append,bank,monotonic --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
+	bin/jepsen run --for 130s --workload register,set,append,bank,monotonic,liveness --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
 	bin/jepsen run --for 50s --workload spread,spread-append,spread-bank --mix --nemesis splits-merges,kill-one,halves --report out/jepsen/$(JEPSEN_NAME)-ranges
+	bin/jepsen run --for 60s --workload register,spread,placement,liveness --nemesis decommission-leader,rolling,fail-one,moves --report out/jepsen/$(JEPSEN_NAME)-members
 
 .PHONY: clean
 clean: ## remove what was built

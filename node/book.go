@@ -11,6 +11,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/meta/liveness"
 	"github.com/cairndb/cairn/node/store"
 )
 
@@ -42,12 +43,12 @@ func openBook(eng engine.Engine, logger *slog.Logger) (*book, error) {
 	return b, nil
 }
 
-// Address implements transport.Resolver.
+// Address implements transport.Resolver. One that has gone for good is nowhere: its address may be another's.
 func (b *book) Address(id base.NodeID) (string, bool) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	r := b.merged[id]
-	if r == nil || r.State == metapb.NodeState_NODE_STATE_REPLACED {
+	if r == nil || liveness.Gone(r.State) {
 		return "", false
 	}
 	return r.Address, true

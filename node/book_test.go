@@ -66,3 +66,22 @@ func TestBookIsKept(t *testing.T) {
 		t.Errorf("the record by itself: %v", r)
 	}
 }
+
+// A node that has gone for good is nowhere: another may have its address, and who would connect for it again and again is told so each
+// time.
+func TestBookForgetsWhereTheGoneWere(t *testing.T) {
+	b, err := openBook(engine.NewMem(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for state, there := range map[metapb.NodeState]bool{
+		metapb.NodeState_NODE_STATE_ACTIVE: true, metapb.NodeState_NODE_STATE_FAILED: true, metapb.NodeState_NODE_STATE_LEAVING: true,
+		metapb.NodeState_NODE_STATE_LEFT: false, metapb.NodeState_NODE_STATE_REPLACED: false,
+	} {
+		id := base.NodeID(state)
+		b.learn(&metapb.NodeRecord{NodeId: uint64(id), Generation: 1, Address: "b:1", State: state})
+		if _, ok := b.Address(id); ok != there {
+			t.Errorf("%s: an address %t, want %t", state, ok, there)
+		}
+	}
+}

@@ -19,8 +19,8 @@ func newRangeMove(e env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "move",
 		Short: "Move a range's replicas to just these nodes",
-		Long: `Move a range's replicas to just these nodes, one guarded step at a time, while requests go on. Constraints do not hold it up: who says
-where, knows. When it is done nobody wants the range there any more: if the policy wants it elsewhere it is moved on. To have a keyspace
+		Long: `Move a range's replicas to just these nodes, one guarded step at a time, while requests go on. A place
+that misses more of the keyspace's constraints than the present one is not taken: it waits, and says so. When it is done nobody wants the range there any more: if the policy wants it elsewhere it is moved on. To have a keyspace
 stay somewhere, give it constraints (cairn policy set).
 ` + waitCodes,
 		Example: `  cairn range move --range r104 --to n1,n2,n4 --dry-run

@@ -39,6 +39,7 @@ type Cluster struct {
 	shard   shard
 	spare   *Node       // joins under one nemesis; no other knows it
 	several atomic.Bool // nemeses act at once
+	careful atomic.Bool // the keyspace of careful clients is made
 
 	mu     sync.Mutex
 	acts   acts

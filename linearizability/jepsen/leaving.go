@@ -32,7 +32,23 @@ func joinOne(ctx context.Context, c *Cluster, _ *base.Rand) (string, func(contex
 	if err != nil {
 		return n.Name + " did not join", heal, err
 	}
-	return fmt.Sprintf("%s joined, as n%d", n.Name, r.NodeId), heal, nil
+	holds := c.filled(ctx, r.NodeId)
+	return fmt.Sprintf("%s joined, as n%d, and was given replicas of %d ranges", n.Name, r.NodeId, holds), heal, nil
+}
+
+// fillTime is how long a node that has joined is waited for to be given something: where few ranges are, nothing may be better there.
+const fillTime = 10 * time.Second
+
+// filled waits for a while until a node holds something, and returns how many ranges.
+func (c *Cluster) filled(ctx context.Context, node uint64) int {
+	ctx, cancel := context.WithTimeout(ctx, fillTime)
+	defer cancel()
+	for {
+		ids, err := c.holding(ctx, node)
+		if err == nil && len(ids) > 0 || !pause(ctx, nil, askAgain) {
+			return len(ids)
+		}
+	}
 }
 
 // decommission empties a node. The heal starts a new one in its place.
@@ -62,6 +78,9 @@ func (c *Cluster) leave(ctx context.Context, nemesis string, n *Node) (what stri
 	n.excuse(true) // a node that hears that it has left ends
 	err = c.carryOut(ctx, &metapb.Operation{Kind: metapb.OperationKind_OPERATION_KIND_DECOMMISSION, Nodes: []uint64{r.NodeId}})
 	if what, err = c.did(nemesis, err); err != nil || what != "" {
+		if what != "" {
+			n.blame() // it stays
+		}
 		return what, err
 	}
 	n.retire()
@@ -93,6 +112,13 @@ func (c *Cluster) forget(n *Node) error {
 	defer n.mu.Unlock()
 	n.retired = false
 	return os.RemoveAll(n.Dir)
+}
+
+// blame takes an excuse back: what was to come does not.
+func (n *Node) blame() {
+	n.mu.Lock()
+	n.excused = false
+	n.mu.Unlock()
 }
 
 // retire has a node's store start no more: it has left, and nobody lets it in again.
@@ -130,8 +156,9 @@ func recommission(ctx context.Context, c *Cluster, r *base.Rand) (string, func(c
 		n.retire()
 		return n.Name + " had left before it could be taken back", func(ctx context.Context) error { return c.rejoin(ctx, n) }, nil
 	}
+	n.blame()
 	heal := func(ctx context.Context) error {
-		_, err := c.await(ctx, n, "active", func(r *metapb.NodeRecord) bool { return active(r) && !r.Cordoned && r.NodeId == rec.NodeId })
+		_, err := c.await(ctx, n, "active", func(r *metapb.NodeRecord) bool { return active(r) && r.NodeId == rec.NodeId })
 		if e := c.change(ctx, rec.NodeId, clusterpb.NodeChange_NODE_CHANGE_UNCORDON); err == nil {
 			err = e
 		}

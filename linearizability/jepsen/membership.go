@@ -92,7 +92,7 @@ func (n *Node) stop() error {
 	return nil
 }
 
-// settled waits until no range has a replica on a node that was replaced, and none has fewer voters than a new cluster's.
+// settled waits until no range has a replica on a node that has gone for good, and none has fewer voters than a new cluster's.
 func (c *Cluster) settled(ctx context.Context) error {
 	want := min(len(c.Nodes), 3)
 	for {
@@ -116,7 +116,7 @@ func (c *Cluster) settled(ctx context.Context) error {
 func replacedEverywhere(st *clusterpb.StatusResponse) error {
 	gone := make(map[uint64]bool)
 	for _, n := range st.Nodes {
-		gone[n.Node.GetNodeId()] = n.Node.GetState() == metapb.NodeState_NODE_STATE_REPLACED
+		gone[n.Node.GetNodeId()] = over(n.Node)
 	}
 	for _, r := range st.Ranges {
 		for _, rep := range r.Descriptor_.GetReplicas() {

@@ -173,7 +173,7 @@ func (c *cluster) steps(op *metapb.Operation, marked []*metapb.NodeRecord) (out 
 	case metapb.OperationKind_OPERATION_KIND_DRAIN:
 		out = append(out, fmt.Sprintf("%s: given nothing new from now on", names), fmt.Sprintf("%s handed to other voters", some(leaders, "leader is", "leaders are")))
 	case metapb.OperationKind_OPERATION_KIND_DECOMMISSION:
-		out = append(out, fmt.Sprintf("%s: leaving from now on", names), fmt.Sprintf("%s, about %d MiB, moved to other nodes", some(replicas, "replica is", "replicas are"), bytes>>20),
+		out = append(out, fmt.Sprintf("%s: leaving from now on", names), fmt.Sprintf("about %d MiB in %s: moved to other nodes", bytes>>20, some(replicas, "replica", "replicas")),
 			fmt.Sprintf("then %s: left for good", names))
 	case metapb.OperationKind_OPERATION_KIND_RELOCATE:
 		for _, id := range op.Voters {
