@@ -44,8 +44,13 @@ package allocator
 // whole snapshot (means.go) with every decision, of replicas or of leaders, by more than half a piece squared: so it ends too. The
 // laws in laws_test.go look at both, under any sequence of changes.
 //
-// Two more things keep it from moving what a moment later would be moved back. Balance begins at the policy's imbalance, and then goes
-// on to a quarter of it; and a range that was moved for balance is not among the next eighth of all ranges that are.
+// A disk that is almost full gives replicas away whatever the sum says: nothing comes to it meanwhile, and each that goes makes it
+// emptier by what is known, so that ends first.
+//
+// Three more things keep it from moving what a moment later would be moved back. Balance begins at the policy's imbalance, and then goes
+// on to a quarter of it. A range that was moved for balance is not among the next eighth of all ranges that are; and a replica that has
+// come somewhere stays, as far as balance goes, until all has been at rest once. And a node below its share that takes as much as it
+// may is waited for, by those that would else give to a node that is above its own.
 //
 // # Under faults
 //

@@ -159,6 +159,8 @@ func (p *pass) advice(v *view, w why) []string {
 		return []string{"bring back, uncordon, or stop draining another node that holds a voter"}
 	case whyWantedAway, whyWantedRules:
 		return []string{"cancel the operation, or ask for nodes that are active and meet the constraints"}
+	case whyNoRoom:
+		return []string{"make room on the node, or add nodes where the fullest are"}
 	case whyHot:
 		return []string{"wait until it is cut, cut it (cairn range split), or spread its keys"}
 	case whyUnmet:

@@ -3,6 +3,8 @@ package allocator
 import (
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 )
 
 // Guards. A few nodes that fail are replaced; many that fail together are taken for a fault of the network, of the power, or of the
@@ -127,10 +129,22 @@ func (p *pass) reason(g Goal, w why) string {
 	switch {
 	case w == whyManyFail:
 		return w.String() + ": " + p.guard.text
+	case w == whyZoneFails:
+		return w.String() + ": " + p.guard.zonesText()
 	case limited && g == GoalReplace && p.guard.slow:
 		return w.String() + "; " + p.guard.text
 	}
 	return w.String()
+}
+
+// zonesText names the zones that fail.
+func (g *guard) zonesText() string {
+	var names []string
+	for _, z := range g.zones {
+		names = append(names, fmt.Sprintf("%s (%d of %d nodes)", z.name, z.failing, z.in))
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // replacing says at what pace what the node holds may be replaced, and which zone fails with it.

@@ -500,7 +500,7 @@ func (w *world) checkBest(r allocator.Range) {
 		for _, id := range w.ids() {
 			n := w.nodes[id]
 			if n.State != allocator.Active || n.Cordoned || n.Draining || n.Slow != "" || n.Strained != "" || slices.Contains(voters, id) ||
-				n.DiskBytes > 0 && float64(n.DiskUsed+r.Bytes) > 0.95*float64(n.DiskBytes) {
+				n.DiskBytes > 0 { // how full it is depends on what came since
 				continue
 			}
 			other := slices.Clone(voters)

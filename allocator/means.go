@@ -389,14 +389,18 @@ func (p *pass) uneven(level int) *tilt {
 	return t
 }
 
-// repairs says whether replicas wait to come to nodes for a goal before balance.
+// repairs says whether replicas wait to come to nodes for a goal before balance, and for no more than their turn.
 func (s *Snapshot) repairs() bool {
+	waiting := 0
 	for g := GoalQuorum; g <= GoalFactor; g++ {
-		if len(s.pending[bucketOf(g, true)])+len(s.pending[bucketOf(g, false)]) > 0 {
-			return true
+		waiting += len(s.pending[bucketOf(g, true)]) + len(s.pending[bucketOf(g, false)])
+		for w, t := range s.why[g] {
+			if w := why(w); w != whyMoves && w != whyTargetsBusy && w != whySourceBusy && w != whyStrained {
+				waiting -= t.count
+			}
 		}
 	}
-	return false
+	return waiting > 0
 }
 
 // update follows what the node holds.

@@ -18,7 +18,7 @@ type goal struct {
 }
 
 // ladder is the goals that look at one range at a time, in their order.
-func ladder() [10]goal {
+func ladder() [11]goal {
 	return [...]goal{
 		{GoalJoint, wantsJoint, planJoint},
 		{GoalQuorum, wantsQuorum, planQuorum},
@@ -28,6 +28,7 @@ func ladder() [10]goal {
 		{GoalFactor, wantsFactor, planFactor},
 		{GoalConstraint, wantsConstraint, planConstraint},
 		{GoalDiversity, wantsDiversity, planDiversity},
+		{GoalBalance, wantsRoom, planRoom},
 		{GoalLeader, wantsLeader, planLeader},
 		{GoalSplit, wantsSplit, planSplit},
 	}
@@ -57,7 +58,7 @@ type pass struct {
 	s       *Snapshot
 	seed    uint64
 	limit   int
-	goals   [10]goal
+	goals   [11]goal
 	guard   guard
 	means   means
 	out     []Decision

@@ -35,14 +35,15 @@ func (f *findings) add(id base.RangeID, what, next string) {
 
 // asked is a set of nodes that somebody asks about.
 type asked struct {
-	s     *Snapshot
-	away  map[slot]bool
-	bytes int64 // that would have to be copied
-	out   findings
+	s      *Snapshot
+	away   map[slot]bool
+	bytes  int64 // that would have to be copied
+	out    findings
+	missed map[int32]int // by rules: how many voters miss constraints at best, on what would be left
 }
 
 func (s *Snapshot) ask(nodes []base.NodeID) *asked {
-	a := &asked{s: s, away: map[slot]bool{}, out: findings{at: map[string]int{}}}
+	a := &asked{s: s, away: map[slot]bool{}, missed: map[int32]int{}, out: findings{at: map[string]int{}}}
 	s.places()
 	for _, id := range nodes {
 		at, ok := s.byID[id]
@@ -177,10 +178,27 @@ func (a *asked) constraints(v *view, spare []int) {
 				matching++
 			}
 		}
-		if need := max(1, k.Replicas); matching < need {
+		need := k.Replicas
+		if need == 0 {
+			need = min(v.r.atLeast(), v.voters.n)
+		}
+		if matching < need {
 			a.out.add(v.e.id, fmt.Sprintf("constraint %s of keyspace %s asks for %d nodes, and %d would be left", k, v.e.keyspace, need, matching),
 				"add nodes that meet it, or change the placement first")
+			return
 		}
+	}
+	if len(v.r.Constraints) < 2 {
+		return
+	}
+	missed, ok := a.missed[v.e.rules]
+	if !ok {
+		missed = a.s.fill(v.r, spare)
+		a.missed[v.e.rules] = missed
+	}
+	if missed > a.s.worthOf(v, v.voters).hard {
+		a.out.add(v.e.id, fmt.Sprintf("the constraints of keyspace %s could not be met together by the nodes that would be left", v.e.keyspace),
+			"add nodes that meet them, or change the placement first")
 	}
 }
 
@@ -238,9 +256,11 @@ func CanDecommission(s *Snapshot, nodes []base.NodeID) []Finding {
 	return a.out.list
 }
 
-// CheckPlacement says what of a placement no node, or too few, can meet now. Nothing: it can be met.
+// CheckPlacement says what of a placement no node, or too few, can meet now. Nothing: it can be met. Replicas that are
+// not said are the default's.
 func CheckPlacement(s *Snapshot, pl Placement) []string {
 	var out []string
+	orElse(&pl.Replicas, s.policy.Default.Replicas)
 	if err := pl.Validate(); err != nil {
 		return []string{err.Error()}
 	}
@@ -269,21 +289,25 @@ func CheckPlacement(s *Snapshot, pl Placement) []string {
 			out = append(out, fmt.Sprintf("preference %s for leaders: no node meets it", k))
 		}
 	}
-	if missed := s.fill(&r); len(out) == 0 && missed > 0 {
+	if missed := s.fill(&r, s.ask(nil).spare()); len(out) == 0 && missed > 0 {
 		out = append(out, fmt.Sprintf("the constraints cannot be met together: at best they are missed by %d voters", missed))
 	}
 	return out
 }
 
 // fill chooses voters for a range that has none, one after the other and then by exchanges, and says by how many the required and
-// forbidden constraints are missed at best.
-func (s *Snapshot) fill(r *rules) int {
+// forbidden constraints are missed at best. Room is how many nodes of each class there are for it.
+func (s *Snapshot) fill(r *rules, room []int) int {
 	var chosen []int32
+	total := 0
+	for _, n := range room {
+		total += n
+	}
 	used := make([]int, len(s.classes))
 	pick := func(beside []int32) int32 {
 		best, bestWorth := int32(-1), worst()
 		for c := range s.classes {
-			if used[c] >= s.classes[c].able {
+			if used[c] >= room[c] {
 				continue
 			}
 			if w := s.worth(r, append(slices.Clone(beside), int32(c))); w.compare(bestWorth) < 0 {
@@ -292,7 +316,7 @@ func (s *Snapshot) fill(r *rules) int {
 		}
 		return best
 	}
-	for range min(r.Replicas, s.ableNodes) {
+	for range min(r.Replicas, total) {
 		c := pick(chosen)
 		chosen = append(chosen, c)
 		used[c]++

@@ -73,7 +73,9 @@ type node struct {
 	held     []row   // ranges that list a replica on it
 	sum      sums    // with everything done that is under way
 	incoming int64   // bytes on their way to it
+	told     int64   // what it held of ranges when it last said how full its disk is
 	moves    int     // replicas that come or go
+	shedding bool    // its disk is about to be full
 	overdue  int     // how many of the thresholds of failure it has been suspect for
 	slowLong bool    // it has been slow for longer than the policy allows
 	calm     bool    // nothing about it is a reason to look at its ranges
@@ -221,6 +223,9 @@ func (s *Snapshot) SetNode(n Node) {
 	class := s.class(n.Locality, n.Attributes)
 	moved := !held.known || held.class != class
 	before := held.Node
+	if !held.known || before.DiskUsed != n.DiskUsed || before.DiskBytes != n.DiskBytes {
+		held.told = held.sum[dimBytes]
+	}
 	if moved {
 		s.leaveClass(at)
 	}
@@ -342,10 +347,10 @@ func (s *Snapshot) refresh(at slot) bool {
 			}
 		}
 	}
-	able := n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == "" && !n.full(-n.incoming)
+	able := n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == "" && !n.toldFull()
 	calm := n.known && n.State == Active && !n.Draining && n.Slow == ""
 	long := n.Slow != "" && n.SlowFor >= s.policy.SlowAfter
-	changed := overdue != n.overdue || able != n.able || calm != n.calm || long != n.slowLong
+	changed := overdue != n.overdue || able != n.able || calm != n.calm || long != n.slowLong || n.sheds() != n.shedding
 	if able != n.able {
 		by := 1
 		if !able {
@@ -354,7 +359,7 @@ func (s *Snapshot) refresh(at slot) bool {
 		s.classes[n.class].able += by
 		s.ableNodes += by
 	}
-	n.overdue, n.able, n.calm, n.slowLong = overdue, able, calm, long
+	n.overdue, n.able, n.calm, n.slowLong, n.shedding = overdue, able, calm, long, n.sheds()
 	return changed
 }
 
@@ -363,7 +368,12 @@ const diskFull = 0.95
 
 // full says whether the node's disk would be full with so much more.
 func (n *node) full(more int64) bool {
-	return n.DiskBytes > 0 && float64(n.DiskUsed+n.incoming+more) > diskFull*float64(n.DiskBytes)
+	return n.DiskBytes > 0 && float64(max(n.DiskUsed+n.incoming, n.used())+more) > diskFull*float64(n.DiskBytes)
+}
+
+// toldFull is full by what the node said last, alone.
+func (n *node) toldFull() bool {
+	return n.DiskBytes > 0 && float64(n.DiskUsed) > diskFull*float64(n.DiskBytes)
 }
 
 // alive says whether what the node holds counts as there.

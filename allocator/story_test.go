@@ -153,15 +153,9 @@ func placement(t *testing.T, words []string) (p allocator.Placement) {
 }
 
 func constraint(t *testing.T, w string) allocator.Constraint {
-	c := allocator.Constraint{Kind: allocator.ConstraintKind(strings.IndexByte("+-~", w[0]))}
-	w, n, counted := strings.Cut(w[1:], ":")
-	if counted {
-		c.Replicas = int(number(t, n))
-	}
-	if k, v, ok := strings.Cut(w, "="); ok {
-		c.Key, c.Value = k, v
-	} else {
-		c.Value = w
+	c, err := allocator.ParseConstraint(w)
+	if err != nil {
+		t.Fatal(err)
 	}
 	return c
 }

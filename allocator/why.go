@@ -24,6 +24,7 @@ const (
 	whyWantedRules
 	whyUnmet
 	whyHot
+	whyNoRoom
 	// Of one node only.
 	whyHolds
 	whyUnknown
@@ -59,6 +60,7 @@ func (w why) String() string {
 		whyWantedAway:   "waiting because a node that was asked for takes nothing",
 		whyWantedRules:  "waiting because what was asked for would miss more constraints than now",
 		whyUnmet:        "waiting because no node that could take a replica meets the constraint better",
+		whyNoRoom:       "waiting because a disk is almost full, and the nodes that have room are nearer to the other voters",
 		whyHot:          "waiting because it serves more than placing leaders evens out, and is to be cut in two",
 		whyHolds:        "holds a replica already",
 		whyUnknown:      "there is no record of it",

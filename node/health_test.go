@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"net"
 	"path/filepath"
@@ -21,6 +20,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
 	"github.com/cairndb/cairn/node/join"
+	"github.com/cairndb/cairn/node/operate"
 )
 
 // trio is three nodes of one cluster in this process, on real stores and connections.
@@ -136,7 +136,7 @@ func (x *trio) write(key []byte, m proto.Message) {
 func (x *trio) apply(id uint64, events ...liveness.Event) {
 	x.t.Helper()
 	for _, e := range events {
-		_, _, err := join.Change(x.t.Context(), x.nodes[0].current().dispatch, base.NodeID(id), func(r *metapb.NodeRecord) (*metapb.NodeRecord, error) {
+		_, err := join.Change(x.t.Context(), x.nodes[0].current().dispatch, base.NodeID(id), func(r *metapb.NodeRecord) (*metapb.NodeRecord, error) {
 			return liveness.Apply(r, e, "a test says so", 1)
 		})
 		if err != nil {
@@ -183,7 +183,7 @@ func TestGivenUp(t *testing.T) {
 		x.ready(i)
 	}
 	x.voters()
-	x.write(binary.BigEndian.AppendUint64([]byte("policy/"), 0), &metapb.PolicyRecord{Cluster: &metapb.ClusterPolicy{FailedAfterMillis: 1000}})
+	x.write(operate.PolicyKey(0), &metapb.PolicyRecord{Cluster: &metapb.ClusterPolicy{FailedAfterMillis: 1000}})
 	gone := 2
 	id := x.nodes[gone].storeIdentity().NodeId
 	before, err := x.record(id)

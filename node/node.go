@@ -220,7 +220,8 @@ func (n *Node) run(out *join.Outcome) error {
 		m.dispatch.Learn(out.Root)
 	}
 	m.registrar, err = join.NewRegistrar(join.RegistrarConfig{
-		Cluster: registrarCluster{m.dispatch}, Identity: n.storeIdentity, Version: n.cfg.Version, Logger: n.cfg.Logger,
+		Cluster: registrarCluster{m.dispatch}, Identity: n.storeIdentity, Version: n.cfg.Version,
+		UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
 	if err != nil {
 		t.Close()

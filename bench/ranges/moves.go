@@ -107,16 +107,15 @@ func (s *Suite) halfLoad(ctx context.Context, cs conns) (int, error) {
 	return int(report.Rate() / 2), err
 }
 
-// installed is how many snapshots the nodes have taken in.
-func installed(ctx context.Context, added conns) (n uint64, err error) {
+// installed is how many snapshots the nodes have taken in. One that does not answer yet, for it has just been started, has none.
+func installed(ctx context.Context, added conns) (n uint64) {
 	for _, c := range added {
 		resp, err := clusterpb.NewClusterClient(c.ActiveConnection()).NodeStatus(ctx, &clusterpb.NodeStatusRequest{})
-		if err != nil {
-			return 0, err
+		if err == nil {
+			n += resp.Store.GetSnapshotsInstalled()
 		}
-		n += resp.Store.GetSnapshotsInstalled()
 	}
-	return n, nil
+	return n
 }
 
 // grow adds two nodes, and returns when no replica has come to them for a while.
@@ -137,11 +136,10 @@ func (s *Suite) grow(ctx context.Context, c *peer.Cluster) (m span, err error) {
 	added = added[:len(endpoints)] // one connection to each is enough
 	began := time.Now()
 	for time.Since(began) < movesAtMost {
-		n, err := installed(ctx, added)
-		if err != nil {
+		if err := c.Check(); err != nil {
 			return m, err
 		}
-		if n > m.replicas {
+		if n := installed(ctx, added); n > m.replicas {
 			if m.replicas == 0 {
 				m.from = time.Now()
 			}

@@ -267,6 +267,8 @@ const (
 	// SnapshotTableBytes is the size at which a snapshot's next table file begins: small enough that a file is
 	// checked and resumed cheaply, large enough that a gigabyte is a few dozen files.
 	SnapshotTableBytes = 32 << 20
+	// StagedWriteOut is how much of a snapshot's file is written before the disk is given it: as Pebble's own tables are.
+	StagedWriteOut = 512 << 10
 	// SnapshotMaxFiles bounds the files of one snapshot: 320 GiB of tables.
 	SnapshotMaxFiles = 10_000
 	// SnapshotAttempts bounds the streams over which one snapshot is sent; then Raft asks for a new one.

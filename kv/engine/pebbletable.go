@@ -11,6 +11,8 @@ import (
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/cairndb/cairn/internal/base"
 )
 
 // NewTable implements Engine.
@@ -26,7 +28,7 @@ func (p *Pebble) NewTable(w io.WriteCloser) (TableWriter, error) {
 	o := p.options()
 	o.EnsureDefaults()
 	wo := o.MakeWriterOptions(6, p.db.TableFormat())
-	return &pebbleTable{w: sstable.NewWriter(objstorageprovider.NewFileWritable(f.File), wo)}, nil
+	return &pebbleTable{w: sstable.NewWriter(objstorageprovider.NewFileWritable(f), wo)}, nil
 }
 
 type pebbleTable struct{ w *sstable.Writer }
@@ -63,7 +65,39 @@ var excisionMark = []byte{0x01, 0x00}
 // StagingDir implements Engine.
 func (p *Pebble) StagingDir() string { return filepath.Join(p.cfg.Dir, "staging") }
 
-type stagedFile struct{ vfs.File }
+// stagedFile has what is written to it, in order, brought to disk on the way, and not in one sync at its end: that would hold up for
+// as long the syncs of the log, on which writes wait.
+type stagedFile struct {
+	vfs.File
+	end, out int64 // of what was written, and of what is on its way to the disk
+}
+
+// Write implements File.
+func (f *stagedFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	if err != nil {
+		return n, err
+	}
+	return n, f.writeOut(f.end + int64(n))
+}
+
+// WriteAt implements File.
+func (f *stagedFile) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.File.WriteAt(p, off)
+	if err != nil {
+		return n, err
+	}
+	return n, f.writeOut(off + int64(n))
+}
+
+func (f *stagedFile) writeOut(end int64) error {
+	if f.end = end; end-f.out < base.StagedWriteOut {
+		return nil
+	}
+	f.out = end
+	_, err := f.File.SyncTo(end) // it waits only for what it began before
+	return err
+}
 
 // Size implements File.
 func (f *stagedFile) Size() (int64, error) {
@@ -99,7 +133,7 @@ func (p *Pebble) CreateFile(path string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stagedFile{f}, nil
+	return &stagedFile{File: f}, nil
 }
 
 // OpenFile implements Engine.
@@ -112,7 +146,7 @@ func (p *Pebble) OpenFile(path string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stagedFile{f}, nil
+	return &stagedFile{File: f}, nil
 }
 
 // RemoveAll implements Engine.

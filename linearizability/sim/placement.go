@@ -27,11 +27,12 @@ type governor struct {
 	decider   *placement.Decider // nil: this node does not lead the index
 	life      uint64             // of the last one
 	followers map[base.RangeID]*change.Follower
+	seen      map[base.RangeID]*followed // what they follow
 	promises  *placement.Reservations
 }
 
 func newGovernor(p *process) *governor {
-	return &governor{p: p, followers: make(map[base.RangeID]*change.Follower), promises: placement.NewReservations()}
+	return &governor{p: p, followers: make(map[base.RangeID]*change.Follower), seen: make(map[base.RangeID]*followed), promises: placement.NewReservations()}
 }
 
 // governInterval is how often a process sees to all this; the constants of the product are well above.
@@ -44,7 +45,10 @@ func (g *governor) tick() {
 }
 
 // lost ends what is followed of a range that this node leads no more.
-func (g *governor) lost(id base.RangeID) { delete(g.followers, id) }
+func (g *governor) lost(id base.RangeID) {
+	delete(g.followers, id)
+	delete(g.seen, id)
+}
 
 func (g *governor) follower(id base.RangeID) *change.Follower {
 	f := g.followers[id]
@@ -165,6 +169,7 @@ func (g *governor) directed(id base.RangeID, m *rangepb.Directive) (any, error) 
 	if refused != "" {
 		p.n.w.count("directives refused")
 	} else if r := p.n.w.byID[id]; r != nil {
+		g.heard(id, m)
 		p.mover.lead(r)
 	}
 	return f.Answer(st.Descriptor, refused), nil
@@ -239,9 +244,13 @@ func (m *mover) follow(st *raftgroup.Status) (change.Step, bool) {
 		for _, n := range a.on {
 			d.Voters = append(d.Voters, uint64(n))
 		}
-		f.Direct(d, st.Descriptor, now)
+		if f.Direct(d, st.Descriptor, now) == "" {
+			m.p.governor.heard(st.Range, d)
+		}
 	}
-	return f.Next(st.Descriptor, change.Observe(st, m.downNodes()), now)
+	step, rest := f.Next(st.Descriptor, change.Observe(st, m.downNodes()), now)
+	m.p.governor.steps(st.Descriptor, step)
+	return step, rest
 }
 
 // want has somebody ask for a range's voters on just these nodes.

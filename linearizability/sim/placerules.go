@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/change"
 	"github.com/cairndb/cairn/meta/desc"
@@ -81,6 +82,38 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, as one had before, and no node has changed since", desc.Format(now), n, w.now-d.at)
 		}
 	}
+}
+
+// followed is a directive that a leader follows, as it is seen from outside.
+type followed struct {
+	decider, seq uint64
+	ends         base.Instant    // by the leader's clock, if it is not heard again
+	gens         map[uint64]bool // the generation that was decided on, and those that steps taken for it may have led to
+}
+
+// heard takes note of a directive that a leader follows.
+func (g *governor) heard(id base.RangeID, m *rangepb.Directive) {
+	f := g.seen[id]
+	if f == nil || f.decider != m.Decider || f.seq != m.Seq {
+		f = &followed{decider: m.Decider, seq: m.Seq, gens: map[uint64]bool{m.ExpectedGeneration: true}}
+		g.seen[id] = f
+	}
+	f.ends = g.p.store.Now().Add(time.Duration(m.TimeoutMicros) * time.Microsecond)
+}
+
+// steps: a leader takes a step for a directive only where that was decided on, or where its own steps have led, and in its time.
+func (g *governor) steps(d *metapb.RangeDescriptor, step change.Step) {
+	id := base.RangeID(d.RangeId)
+	w, f := g.p.n.w, g.seen[id]
+	if step.Propose == nil || desc.Joint(d) {
+		return // a joint configuration is left without being told
+	}
+	w.count("steps held against directives")
+	if now := g.p.store.Now(); f == nil || now >= f.ends || !f.gens[d.Generation] {
+		w.violate("directives end", "%s: %s, at %d, is for a directive that is over: %+v", g.p.n.id, step.Reason, now, f)
+		return
+	}
+	f.gens[step.Propose.Generation] = true
 }
 
 // promise is how long after a node has said that it takes a replica one may come: the reservation may have ended while the directive

@@ -186,12 +186,16 @@ func Apply(r *metapb.NodeRecord, e Event, reason string, unixMicros int64) (*met
 }
 
 // Announce is what an announcement makes of a node's record: what the node says of itself, in the state that it comes to, with all
-// that others have decided about it. The record comes back as it is if there is nothing new in it.
+// that others have decided about it. The record comes back as it is if there is nothing new in it. A start that is suspect stays so:
+// that it can speak to somebody does not mean that others hear it, and it would come and go with each of its announcements.
 func Announce(r, said *metapb.NodeRecord, reason string, unixMicros int64) (*metapb.NodeRecord, error) {
 	own := proto.CloneOf(r)
 	own.Address, own.Locality, own.Version, own.Incarnation = said.Address, said.Locality, said.Version, said.Incarnation
 	own.Attributes, own.DiskBytes, own.Cpus = said.Attributes, said.DiskBytes, said.Cpus
-	out, err := Apply(own, Announced, reason, unixMicros)
+	out, err := own, error(nil)
+	if r.State != metapb.NodeState_NODE_STATE_SUSPECT || said.Incarnation > r.Incarnation {
+		out, err = Apply(own, Announced, reason, unixMicros)
+	}
 	switch {
 	case err != nil:
 		return nil, err

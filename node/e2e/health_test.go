@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // nodesList is `cairn node ls -o json`.
@@ -142,5 +144,64 @@ func pause(p *proc, d time.Duration) {
 	<-timer.C
 	if err := p.cmd.Process.Signal(syscall.SIGCONT); err != nil {
 		p.t.Fatal(err)
+	}
+}
+
+// TestGivenUp: a process that is away for longer than the policy lets it is held to be failed. Back, it serves nothing until it has
+// announced itself, and then under the epoch that was raised. Removed, it ends and says why, as often as it is started.
+func TestGivenUp(t *testing.T) {
+	c := startCluster(t, 3)
+	dead, witness := c.procs[2], c.procs[0]
+	c.waitState(witness, dead.addr, "active", "its heartbeats come")
+	if _, err := run(20*time.Second, "policy", "set", "failed_after=10s", "--host", witness.addr); err != nil {
+		t.Fatal(err)
+	}
+	dead.kill()
+	l := c.waitState(witness, dead.addr, "failed", "it was suspect for 10")
+	for _, n := range l.Nodes {
+		if n.Address == dead.addr && n.Epoch != 1 {
+			t.Errorf("given up under epoch %d, want 1", n.Epoch)
+		}
+	}
+
+	dead.start()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	cl := c.client(dead.addr)
+	c.eventually(60*time.Second, func() error {
+		_, err := cl.Get(ctx, "k", clientv3.WithSerializable())
+		return err
+	})
+	// It serves: so the cluster has taken note of it, under the new epoch.
+	list, err := run(10*time.Second, "node", "ls", "-o", "json", "--host", dead.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l = &nodesList{}
+	if err := json.Unmarshal([]byte(list), l); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range l.Nodes {
+		if n.Address == dead.addr && (n.State != "active" || n.Epoch != 1 || n.Incarnation != 2) {
+			t.Errorf("it serves, and is %+v", n)
+		}
+	}
+
+	dead.kill()
+	l = c.waitState(witness, dead.addr, "failed", "it was suspect for 10")
+	name := ""
+	for _, n := range l.Nodes {
+		if n.Address == dead.addr {
+			name = fmt.Sprintf("n%d", n.ID)
+		}
+	}
+	if _, err := run(20*time.Second, "node", "rm", name, "--yes-it-is-dead", name, "--host", witness.addr); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		dead.start()
+		if code := dead.wait(60 * time.Second); code == 0 || !strings.Contains(dead.log.String(), name+" was removed from the cluster (") {
+			t.Errorf("removed, and it ended with %d", code)
+		}
 	}
 }

@@ -18,12 +18,12 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
-	"github.com/cairndb/cairn/node/join"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // Cluster is what a Monitor needs of the cluster.
 type Cluster interface {
-	join.Writer
+	sysrec.Cluster
 	// Heartbeat brings one to the leader of `sys`; by is who that was.
 	Heartbeat(ctx context.Context, h *metapb.Heartbeat) (answer *metapb.HeartbeatAnswer, by base.NodeID, err error)
 }

@@ -1,7 +1,6 @@
 package health
 
 import (
-	"encoding/binary"
 	"errors"
 	"strings"
 	"testing"
@@ -12,6 +11,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
+	"github.com/cairndb/cairn/node/operate"
 	"github.com/cairndb/cairn/node/store"
 )
 
@@ -35,7 +35,7 @@ func TestSuspectFailed(t *testing.T) {
 	for id := uint64(1); id <= 3; id++ {
 		w.expect(id, active, 1, 0)
 	}
-	w.put(binary.BigEndian.AppendUint64([]byte("policy/"), 0), &metapb.PolicyRecord{Cluster: &metapb.ClusterPolicy{FailedAfterMillis: 20_000}})
+	w.put(operate.PolicyKey(0), &metapb.PolicyRecord{Cluster: &metapb.ClusterPolicy{FailedAfterMillis: 20_000}})
 	w.silent[3] = true
 	w.pass(10 * time.Second)
 	w.expect(3, suspect, 2, 0)

@@ -2,9 +2,7 @@ package health
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
@@ -16,6 +14,8 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
 	"github.com/cairndb/cairn/node/join"
+	"github.com/cairndb/cairn/node/operate"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // leading is what the leader of `sys` keeps, for one term.
@@ -99,17 +99,14 @@ func (s serializable) Range(ctx context.Context, ks base.KeyspaceID, req *pb.Ran
 	return s.Cluster.Range(ctx, ks, req)
 }
 
-// readPolicy is the cluster's own policy; nil if nobody has set one.
-func readPolicy(ctx context.Context, r join.Reader) (*metapb.PolicyRecord, error) {
-	resp, err := r.Range(ctx, base.KeyspaceSys, &pb.RangeRequest{Key: binary.BigEndian.AppendUint64([]byte("policy/"), 0)})
-	if err != nil || len(resp.Kvs) == 0 {
+// readPolicy is the cluster's own policy; an empty one if nobody has set any.
+func readPolicy(ctx context.Context, c sysrec.Cluster) (*metapb.PolicyRecord, error) {
+	kv, err := sysrec.Get(ctx, c, operate.PolicyKey(0))
+	if err != nil {
 		return nil, err
 	}
 	p := &metapb.PolicyRecord{}
-	if err := proto.Unmarshal(resp.Kvs[0].Value, p); err != nil {
-		return nil, &base.Corruption{Where: fmt.Sprintf("policy record %q", resp.Kvs[0].Key), Cause: err}
-	}
-	return p, nil
+	return p, sysrec.Decode(kv, p)
 }
 
 // run steps the table while this node leads `sys`, and sleeps while it does not.
@@ -173,7 +170,7 @@ func (m *Monitor) write(t *liveness.Transition) {
 	id := base.NodeID(t.After.NodeId)
 	ctx, cancel := context.WithTimeout(m.ctx, base.RequestTimeout)
 	defer cancel()
-	_, after, err := join.Change(ctx, m.cfg.Cluster, id, func(r *metapb.NodeRecord) (*metapb.NodeRecord, error) {
+	after, err := join.Change(ctx, m.cfg.Cluster, id, func(r *metapb.NodeRecord) (*metapb.NodeRecord, error) {
 		switch {
 		case proto.Equal(r, t.After):
 			return r, nil

@@ -13,7 +13,7 @@ import (
 
 func (m *machine) change(t *testing.T, id base.NodeID, e liveness.Event) *metapb.NodeRecord {
 	t.Helper()
-	_, after, err := Change(t.Context(), m, id, func(r *metapb.NodeRecord) (*metapb.NodeRecord, error) {
+	after, err := Change(t.Context(), m, id, func(r *metapb.NodeRecord) (*metapb.NodeRecord, error) {
 		return liveness.Apply(r, e, "a test says so", 1)
 	})
 	if err != nil {
@@ -38,7 +38,13 @@ func TestAnnounceKeepsWhatOthersDecided(t *testing.T) {
 	}
 
 	ms[0].change(t, 2, liveness.Drain)
-	ms[0].change(t, 2, liveness.Suspected)
+	suspected := ms[0].change(t, 2, liveness.Suspected)
+	if _, err := ms[1].announce(); err != nil { // the same start of it: that others do not hear it is as true as before
+		t.Fatal(err)
+	}
+	if r := ms[0].record(t, 2); !proto.Equal(r, suspected) {
+		t.Errorf("an announcement of a suspect start changed the record to %v", r)
+	}
 	failed := ms[0].change(t, 2, liveness.Failed)
 	if failed.Epoch != 1 {
 		t.Errorf("failed under epoch %d, want 1", failed.Epoch)
@@ -81,7 +87,7 @@ func TestChange(t *testing.T) {
 		t.Errorf("cordoned with an unknown outcome: %v, and stored is %v", r, m.record(t, 1))
 	}
 	tries := 0
-	_, r, err := Change(t.Context(), m, 1, func(r *metapb.NodeRecord) (*metapb.NodeRecord, error) {
+	r, err := Change(t.Context(), m, 1, func(r *metapb.NodeRecord) (*metapb.NodeRecord, error) {
 		if tries++; tries == 1 {
 			m.change(t, 1, liveness.Uncordon) // somebody comes between
 		}
@@ -90,8 +96,8 @@ func TestChange(t *testing.T) {
 	if err != nil || tries != 2 || r.Cordoned || r.State != metapb.NodeState_NODE_STATE_SUSPECT || !proto.Equal(r, m.record(t, 1)) {
 		t.Errorf("changed between: %d tries, %v, %v", tries, r, err)
 	}
-	var unknown *UnknownNode
-	if _, _, err := Change(t.Context(), m, 9, nil); !errors.As(err, &unknown) || err.Error() != "there is no node n9 in this cluster; there are n1" {
+	var refused *base.Refused
+	if _, err := Change(t.Context(), m, 9, nil); !errors.As(err, &refused) || refused.For != base.RefusedUnknown {
 		t.Errorf("a node that is none: %v", err)
 	}
 }

@@ -120,7 +120,22 @@ func (e *Entry) discover(ctx context.Context) (places []place, silent []string) 
 		}
 	}
 	mrand.Shuffle(len(looked), func(i, j int) { looked[i], looked[j] = looked[j], looked[i] })
-	return append(places, looked[:min(len(looked), max(0, base.JoinAddresses-len(places)))]...), silent
+	looked = looked[:min(len(looked), max(0, base.JoinAddresses-len(places)))]
+	slices.SortFunc(looked, func(p, q place) int { return cmp.Compare(p.address, q.address) })
+	return append(places, looked...), silent
+}
+
+// plain is why a look-up failed, without the port that it was asked from: what is the same in each round is logged once.
+func plain(err error) error {
+	var d *net.DNSError
+	if !errors.As(err, &d) {
+		return err
+	}
+	reason := d.Err
+	if _, after, ok := strings.Cut(reason, "->"); ok {
+		reason = after
+	}
+	return fmt.Errorf("%s: %s", d.Name, reason)
 }
 
 // lookup returns the addresses that a name leads to. Some and an error: there may be more.
@@ -146,7 +161,7 @@ func lookupHost(ctx context.Context, r Resolver, name, port string) (addresses [
 		}
 	}
 	slices.Sort(addresses)
-	return slices.Compact(addresses), err
+	return slices.Compact(addresses), plain(err)
 }
 
 // lookupService looks up the hosts of SRV records too, by the same resolver.
@@ -159,18 +174,21 @@ func lookupService(ctx context.Context, r Resolver, name string) (addresses []st
 	mrand.Shuffle(len(records), func(i, j int) { records[i], records[j] = records[j], records[i] })
 	records = records[:min(len(records), base.JoinAddresses)]
 	var mu sync.Mutex
-	errs := []error{err}
+	errs := []error{plain(err)}
 	var g errgroup.Group
 	for _, s := range records {
 		g.Go(func() error {
 			found, err := lookupHost(ctx, r, s.Target, strconv.Itoa(int(s.Port)))
 			mu.Lock()
 			defer mu.Unlock()
-			addresses, errs = append(addresses, found...), append(errs, err)
+			if addresses = append(addresses, found...); err != nil {
+				errs = append(errs, err)
+			}
 			return nil
 		})
 	}
 	_ = g.Wait() // the errors are collected
+	slices.SortFunc(errs[1:], func(a, b error) int { return cmp.Compare(a.Error(), b.Error()) })
 	slices.Sort(addresses)
 	return slices.Compact(addresses), errors.Join(errs...)
 }

@@ -261,6 +261,47 @@ func TestNameThatLeadsHereAlone(t *testing.T) {
 	}
 }
 
+// Why a node waits is the same in each round, as long as nothing changes: it is logged once.
+func TestReasonsDoNotTremble(t *testing.T) {
+	var nobody []*net.SRV
+	for i := range 9 {
+		nobody = append(nobody, &net.SRV{Target: fmt.Sprintf("gone%d.cairn.test.", i), Port: 7400})
+	}
+	for name, change := range map[string]func(*dnsServer){
+		"no name":         func(*dnsServer) {},
+		"no answer":       func(d *dnsServer) { d.set(silent) },
+		"malformed":       func(d *dnsServer) { d.set(malformed) },
+		"a failure":       func(d *dnsServer) { d.set(failing) },
+		"hosts that fail": func(d *dnsServer) { d.service(service1, nobody...) },
+		"nobody there":    func(d *dnsServer) { d.host("db.cairn.test.", "127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5") },
+		"no name server":  func(d *dnsServer) { d.udp.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newWorld(t).machines(1)[0]
+			d := newDNS(t)
+			m.named(d, 0, "dns:db.cairn.test:1", "srv:"+service1)
+			change(d)
+			e, err := New(m.config(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var first string
+			for round := range 4 {
+				waiting, err := e.round(t.Context())
+				if err != nil || !strings.Contains(waiting, "no answer from") {
+					t.Fatalf("%q, %v", waiting, err)
+				}
+				if round == 0 {
+					first = waiting
+				} else if waiting != first {
+					t.Fatalf("first\n%s\nand then\n%s", first, waiting)
+				}
+			}
+		})
+	}
+}
+
 func (m *machine) config(t *testing.T) Config {
 	cfg := m.cfg
 	cfg.Store, cfg.Self = m.store, &metapb.NodeRecord{Address: m.address, Version: "0.1.0", Incarnation: 1}

@@ -9,9 +9,9 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
-	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // founderID is the id of the node that made the cluster. It gives itself that, before there is a ledger.
@@ -141,43 +141,22 @@ func (l *ledger) after(c *change) []*metapb.NodeRecord {
 }
 
 // commit writes the change in one transaction, if what it rests on is as it was read.
-func (l *ledger) commit(ctx context.Context, cl Writer, c *change) (done bool, err error) {
-	txn := &pb.TxnRequest{}
-	put := func(key, value []byte, modRevision int64) {
-		txn.Compare = append(txn.Compare, &pb.Compare{Key: key, Target: pb.Compare_MOD, Result: pb.Compare_EQUAL,
-			TargetUnion: &pb.Compare_ModRevision{ModRevision: modRevision}})
-		txn.Success = append(txn.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{
-			RequestPut: &pb.PutRequest{Key: key, Value: value}}})
-	}
+func (l *ledger) commit(ctx context.Context, cl sysrec.Cluster, c *change) (done bool, err error) {
+	var t sysrec.Txn
 	for _, rec := range []*metapb.NodeRecord{c.record, c.retire} {
 		if rec == nil {
 			continue
-		}
-		value, err := proto.Marshal(rec)
-		if err != nil {
-			return false, err
 		}
 		var rev int64 // 0: there is none, and must be none
 		if old := l.byID(rec.NodeId); old != nil {
 			rev = old.modRevision
 		}
-		put(nodeKey(rec.NodeId), value, rev)
+		t.At(nodeKey(rec.NodeId), rev)
+		t.PutMessage(nodeKey(rec.NodeId), rec)
 	}
 	if c.addresses {
-		put(counterKey(), binary.BigEndian.AppendUint64(nil, max(l.last, c.record.NodeId)), l.counterRev)
+		t.At(counterKey(), l.counterRev)
+		t.PutCounter(counterKey(), max(l.last, c.record.NodeId))
 	}
-	body, err := proto.Marshal(txn)
-	if err != nil {
-		return false, err
-	}
-	cmd := &kvpb.Command{Body: &kvpb.Command_Txn{Txn: body}}
-	msg, err := cl.Propose(ctx, base.KeyspaceSys, counterKey(), cmd)
-	if err != nil {
-		return false, err
-	}
-	resp, ok := msg.(*pb.TxnResponse)
-	if !ok {
-		return false, fmt.Errorf("join: a transaction was answered by a %T", msg)
-	}
-	return resp.Succeeded, nil
+	return t.Commit(ctx, cl)
 }

@@ -10,26 +10,19 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/api/clusterpb"
-	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // Cluster is what a registrar needs of the cluster that its node is a member of. The errors are those of
 // internal/base.
 type Cluster interface {
-	Writer
+	sysrec.Cluster
 	// Root is the root range's descriptor as far as this node knows: where a newcomer's addressing begins.
 	Root(ctx context.Context) (*metapb.RangeDescriptor, error)
-}
-
-// Writer reads linearizably, and writes.
-type Writer interface {
-	Reader
-	Propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error)
 }
 
 // RegistrarConfig says what a Registrar works with.

@@ -34,7 +34,6 @@ func ToStatus(err error) error {
 		throttled *base.Throttled
 		fenced    *base.Fenced
 		illegal   *liveness.Illegal
-		unknown   *join.UnknownNode
 		corrupt   *base.Corruption
 		refused   *join.Refused
 		declined  *base.Refused
@@ -70,8 +69,6 @@ func ToStatus(err error) error {
 		return status.Error(codes.Unavailable, fenced.Error())
 	case errors.As(err, &illegal):
 		return status.Error(codes.FailedPrecondition, illegal.Error())
-	case errors.As(err, &unknown):
-		return status.Error(codes.NotFound, unknown.Error())
 	case errors.As(err, &corrupt):
 		return rpctypes.ErrGRPCCorrupt
 	case errors.As(err, &refused):

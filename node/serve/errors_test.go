@@ -48,7 +48,6 @@ func TestErrorTable(t *testing.T) {
 		{"fenced", &base.Fenced{Reason: "n3 was given up"}, codes.Unavailable, "n3 was given up"},
 		{"no such event", &liveness.Illegal{Node: 3, State: metapb.NodeState_NODE_STATE_LEFT, Event: liveness.Cordon}, codes.FailedPrecondition,
 			"n3 cannot be cordoned: it has left; nothing more can become of it"},
-		{"no such node", &join.UnknownNode{ID: 9, Nodes: []*metapb.NodeRecord{{NodeId: 1}}}, codes.NotFound, "there is no node n9 in this cluster; there are n1"},
 		{"refused", &join.Refused{Reason: "go away"}, codes.FailedPrecondition, "go away"},
 		{"operator, malformed", &base.Refused{For: base.RefusedMalformed, Reason: "no node is named", Instead: "name one"}, codes.InvalidArgument, "no node is named: name one"},
 		{"operator, unknown", &base.Refused{For: base.RefusedUnknown, Reason: "there is no node n9"}, codes.NotFound, "there is no node n9"},

@@ -29,6 +29,7 @@ type snapshots struct {
 	out    *semaphore.Weighted
 	in     *semaphore.Weighted
 	rate   *rate.Limiter // bytes sent, over all snapshots
+	read   *rate.Limiter // bytes exported, over all snapshots: a core would export many times what may be sent
 	ctx    context.Context
 	cancel context.CancelFunc
 
@@ -86,6 +87,7 @@ func (s *Store) LimitSnapshots(bytesPerSecond uint64) {
 	}
 	if limit := rate.Limit(bytesPerSecond); s.snapshots.rate.Limit() != limit {
 		s.snapshots.rate.SetLimit(limit)
+		s.snapshots.read.SetLimit(limit)
 	}
 }
 
@@ -93,7 +95,8 @@ func newSnapshots(s *Store) *snapshots {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &snapshots{
 		s: s, out: semaphore.NewWeighted(base.SnapshotsInFlight), in: semaphore.NewWeighted(base.SnapshotsInFlight),
-		rate: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotCreditBytes), ctx: ctx, cancel: cancel,
+		rate: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotCreditBytes),
+		read: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotCreditBytes), ctx: ctx, cancel: cancel,
 		staged: make(map[string]*staged), sending: make(map[sendKey]*sendProgress),
 	}
 }
@@ -243,7 +246,10 @@ func (sn *snapshots) writeTable(path string, clear engine.Span, b tableBuffer) e
 
 // export writes the replicated state of a range, as a snapshot of the engine shows it, to tables in dir.
 func (sn *snapshots) export(r engine.Reader, view *apply.View, dir string) ([]string, error) {
-	e := exporter{eng: sn.s.eng, dir: dir}
+	e := exporter{eng: sn.s.eng, dir: dir, pace: func(n int) error { return sn.read.WaitN(sn.ctx, n) }}
+	if sn.byHand != nil {
+		e.pace = func(int) error { return nil } // whose hand it is has a time of its own
+	}
 	local := keys.RangeLocalSpan(base.RangeID(view.Descriptor.RangeId))
 	for _, span := range apply.Spans(view.Descriptor) {
 		// The data span is excised where the tables are taken in; the range's local span is deleted by its table.
@@ -261,6 +267,8 @@ type exporter struct {
 	dir   string
 	paths []string
 	open  engine.TableWriter
+	pace  func(bytes int) error // waits until so many more may be read
+	ahead int                   // bytes that were read since
 }
 
 func (e *exporter) span(r engine.Reader, span engine.Span, clear bool) error {
@@ -296,6 +304,12 @@ func (e *exporter) span(r engine.Reader, span engine.Span, clear bool) error {
 		}
 		if err := e.open.Set(it.Key(), v); err != nil {
 			return err
+		}
+		if e.ahead += len(it.Key()) + len(v); e.ahead >= base.SnapshotChunkBytes {
+			if err := e.pace(min(e.ahead, base.SnapshotCreditBytes)); err != nil {
+				return err
+			}
+			e.ahead = 0
 		}
 	}
 	if err := it.Error(); err != nil {
