@@ -68,6 +68,9 @@ func (h handler) PeerUp(node base.NodeID) {
 func (h handler) changed(c raftgroup.StateChange) {
 	h.n.cfg.Logger.Debug("replica changed", "range", c.Range, "replica", c.Replica, "role", c.Role, "term", c.Term,
 		"leader", c.LeaderNode, "reason", c.Reason)
+	if c.Range == base.RangeDefault {
+		h.n.leaders.changed(c.LeaderNode)
+	}
 	h.m.dispatch.Changed(c)
 	h.m.reconciler.Changed(c)
 	h.m.placement.Changed(c)

@@ -25,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/node/reconcile"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/node/web"
 	"github.com/cairndb/cairn/transport"
 )
 
@@ -37,6 +38,8 @@ type Node struct {
 	bound    []net.Listener // each for the clients of one keyspace
 	names    map[int]string // and which, by its port
 	server   *serve.Server
+	web      *web.Handler  // what it answers over HTTP
+	leaders  leaders       // of the default keyspace
 	late     lateTransport // the transport's service, which exists only once the node is a member
 	entry    *join.Entry
 	book     *book
@@ -160,7 +163,7 @@ func (n *Node) prepare() error {
 	}
 	transportpb.RegisterTransportServer(n.server, &n.late)
 	faultpb.RegisterFaultsServer(n.server, n.faults)
-	return nil
+	return n.serveHTTP()
 }
 
 // enter waits until the node is part of a cluster, and runs it as a member. It serves as soon as the cluster has taken note of it;

@@ -251,6 +251,23 @@ const (
 	ClientKeepAliveEvery = 2 * time.Hour
 	ClientKeepAliveWait  = 20 * time.Second
 
+	// FirstBytesTimeout is how long a connection may say nothing: a client speaks at once, and a lost packet is sent again within
+	// seconds. UndecidedConnections is how many may do so at a time, of some KiB each; further ones are closed.
+	FirstBytesTimeout    = 10 * time.Second
+	UndecidedConnections = 1 << 14
+	// AcceptPauseMin and AcceptPauseMax are between two tries to accept when there are too many open files; as in net/http.
+	AcceptPauseMin = 5 * time.Millisecond
+	AcceptPauseMax = time.Second
+	// HTTPHeaderTimeout and HTTPHeaderBytes bound the header of an HTTP request, HTTPIdleTimeout a connection between two of them:
+	// longer than a scrape or a probe is apart from the next.
+	HTTPHeaderTimeout = 10 * time.Second
+	HTTPHeaderBytes   = 64 << 10
+	HTTPIdleTimeout   = 3 * time.Minute
+	// ScrapesInFlight bounds the scrapes of metrics at a time: two servers of Prometheus, and somebody who looks.
+	ScrapesInFlight = 4
+	// GatewayPipeBytes is what lies between the JSON gateway and the gRPC server of the same process: a window's worth.
+	GatewayPipeBytes = 256 << 10
+
 	// MaxFrameBytes bounds one frame between nodes: a pass of a loop cuts its messages into frames below it.
 	MaxFrameBytes = 8 << 20
 	// FrameQueueBytes bounds what waits for one peer in one class; what does not fit is dropped (raft) or

@@ -173,6 +173,9 @@ func (d *Decider) news(now base.Instant) { d.now, d.due = max(d.now, now), true 
 // Rests is since when nothing is under way, and nothing was decided when it planned; 0: something is.
 func (d *Decider) Rests() base.Instant { return d.rests }
 
+// Size is how many decisions are on their way.
+func (d *Decider) Size() int { return len(d.ledger) }
+
 // UnderWay are the decisions on their way, by range.
 func (d *Decider) UnderWay() (out []Entry) {
 	for _, id := range slices.Sorted(maps.Keys(d.ledger)) {

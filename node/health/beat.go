@@ -30,9 +30,13 @@ func (m *Monitor) beat() {
 			return
 		case err == nil:
 			answered = m.cfg.Now()
+			m.beats.answered.Add(1)
 		case m.cfg.Now().Sub(answered) >= m.cfg.Table.Window:
 			answered = m.cfg.Now()
 			m.cfg.Unanswered()
+		}
+		if err != nil {
+			m.beats.unanswered.Add(1)
 		}
 		switch {
 		case err == nil && said != "":

@@ -99,6 +99,8 @@ type Monitor struct {
 	last atomic.Pointer[told]
 	load atomic.Pointer[metapb.NodeLoad]
 
+	beats struct{ answered, unanswered atomic.Uint64 }
+
 	dirty atomic.Bool // what is stored in `sys` may be other than the table knows
 	mu    sync.Mutex
 	lead  *leading // nil: this node does not lead `sys`
@@ -145,6 +147,11 @@ func (m *Monitor) Changed() {
 	case m.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Beats is how many heartbeats were answered since the start, and how many were not.
+func (m *Monitor) Beats() (answered, unanswered uint64) {
+	return m.beats.answered.Load(), m.beats.unanswered.Load()
 }
 
 // Health is what the leader of `sys` told last of all nodes, which node that was, and how long ago. The messages must not be changed.

@@ -1,4 +1,4 @@
-// Package latency keeps how long something takes, for who wants to know the slowest hundredth of the last while: one atomic addition
+// Package latency keeps how long something takes, for who wants to know the slowest hundredth of the last while: two atomic additions
 // where it happens, and all the work where it is read.
 package latency
 
@@ -17,10 +17,46 @@ const (
 )
 
 // Histogram counts durations. It may be used from any goroutine, and its zero value is empty.
-type Histogram struct{ counts [buckets]atomic.Uint64 }
+type Histogram struct {
+	counts [buckets]atomic.Uint64
+	micros atomic.Uint64 // all durations together
+}
 
 // Record counts one.
-func (h *Histogram) Record(d time.Duration) { h.counts[bucket(d)].Add(1) }
+func (h *Histogram) Record(d time.Duration) {
+	h.counts[bucket(d)].Add(1)
+	h.micros.Add(uint64(max(0, d.Microseconds())))
+}
+
+// Totals is what a histogram counted since it was made.
+type Totals struct {
+	Below map[time.Duration]uint64 // by duration, how many took less: 64 µs and its doublings up to half a minute
+	Count uint64
+	Sum   time.Duration
+}
+
+const (
+	firstDoubling = 6 // 64 µs: no disk and no network is faster
+	lastDoubling  = 25
+)
+
+// Totals reads it. What is recorded meanwhile may be in it or not.
+func (h *Histogram) Totals() Totals {
+	t := Totals{Below: make(map[time.Duration]uint64, lastDoubling-firstDoubling+1)}
+	at := 0
+	for n := firstDoubling; n <= lastDoubling; n++ {
+		bound := time.Microsecond << n
+		for ; at < buckets && upper(at) <= bound; at++ {
+			t.Count += h.counts[at].Load()
+		}
+		t.Below[bound] = t.Count
+	}
+	for ; at < buckets; at++ {
+		t.Count += h.counts[at].Load()
+	}
+	t.Sum = time.Duration(h.micros.Load()) * time.Microsecond
+	return t
+}
 
 // bucket is the number of a duration's bucket: its magnitude in microseconds, and the two bits behind the first.
 func bucket(d time.Duration) int {

@@ -64,3 +64,19 @@ func BenchmarkRecord(b *testing.B) {
 		h.Record(3 * time.Millisecond)
 	}
 }
+
+func TestTotals(t *testing.T) {
+	var h Histogram
+	for _, d := range []time.Duration{-time.Second, 0, 63 * time.Microsecond, 64 * time.Microsecond, 127 * time.Microsecond, 128 * time.Microsecond, time.Second, time.Hour} {
+		h.Record(d)
+	}
+	got := h.Totals()
+	for below, want := range map[time.Duration]uint64{64 * time.Microsecond: 3, 128 * time.Microsecond: 5, 256 * time.Microsecond: 6, time.Microsecond << 20: 7, time.Microsecond << 25: 7} {
+		if n, ok := got.Below[below]; !ok || n != want {
+			t.Errorf("below %s: %d (%v), want %d", below, n, ok, want)
+		}
+	}
+	if want := (63+64+127+128)*time.Microsecond + time.Second + time.Hour; got.Count != 8 || got.Sum != want {
+		t.Errorf("%d in %s, want 8 in %s", got.Count, got.Sum, want)
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
@@ -80,7 +81,8 @@ type Manager struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed when something was applied in `sys` here
 
-	drive driver // the loop's own
+	drive  driver // the loop's own
+	counts struct{ running, paused, done, failed atomic.Int64 }
 }
 
 // New makes a manager; Start runs its loop.

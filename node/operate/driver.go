@@ -38,7 +38,9 @@ func (m *Manager) run() {
 		again.Stop()
 		if !m.cfg.Leads() {
 			m.drive = driver{} // whoever leads next measures anew
-			continue           // a change of the role wakes it
+			m.counts.running.Store(0)
+			m.counts.paused.Store(0)
+			continue // a change of the role wakes it
 		}
 		if wait, ok := m.lookAll(); ok {
 			again.Reset(wait)
@@ -58,6 +60,7 @@ func (m *Manager) lookAll() (time.Duration, bool) {
 	if m.drive.pace == nil {
 		m.drive.pace, m.drive.found = make(map[uint64]*operation.Pace), make(map[uint64]*metapb.RangeDescriptor)
 	}
+	m.countActive(r.ops)
 	wait, any := time.Duration(0), false
 	for _, op := range r.ops {
 		if !active(op) {
@@ -109,6 +112,12 @@ func (m *Manager) look(op *metapb.Operation, r *records) error {
 	r.put(&t, c)
 	written, err := t.Commit(ctx, m.cfg.Cluster)
 	if err == nil && written && c.Op != nil && !active(c.Op) {
+		switch c.Op.State {
+		case metapb.OperationState_OPERATION_STATE_DONE:
+			m.counts.done.Add(1)
+		case metapb.OperationState_OPERATION_STATE_FAILED:
+			m.counts.failed.Add(1)
+		}
 		m.cfg.Logger.Info("operation ended", "id", op.OpId, "what", operation.Describe(op), "state", operation.State(c.Op.State), "outcome", c.Op.Outcome)
 	}
 	return err

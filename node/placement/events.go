@@ -10,6 +10,7 @@ import (
 
 // log writes what became of a decision, with its reason, so that the log alone says why a replica is where it is.
 func (r *runner) log(e *placement.Event) {
+	r.p.events[e.Kind].Add(1)
 	log := r.p.cfg.Logger.With("index", r.index.id)
 	if e.Range != 0 {
 		log = log.With("range", e.Range, "generation", uint64(e.Generation))
@@ -28,6 +29,24 @@ func (r *runner) log(e *placement.Event) {
 	case placement.Freed:
 		log.Info("no longer held up: "+e.What, "reason", e.Reason)
 	}
+}
+
+// Counts is what this node decided since its start, and what it has on its way now.
+type Counts struct {
+	Decided, Done, GivenUp, Held uint64
+	UnderWay                     int // decisions, of the index ranges that this node leads
+	Withheld                     int // what should be done and is not
+}
+
+// Counts reads them.
+func (p *Placement) Counts() Counts {
+	of := func(k placement.EventKind) uint64 { return p.events[k].Load() }
+	c := Counts{Decided: of(placement.Decided), Done: of(placement.Done), GivenUp: of(placement.GivenUp), Held: of(placement.Held)}
+	for _, r := range p.all() {
+		c.UnderWay += int(r.size.Load())
+		c.Withheld += int(r.withheld.Load())
+	}
+	return c
 }
 
 // compared is the places that a decision looked at, the best first, as the planner ordered them.

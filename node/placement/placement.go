@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairndb/cairn/api/clusterpb"
@@ -62,6 +63,7 @@ type Placement struct {
 	cfg     Config
 	reports *Reports
 	admit   *admission
+	events  [placement.Freed + 1]atomic.Uint64 // by kind
 
 	wake   chan struct{} // capacity 1: leaders of index ranges have changed
 	sys    chan struct{} // capacity 1: what is stored in sys has changed

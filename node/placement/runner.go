@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cairndb/cairn/api/metapb"
@@ -24,6 +25,8 @@ type runner struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	ended  chan struct{}
+
+	size, withheld atomic.Int64 // of the decider, as of the last step: for counts
 
 	mu    sync.Mutex
 	own   *metapb.RangeDescriptor // of the index range
@@ -110,6 +113,8 @@ func (r *runner) run() {
 		for i := range events {
 			r.log(&events[i])
 		}
+		r.size.Store(int64(r.decider.Size()))
+		r.withheld.Store(int64(len(r.decider.Withheld())))
 		r.queue = append(r.queue, actions...)
 		r.send()
 		if next := r.decider.Wake(); next == base.Never {

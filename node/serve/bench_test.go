@@ -21,7 +21,21 @@ func BenchmarkPut(b *testing.B) {
 	const conns, clients = 8, 256
 	backend := &benchBackend{memberBackend()}
 	l := listen(b)
-	serveOn(b, l, Config{Backend: backend})
+	s, err := NewServer(Config{Backend: backend, Membership: fakeMembership{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := s.AlsoHTTP(putHandler); err != nil { // as every node does
+		b.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- s.Serve(l) }()
+	defer func() {
+		s.Stop()
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+	}()
 	var kvs []pb.KVClient
 	for range conns {
 		conn, err := join.Dial(l.Addr().String())
@@ -53,4 +67,18 @@ type benchBackend struct{ *fakeBackend }
 
 func (*benchBackend) Propose(context.Context, base.KeyspaceID, []byte, *kvpb.Command) (proto.Message, error) {
 	return &pb.PutResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}}, nil
+}
+
+// BenchmarkCounts is what it costs each call that it is counted.
+func BenchmarkCounts(b *testing.B) {
+	s, err := NewServer(Config{Backend: memberBackend(), Membership: fakeMembership{}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	s.counts.know(s.Server)
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			s.counts.begin(pb.KV_Put_FullMethodName).end(nil)
+		}
+	})
 }

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/cairndb/cairn/internal/base"
@@ -58,18 +59,24 @@ func (s *Server) GracefulStop() {
 		s.Server.GracefulStop()
 		close(done)
 	}()
+	var web sync.WaitGroup
+	web.Go(func() { s.stopHTTP(true) })
 	s.calls.drain(done)
 	s.endStreams()
 	<-done
 	s.streams.Wait()
+	web.Wait()
+	s.endHTTP()
 }
 
 // Stop ends everything at once.
 func (s *Server) Stop() {
 	s.calls.closed.Store(true)
 	s.endStreams()
+	s.stopHTTP(false)
 	s.Server.Stop()
 	s.streams.Wait()
+	s.endHTTP()
 }
 
 func (s *Server) endStreams() { s.once.Do(func() { close(s.ending) }) }

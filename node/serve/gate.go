@@ -63,6 +63,13 @@ func fencedMethod(method string) bool {
 
 // unary is the way of every call in and out: the count, the gate, the time-out, the error table, and what Cairn's own client is told.
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	c := s.counts.begin(info.FullMethod)
+	resp, err := s.answer(ctx, req, info, handler)
+	c.end(err)
+	return resp, err
+}
+
+func (s *Server) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if !s.calls.begin() {
 		return nil, failed(ctx, info.FullMethod, base.ErrStopped)
 	}
@@ -95,6 +102,13 @@ func timedOut(ctx context.Context, err error) error {
 // stream is the same for streams, which have no time-out. A range in pieces is a call; all others go on until one
 // side ends them.
 func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	c := s.counts.begin(info.FullMethod)
+	err := s.answerStream(srv, ss, info, handler)
+	c.end(err)
+	return err
+}
+
+func (s *Server) answerStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx := ss.Context()
 	if err := s.admit(info.FullMethod); err != nil {
 		return failed(ctx, info.FullMethod, err)

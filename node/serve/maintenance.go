@@ -14,9 +14,9 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// etcdVersion is the version of etcd whose API this is. Clients gate features on it: Kubernetes asks for at least
+// EtcdVersion is the version of etcd whose API this is. Clients gate features on it: Kubernetes asks for at least
 // 3.5.13 before it trusts a watch's progress. It says nothing about Cairn's own version.
-const etcdVersion = "3.6.0"
+const EtcdVersion = "3.6.0"
 
 // maintenanceService is etcd's Maintenance service, as far as Cairn can answer it truthfully.
 type maintenanceService struct {
@@ -31,7 +31,7 @@ func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*
 		return nil, err
 	}
 	total, inUse := s.cfg.Backend.StoreStats()
-	resp := &pb.StatusResponse{Header: s.cfg.fillHeader(base.KeyspaceDefault, nil), Version: etcdVersion, StorageVersion: etcdVersion,
+	resp := &pb.StatusResponse{Header: s.cfg.fillHeader(base.KeyspaceDefault, nil), Version: EtcdVersion, StorageVersion: EtcdVersion,
 		DbSize: total, DbSizeInUse: inUse}
 	own := find(replicas, base.RangeDefault)
 	if own == nil {

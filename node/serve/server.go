@@ -84,13 +84,17 @@ func (c *Config) Validate() error {
 }
 
 // Server is a grpc.Server with everything registered that a node answers; other services (the transport) may be
-// registered too before Serve.
+// registered too before Serve. It may answer HTTP on the same listeners (http.go).
 type Server struct {
 	*grpc.Server
 	cfg    Config
 	health *health.Server
 	member atomic.Bool // latched: the node is part of a cluster
 	calls  *calls
+	counts counts
+
+	web   web
+	inner sync.WaitGroup // the server of calls from within
 
 	streams sync.WaitGroup // handlers of streams without an end of their own
 	ending  chan struct{}  // closed: those streams end

@@ -16,6 +16,15 @@ import (
 // FormatVersion is the version of a store's layout. A store of a newer one is refused.
 const FormatVersion = 1
 
+// ReadIdentity is the store's identity as it is written there; nil: there is none.
+func ReadIdentity(r engine.Reader) (*metapb.StoreIdentity, error) {
+	id := &metapb.StoreIdentity{}
+	if known, err := getProto(r, keys.StoreIdentity(), id); err != nil || !known {
+		return nil, err
+	}
+	return id, nil
+}
+
 // OpenIdentity reads who the store belongs to and counts this start of it. A new store is given a uuid. Both are on
 // disk when it returns: nothing of this process may be heard before that.
 func OpenIdentity(eng engine.Engine) (*metapb.StoreIdentity, base.Incarnation, error) {
