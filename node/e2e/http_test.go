@@ -218,6 +218,21 @@ func TestProbesWithoutMajority(t *testing.T) {
 			}
 		}
 	}
+	var decided, done, led, operations float64
+	for _, q := range c.procs {
+		m := metrics(t, q)
+		decided += m[`cairn_placement_decisions_total{event="decided"}`]
+		done += m[`cairn_placement_decisions_total{event="done"}`]
+		led += m["cairn_ranges_led"]
+		operations += m[`cairn_operations{state="running"}`]
+		if m[`cairn_nodes{state="active"}`] != 3 || m[`cairn_heartbeats_total{result="answered"}`] == 0 {
+			t.Errorf("%s: nodes %v, heartbeats %v", q.name, m[`cairn_nodes{state="active"}`], m[`cairn_heartbeats_total{result="answered"}`])
+		}
+	}
+	// The four ranges began on one node: each got its other replicas by decisions, and has one leader.
+	if decided < 4 || done == 0 || done > decided || led != 4 || operations != 0 {
+		t.Errorf("%v decisions, %v of them done; %v ranges led; %v operations", decided, done, led, operations)
+	}
 	c.procs[1].kill()
 	c.procs[2].kill()
 	c.eventually(30*time.Second, func() error {
@@ -249,7 +264,10 @@ func TestProbesWithoutMajority(t *testing.T) {
 		}
 		return nil
 	})
-	if m := metrics(t, p); m["etcd_server_has_leader"] != 1 || m[`cairn_peer_up{peer="n2"}`] != 1 {
-		t.Errorf("after they came back: leader %v, n2 up %v", m["etcd_server_has_leader"], m[`cairn_peer_up{peer="n2"}`])
-	}
+	c.eventually(30*time.Second, func() error { // a stream to a peer is opened again after a pause
+		if m := metrics(t, p); m["etcd_server_has_leader"] != 1 || m[`cairn_peer_up{peer="n2"}`] != 1 || m[`cairn_peer_up{peer="n3"}`] != 1 {
+			return fmt.Errorf("after they came back: leader %v, n2 up %v, n3 up %v", m["etcd_server_has_leader"], m[`cairn_peer_up{peer="n2"}`], m[`cairn_peer_up{peer="n3"}`])
+		}
+		return nil
+	})
 }

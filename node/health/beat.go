@@ -35,7 +35,7 @@ func (m *Monitor) beat() {
 			answered = m.cfg.Now()
 			m.cfg.Unanswered()
 		}
-		if err != nil {
+		if err != nil && m.ctx.Err() == nil {
 			m.beats.unanswered.Add(1)
 		}
 		switch {

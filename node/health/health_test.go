@@ -138,6 +138,9 @@ func TestStartStop(t *testing.T) {
 	if m.Load() == nil {
 		t.Error("it does not know its load")
 	}
+	if answered, unanswered := m.Beats(); answered == 0 || unanswered != 0 {
+		t.Errorf("%d heartbeats were answered, %d not", answered, unanswered)
+	}
 }
 
 // TestUnanswered: a node whose heartbeats nobody answers for a window finds out in another way.
@@ -161,6 +164,9 @@ func TestUnanswered(t *testing.T) {
 	defer m.Stop()
 	await(t, unanswered)
 	await(t, unanswered)
+	if answered, unanswered := m.Beats(); answered != 0 || unanswered < 2 {
+		t.Errorf("%d heartbeats were answered, %d not", answered, unanswered)
+	}
 }
 
 func TestConfig(t *testing.T) {

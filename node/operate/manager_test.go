@@ -112,6 +112,9 @@ func TestSaysWhy(t *testing.T) {
 	if now := look(); now.Total != 1 || now.Waiting != "" {
 		t.Errorf("%v", now)
 	}
+	if c := m.Counts(); c != (Counts{Running: 1}) {
+		t.Errorf("counted %+v", c)
+	}
 	w.later(base.OperationStalled)
 	if now := look(); now.Waiting != "waiting because 1 leader is left, of r100 first: n4 is full" {
 		t.Errorf("%v", now)
@@ -127,6 +130,9 @@ func TestSaysWhy(t *testing.T) {
 	gen := look().Generation
 	if again := look().Generation; again != gen {
 		t.Errorf("an operation that has ended is written again: generation %d, then %d", gen, again)
+	}
+	if c := m.Counts(); c != (Counts{Done: 1}) {
+		t.Errorf("counted %+v", c)
 	}
 }
 
