@@ -44,7 +44,7 @@ func (c *Cluster) filled(ctx context.Context, node uint64) int {
 	ctx, cancel := context.WithTimeout(ctx, fillTime)
 	defer cancel()
 	for {
-		ids, err := c.holding(ctx, node)
+		ids, err := c.holding(ctx, node, len(c.Nodes)+1)
 		if err == nil && len(ids) > 0 || !pause(ctx, nil, askAgain) {
 			return len(ids)
 		}
@@ -84,7 +84,7 @@ func (c *Cluster) leave(ctx context.Context, nemesis string, n *Node) (what stri
 		return what, err
 	}
 	n.retire()
-	holding, err := c.holding(ctx, r.NodeId)
+	holding, err := c.holding(ctx, r.NodeId, len(c.Nodes)+1)
 	if err == nil && len(holding) > 0 {
 		c.broke("left means empty", "n%d was decommissioned, and ranges %v have replicas on it", r.NodeId, holding)
 	}
