@@ -22,6 +22,9 @@ const (
 	failedAfter = 8 * time.Second
 	// failedShare lets one node of three be replaced: a run's cluster is small, and a share is large there.
 	failedShare = 0.67
+	// pauseLatency lets moves go on while writes take twenty times what is normal: all nodes share one machine with their clients and
+	// with whatever else runs there, and what it is busy with is no sign of too many moves.
+	pauseLatency = 20_000
 	// operationTime bounds what an operator waits for in one nemesis: replicas of all ranges move to other nodes.
 	operationTime = 90 * time.Second
 )
@@ -63,6 +66,7 @@ func (c *Cluster) setPolicy(ctx context.Context) error {
 			p.Cluster = &metapb.ClusterPolicy{}
 		}
 		p.Cluster.FailedAfterMillis, p.Cluster.FailedAfterOwnMillis = uint64(failedAfter.Milliseconds()), uint64(failedAfter.Milliseconds())
+		p.Cluster.PauseLatencyPermille = pauseLatency
 		p.Cluster.FailedSharePermille = uint32(1000 * failedShare)
 		_, err = cl.SetPolicy(ctx, &clusterpb.SetPolicyRequest{Policy: p})
 		return err
