@@ -29,7 +29,7 @@ test: ## run every test
 # Not node/e2e: the binary that it builds is the one that is shipped, without race detector and invariants.
 IN_PROCESS = $$(go list ./... | grep -v '/node/e2e$$')
 # Not the core nor the simulator: they start no goroutine.
-SHELL_PACKAGES = $$(go list ./... | grep -vE '/(node/e2e|raftgroup.*|meta/.*|kv/eval|kv/keys|linearizability/(sim|workloads|models|checkers)|linearizability)$$')
+SHELL_PACKAGES = $$(go list ./... | grep -vE '/(node/e2e|raftgroup.*|meta/.*|allocator.*|kv/eval|kv/keys|linearizability/(sim|workloads|models|checkers)|linearizability)$$')
 
 .PHONY: race
 race: ## run the tests of the shell under the race detector (needs a C compiler)

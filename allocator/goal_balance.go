@@ -15,7 +15,7 @@ const (
 	// when as many replicas are moved as counts ask for.
 	sampleRanges = 16
 	// levelVisits bounds the ranges that one pass looks at for balance.
-	levelVisits = 50_000
+	levelVisits = 30_000
 	// targetsPerClass: a range may have a replica on the first.
 	targetsPerClass = 4
 )

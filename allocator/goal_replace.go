@@ -47,8 +47,10 @@ func planReplace(p *pass, v *view) (x *proposal, because why) {
 	if lost.n == 0 {
 		return nil, whySuspect
 	}
+	guarded := false // one that may come back while nodes fail together: it is not removed with those that will not
 	for _, out := range lost.slice() {
 		_, _, against := p.replacing(out)
+		guarded = guarded || against != whyNot
 		if against == whyNot && v.voters.n > v.r.Replicas {
 			x, because = p.drop(v, GoalReplace, out, p.s.lostReason(out)+", and there are more voters than asked for: it is removed")
 		} else {
@@ -58,7 +60,7 @@ func planReplace(p *pass, v *view) (x *proposal, because why) {
 			return x, whyNot
 		}
 	}
-	if because == whyNoNode && lost.n >= 2 {
+	if because == whyNoNode && lost.n >= 2 && !guarded {
 		return p.shrink(v, lost)
 	}
 	return nil, because

@@ -14,36 +14,40 @@ import (
 type Finding struct {
 	Range base.RangeID // the first that it is about; 0: of no one range
 	Count int          // of ranges, if it is about several
-	What  string
-	Next  string // what would be possible instead
+	// Quorum: ranges would be left without a quorum of voters that are there and have caught up: they would stop.
+	Quorum bool
+	What   string
+	Next   string // what would be possible instead
 }
 
 // findings gathers them, those that say the same of several ranges as one.
 type findings struct {
 	list []Finding
 	at   map[string]int
+	last int // that was added to
 }
 
 func (f *findings) add(id base.RangeID, what, next string) {
 	if i, ok := f.at[what]; ok {
 		f.list[i].Count++
+		f.last = i
 		return
 	}
-	f.at[what] = len(f.list)
+	f.last = len(f.list)
+	f.at[what] = f.last
 	f.list = append(f.list, Finding{Range: id, Count: 1, What: what, Next: next})
 }
 
 // asked is a set of nodes that somebody asks about.
 type asked struct {
-	s      *Snapshot
-	away   map[slot]bool
-	bytes  int64 // that would have to be copied
-	out    findings
-	missed map[int32]int // by rules: how many voters miss constraints at best, on what would be left
+	s     *Snapshot
+	away  map[slot]bool
+	bytes int64 // that would have to be copied
+	out   findings
 }
 
 func (s *Snapshot) ask(nodes []base.NodeID) *asked {
-	a := &asked{s: s, away: map[slot]bool{}, missed: map[int32]int{}, out: findings{at: map[string]int{}}}
+	a := &asked{s: s, away: map[slot]bool{}, out: findings{at: map[string]int{}}}
 	s.places()
 	for _, id := range nodes {
 		at, ok := s.byID[id]
@@ -81,6 +85,7 @@ func SafeToStop(s *Snapshot, nodes []base.NodeID) []Finding {
 		if well < need {
 			a.out.add(v.e.id, fmt.Sprintf("a range of keyspace %s would have %d of %d voters that are there and have caught up, and needs %d",
 				v.e.keyspace, well, v.voters.n, need), a.fewer(v))
+			a.out.list[a.out.last].Quorum = true
 			return
 		}
 		a.constraints(v, spare)
@@ -188,16 +193,22 @@ func (a *asked) constraints(v *view, spare []int) {
 			return
 		}
 	}
-	if len(v.r.Constraints) < 2 {
+	if len(v.r.Constraints) == 0 {
 		return
 	}
-	missed, ok := a.missed[v.e.rules]
-	if !ok {
-		missed = a.s.fill(v.r, spare)
-		a.missed[v.e.rules] = missed
+	// What stays is kept: a range goes one exchange at a time, and none may miss more than before.
+	var stay []int32
+	room := slices.Clone(spare)
+	for _, n := range v.voters.slice() {
+		if !a.away[n] {
+			stay = append(stay, a.s.nodes[n].class)
+			if a.s.nodes[n].able {
+				room[a.s.nodes[n].class]--
+			}
+		}
 	}
-	if missed > a.s.worthOf(v, v.voters).hard {
-		a.out.add(v.e.id, fmt.Sprintf("the constraints of keyspace %s could not be met together by the nodes that would be left", v.e.keyspace),
+	if a.s.fill(v.r, room, stay, v.voters.n) > a.s.worthOf(v, v.voters).hard {
+		a.out.add(v.e.id, fmt.Sprintf("the constraints of keyspace %s could not be met, all together, by the nodes that would be left", v.e.keyspace),
 			"add nodes that meet them, or change the placement first")
 	}
 }
@@ -289,17 +300,17 @@ func CheckPlacement(s *Snapshot, pl Placement) []string {
 			out = append(out, fmt.Sprintf("preference %s for leaders: no node meets it", k))
 		}
 	}
-	if missed := s.fill(&r, s.ask(nil).spare()); len(out) == 0 && missed > 0 {
+	if missed := s.fill(&r, s.ask(nil).spare(), nil, r.Replicas); len(out) == 0 && missed > 0 {
 		out = append(out, fmt.Sprintf("the constraints cannot be met together: at best they are missed by %d voters", missed))
 	}
 	return out
 }
 
-// fill chooses voters for a range that has none, one after the other and then by exchanges, and says by how many the required and
+// fill chooses voters beside those that stay, one after the other and then by exchanges, and says by how many the required and
 // forbidden constraints are missed at best. Room is how many nodes of each class there are for it.
-func (s *Snapshot) fill(r *rules, room []int) int {
-	var chosen []int32
-	total := 0
+func (s *Snapshot) fill(r *rules, room []int, stay []int32, seats int) int {
+	chosen := slices.Clone(stay)
+	total := len(stay)
 	for _, n := range room {
 		total += n
 	}
@@ -316,14 +327,14 @@ func (s *Snapshot) fill(r *rules, room []int) int {
 		}
 		return best
 	}
-	for range min(r.Replicas, total) {
+	for range min(seats, total) - len(stay) {
 		c := pick(chosen)
 		chosen = append(chosen, c)
 		used[c]++
 	}
 	for range len(chosen) * len(chosen) { // each round is worth something, or the last
-		for i, c := range chosen {
-			used[c]--
+		for i := len(stay); i < len(chosen); i++ {
+			used[chosen[i]]--
 			beside := slices.Delete(slices.Clone(chosen), i, i+1)
 			chosen[i] = pick(beside)
 			used[chosen[i]]++

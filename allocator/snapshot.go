@@ -222,7 +222,7 @@ func (s *Snapshot) SetNode(n Node) {
 	}
 	class := s.class(n.Locality, n.Attributes)
 	moved := !held.known || held.class != class
-	before := held.Node
+	before, pooled := held.Node, held.pooled()
 	if !held.known || before.DiskUsed != n.DiskUsed || before.DiskBytes != n.DiskBytes {
 		held.told = held.sum[dimBytes]
 	}
@@ -237,8 +237,10 @@ func (s *Snapshot) SetNode(n Node) {
 	}
 	if s.refresh(at) || moved || before.differs(&n) {
 		s.touch(at)
-		s.forget()
 		s.version++
+	}
+	if moved || before.Weight != n.Weight || !pooled && held.pooled() {
+		s.forget() // something may go where nothing could
 	}
 }
 

@@ -11,7 +11,7 @@ import (
 //   - a range needs as many new replicas as it has fewer than now on nodes where they may stay;
 //   - a range that lacks replicas in a place where a constraint wants so many of them needs these moved;
 //   - a node that held more, in number or bytes, than the fullest one does now had to give replicas away, at least as many as the
-//     largest of them make up the difference; each of those is a new replica elsewhere, unless its range was to have fewer;
+//     largest of them make up the difference; each of those is a new replica elsewhere, unless its range has fewer now;
 //   - a node that held fewer than the emptiest one does now had to get the difference.
 //
 // "As good as this one" is measured and not demanded: what a planner leaves undone is not in its bound, and shows as what it is,
@@ -21,12 +21,13 @@ import (
 type boundState struct {
 	before [][]int32
 	stay   [][]bool // by keyspace and node: whether a replica may stay there
-	count  []int    // by node: of the replicas that were there and may stay
+	had    []int    // by node: replicas that were there
+	count  []int    // and of those, the ones that may stay
 	bytes  []int64
 }
 
 func (c *cluster) bound(before [][]int32) int {
-	b := &boundState{before: before, count: make([]int, len(c.nodes)), bytes: make([]int64, len(c.nodes))}
+	b := &boundState{before: before, had: make([]int, len(c.nodes)), count: make([]int, len(c.nodes)), bytes: make([]int64, len(c.nodes))}
 	for k := range c.keyspaces {
 		stay := make([]bool, len(c.nodes))
 		for i := range c.nodes {
@@ -53,12 +54,12 @@ func (c *cluster) bound(before [][]int32) int {
 			give = max(give, c.largest(b, int32(i), over))
 		}
 		excess += give
-		lack += max(0, int(math.Ceil(least*n.weight()-1e-6))-b.count[i])
+		lack += max(0, int(math.Ceil(least*n.weight()-1e-6))-b.had[i])
 	}
 	return max(missing+max(misplaced, excess-spare), lack)
 }
 
-// boundOf is what one range needs: replicas that are missing, others that stand in the wrong place, and how many it may lose.
+// boundOf is what one range needs: replicas that are missing, others that stand in the wrong place, and how many it has lost.
 func (c *cluster) boundOf(b *boundState, i int32, was []int32) (missing, misplaced, spare int) {
 	g := &c.groups[i]
 	p := &c.keyspaces[g.keyspace].Placement
@@ -71,13 +72,14 @@ func (c *cluster) boundOf(b *boundState, i int32, was []int32) (missing, misplac
 	}
 	good := kept(was)
 	for _, r := range was {
+		b.had[r]++
 		if stay[r] {
 			b.count[r]++
 			b.bytes[r] += g.bytes
 		}
 	}
 	missing = max(0, min(p.Replicas, kept(g.replicas))-good)
-	spare = max(0, good-p.Replicas)
+	spare = max(0, good-kept(g.replicas))
 	for _, q := range p.Constraints {
 		if q.Replicas == 0 || q.Kind != 0 {
 			continue

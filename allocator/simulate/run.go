@@ -8,7 +8,11 @@ import (
 )
 
 // settleRounds bounds how often the planners are asked before the time begins; each time all that they decide is done at once.
-const settleRounds = 1000
+// A planner that looks at a part of a large cluster each time is asked settleIdle times after it found nothing.
+const (
+	settleRounds = 2000
+	settleIdle   = 60
+)
 
 // Run carries a scenario out. planner is nil for the allocator itself. It fails if the scenario is wrong, or if the planner decides
 // what cannot be.
@@ -99,7 +103,8 @@ func (c *cluster) settle() error {
 			return nil
 		}
 	}
-	for range settleRounds {
+	idle := 0
+	for round := 0; round < settleRounds && idle < settleIdle; round++ {
 		before := c.moved + c.transfers
 		if err := c.ask(); err != nil {
 			return err
@@ -112,8 +117,8 @@ func (c *cluster) settle() error {
 		if err := c.progress(); err != nil {
 			return err
 		}
-		if c.moved+c.transfers == before {
-			break
+		if idle++; c.moved+c.transfers > before {
+			idle = 0
 		}
 	}
 	c.counters, c.lastActive = counters{}, 0

@@ -249,7 +249,12 @@ func (d *drawing) heat() {
 				until = samples[i+every].Seconds
 			}
 			colour, there := d.colour(&samples[i], row*each, min(nodes, (row+1)*each))
-			if x := d.x(samples[i].Seconds); there {
+			x, n := d.x(samples[i].Seconds), len(d.p.Cells)-1
+			switch {
+			case !there:
+			case n >= 0 && d.p.Cells[n].Y == y && d.p.Cells[n].Colour == colour: // it goes on
+				d.p.Cells[n].Width = round1(d.x(until) - d.p.Cells[n].X)
+			default:
 				d.p.Cells = append(d.p.Cells, svgCell{X: x, Y: y, Width: max(0.5, round1(d.x(until)-x)), Colour: colour})
 			}
 		}

@@ -15,10 +15,12 @@ seed %d
 deciders %d
 nodes %d zone=z1..z%d
 rate 64MB
-slots 8
+slots 16
+step 5s
+ask 5s
 sample 1m
 window 2h
-policy imbalance=%g moves-per-node=4 moves=4096 failed-after=1m failed-share=0.3
+policy imbalance=%g moves-per-node=8 moves=4096 failed-after=1m failed-share=0.3
 keyspace shards ranges=%d size=lognormal(16MB,1) load=lognormal(10,1)
 then fail n1
 then fail zone=z2

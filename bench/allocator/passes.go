@@ -14,8 +14,12 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// limit is how many decisions one pass may bring.
-const limit = 1000
+// limit is how many decisions one pass may bring. A pass looks at a part of what there is for balance: the planner is at rest when
+// restPasses in a row have brought nothing.
+const (
+	limit      = 1000
+	restPasses = 200
+)
 
 // passes measures the planner alone, without a simulator around it: what is in memory is the planner's.
 func (s *Suite) passes() error {
@@ -39,7 +43,7 @@ func (s *Suite) passes() error {
 	watch = start()
 	var passes laps
 	rounds, moves, transfers := 0, 0, 0
-	for ; len(decisions) > 0; rounds++ {
+	for idle := 0; idle < restPasses; rounds++ {
 		for i := range decisions {
 			m, t := carryOut(sn, &decisions[i])
 			moves, transfers = moves+m, transfers+t
@@ -47,6 +51,9 @@ func (s *Suite) passes() error {
 		lap := start()
 		decisions, _ = allocator.Decide(sn, s.Seed+uint64(rounds), limit)
 		passes.lap(lap)
+		if idle++; len(decisions) > 0 {
+			idle = 0
+		}
 	}
 	fmt.Fprintf(s.Out, "to rest             %d moves and %d transfers, in %s\n", moves, transfers, watch)
 	fmt.Fprintf(s.Out, "  its passes        %s\n", &passes)

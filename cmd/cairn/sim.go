@@ -115,6 +115,9 @@ func (f *simFlags) scenario(stdin io.Reader, args []string) (*simulate.Scenario,
 	if len(text) > maxScenarioBytes {
 		return nil, &usageError{[]error{fmt.Errorf("%s is longer than %s: it is no scenario", name, simulate.Bytes(maxScenarioBytes))}}
 	}
+	if name == "-" {
+		name = "standard input"
+	}
 	s, err := simulate.Parse(name, string(text))
 	if err != nil {
 		return nil, &usageError{[]error{fmt.Errorf("%s cannot be understood:\n%w", name, err)}}

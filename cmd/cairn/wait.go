@@ -99,7 +99,11 @@ func waitFor(ctx context.Context, e env, cl clusterpb.ClusterClient, id uint64, 
 	case err != nil && last == nil && ctx.Err() == nil:
 		return err
 	case err != nil:
-		return &exitError{exitGoesOn, fmt.Sprintf("operation %d goes on; it is no longer watched (%s): see cairn op show %[1]d", id, status.Convert(err).Message())}
+		why := status.Convert(err).Message()
+		if ctx.Err() != nil { // whatever gRPC calls it then
+			why = ctx.Err().Error()
+		}
+		return &exitError{exitGoesOn, fmt.Sprintf("operation %d goes on; it is no longer watched (%s): see cairn op show %[1]d", id, why)}
 	}
 	if err := out.operation(last); err != nil {
 		return err

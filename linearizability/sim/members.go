@@ -35,6 +35,11 @@ func newSys(w *world) *sys {
 	s.policy = []*metapb.PolicyRecord{{Cluster: &metapb.ClusterPolicy{
 		FailedAfterMillis: uint64(quickFailed / time.Millisecond), FailedAfterOwnMillis: uint64(quickFailed / time.Millisecond), FailedSharePermille: 500,
 	}}}
+	if w.stream("policy").Int63n(3) == 0 { // the first clients' keyspace is to be nowhere in one zone
+		s.policy = append(s.policy, &metapb.PolicyRecord{KeyspaceId: uint64(base.KeyspaceDefault), Placement: &metapb.PlacementPolicy{
+			Constraints: []*metapb.Constraint{{Kind: metapb.ConstraintKind_CONSTRAINT_KIND_FORBIDDEN, Key: "zone", Value: "c"}},
+		}})
+	}
 	for i := range w.plan.Nodes - w.plan.Spare {
 		s.records = append(s.records, s.record(i))
 	}

@@ -1,8 +1,6 @@
 package sim
 
 import (
-	"bytes"
-	"os"
 	"testing"
 	"time"
 )
@@ -18,16 +16,8 @@ func placed(seed uint64, nodes int) *Plan {
 func TestPlaced(t *testing.T) {
 	p := placed(1, 5)
 	p.Length = 20 * time.Second
-	var b bytes.Buffer
-	r := Run(p, &b)
-	for _, v := range r.Violations {
-		t.Errorf("%s: %s", v.Checker, v.What)
-	}
+	r := passes(t, p)
 	if r.Seen["decisions done"] == 0 {
 		t.Errorf("nothing was decided: %v", r.Seen)
 	}
-	if os.Getenv("TRACE") != "" {
-		_ = os.WriteFile(os.Getenv("TRACE"), b.Bytes(), 0o644)
-	}
-	t.Log(r.Simulated, r.Seen)
 }

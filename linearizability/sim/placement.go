@@ -266,8 +266,9 @@ func (w *world) want(r *rangeInfo, on ...base.NodeID) {
 		}
 	}
 	op := &metapb.Operation{OpId: uint64(len(s.ops) + 1), Kind: metapb.OperationKind_OPERATION_KIND_RELOCATE, State: metapb.OperationState_OPERATION_STATE_RUNNING, RangeId: uint64(r.id)}
+	policy := placement.Policies(s.policy)
 	for _, n := range change.On(on...).Voters {
-		if own := s.own(n); own == nil || own.State != metapb.NodeState_NODE_STATE_ACTIVE {
+		if own := s.own(n); own == nil || own.State != metapb.NodeState_NODE_STATE_ACTIVE || forbidden(&policy, r.ks, own) {
 			return // node/operate refuses it
 		}
 		op.Voters = append(op.Voters, uint64(n))

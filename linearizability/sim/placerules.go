@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cairndb/cairn/allocator"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
@@ -87,15 +88,16 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 // followed is a directive that a leader follows, as it is seen from outside.
 type followed struct {
 	decider, seq uint64
+	on           uint64          // the generation that was decided on
 	ends         base.Instant    // by the leader's clock, if it is not heard again
-	gens         map[uint64]bool // the generation that was decided on, and those that steps taken for it may have led to
+	gens         map[uint64]bool // that, and those that steps taken for it may have led to
 }
 
 // heard takes note of a directive that a leader follows.
 func (g *governor) heard(id base.RangeID, m *rangepb.Directive) {
 	f := g.seen[id]
-	if f == nil || f.decider != m.Decider || f.seq != m.Seq {
-		f = &followed{decider: m.Decider, seq: m.Seq, gens: map[uint64]bool{m.ExpectedGeneration: true}}
+	if f == nil || f.decider != m.Decider || f.seq != m.Seq || f.on != m.ExpectedGeneration {
+		f = &followed{decider: m.Decider, seq: m.Seq, on: m.ExpectedGeneration, gens: map[uint64]bool{m.ExpectedGeneration: true}}
 		g.seen[id] = f
 	}
 	f.ends = g.p.store.Now().Add(time.Duration(m.TimeoutMicros) * time.Microsecond)
@@ -105,8 +107,14 @@ func (g *governor) heard(id base.RangeID, m *rangepb.Directive) {
 func (g *governor) steps(d *metapb.RangeDescriptor, step change.Step) {
 	id := base.RangeID(d.RangeId)
 	w, f := g.p.n.w, g.seen[id]
-	if step.Propose == nil || desc.Joint(d) {
-		return // a joint configuration is left without being told
+	if step.Propose == nil {
+		return
+	}
+	if desc.Joint(d) { // is left without being told; if somebody has told, it is a step on his way
+		if f != nil && f.gens[d.Generation] {
+			f.gens[step.Propose.Generation] = true
+		}
+		return
 	}
 	w.count("steps held against directives")
 	if now := g.p.store.Now(); f == nil || now >= f.ends || !f.gens[d.Generation] {
@@ -185,17 +193,19 @@ func (w *world) limit() time.Duration {
 
 // misplaced says what of a range is not as the policy wants it; nothing if all is.
 func (w *world) misplaced(r *rangeInfo, d *metapb.RangeDescriptor) string {
-	able := 0
+	policy := placement.Policies(w.sys.policy)
+	able, apart := 0, 0 // nodes that may hold a replica, and those of them where a constraint wants none
 	for _, rec := range w.sys.records {
 		if rec.State == metapb.NodeState_NODE_STATE_ACTIVE {
 			able++
+			if forbidden(&policy, r.ks, rec) {
+				apart++
+			}
 		}
 	}
-	policy := placement.Policies(w.sys.policy)
 	want := policy.Default.Replicas
 	if own, ok := policy.Keyspaces[r.ks]; ok {
-		want = own.Replicas
-		if able < want {
+		if want = own.Replicas; able < want {
 			want = min(able, max(own.AtLeast, able-1+able%2))
 		}
 	}
@@ -207,8 +217,23 @@ func (w *world) misplaced(r *rangeInfo, d *metapb.RangeDescriptor) string {
 		if rec := w.sys.own(n); rec == nil || liveness.Gone(rec.State) || rec.State == metapb.NodeState_NODE_STATE_FAILED || rec.State == metapb.NodeState_NODE_STATE_LEAVING {
 			return fmt.Sprintf("%s is no place for a replica: %s", n, desc.Format(d))
 		}
+		if able-apart >= want && forbidden(&policy, r.ks, w.sys.own(n)) {
+			return fmt.Sprintf("a constraint wants no replica on %s: %s", n, desc.Format(d))
+		}
 	}
 	return ""
+}
+
+// forbidden says whether a keyspace is to have no replica on a node.
+func forbidden(p *allocator.Policy, ks base.KeyspaceID, rec *metapb.NodeRecord) bool {
+	for _, c := range p.Keyspaces[ks].Constraints {
+		for _, t := range rec.Locality {
+			if c.Kind == allocator.Forbidden && c.Key == t.Key && c.Value == t.Value {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // lacking says what of the members is not at rest; nothing if all is.

@@ -85,12 +85,17 @@ func (p *Plan) Validate() error {
 	if p.Clients < 1 || p.Clients > maxClients || p.Ops < 0 || p.Length <= 0 || p.Think <= 0 {
 		bad("%d clients, %d operations, %s, a pause of %s", p.Clients, p.Ops, p.Length, p.Think)
 	}
+	if p.Spare < 0 || p.Spare > p.Nodes-3 {
+		bad("%d of %d nodes are no members; three must be", p.Spare, p.Nodes)
+	}
 	if len(p.Faults) > maxFaults {
 		bad("%d faults", len(p.Faults))
 	}
 	for i, f := range p.Faults {
-		if _, ok := kindNamed(f.Kind); !ok {
+		if k, ok := kindNamed(f.Kind); !ok {
 			bad("fault %d: there is no %q", i, f.Kind)
+		} else if k.Class == "W9" && !p.Allocator {
+			bad("fault %d: %q befalls plans with deciders alone", i, f.Kind)
 		}
 		if f.Node < Leader || f.Range < 0 || f.At < 0 || f.For < 0 {
 			bad("fault %d: node %d, range %d, at %s for %s", i, f.Node, f.Range, f.At, f.For)

@@ -104,6 +104,6 @@ func (s *shrinker) sizes() {
 	}
 	for s.best.Length > 2*time.Second && s.try(func(p *Plan) { p.Length = p.Length * 3 / 4 }) {
 	}
-	for s.best.Nodes > 3 && s.try(func(p *Plan) { p.Nodes--; p.Clock = p.Clock[:min(len(p.Clock), p.Nodes)] }) {
+	for s.best.Nodes > 3 && s.try(func(p *Plan) { p.Nodes--; p.Spare = max(0, p.Spare-1); p.Clock = p.Clock[:min(len(p.Clock), p.Nodes)] }) {
 	}
 }

@@ -3,7 +3,7 @@
 // written come out. Whoever leads `sys` runs it (node/operate), and whoever leads it next goes on from the records alone.
 //
 // An operation moves nothing itself. It marks nodes, or is there to be read; the planners see the marks and the operations
-// (Wanted, Held). It ends when the stored descriptors say so, or when somebody cancels it.
+// (meta/placement). It ends when the stored descriptors say so, or when somebody cancels it.
 //
 // An operation and the marks that it makes on nodes' records change in one transaction. So no moment has the one without the other,
 // and there is nothing to be put right after a failure in the middle.
@@ -93,24 +93,6 @@ func Held(ops []*metapb.Operation, nowMicros int64) []uint64 {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-// Wish is where somebody wants a range.
-type Wish struct {
-	Op     uint64
-	Voters []uint64 // ascending
-	Leader uint64   // 0: anyone
-}
-
-// Wanted are the ranges that operations want elsewhere. One that is paused wants nothing.
-func Wanted(ops []*metapb.Operation) map[uint64]Wish {
-	out := make(map[uint64]Wish)
-	for _, op := range ops {
-		if op.Kind == relocate && op.State == running {
-			out[op.RangeId] = Wish{Op: op.OpId, Voters: op.Voters, Leader: op.Leader}
-		}
-	}
-	return out
 }
 
 // sorted returns ids ascending, each once.

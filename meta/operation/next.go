@@ -14,7 +14,8 @@ import (
 
 // World is what is known when it is looked how far an operation is.
 type World struct {
-	NowMicros int64 // Unix
+	NowMicros int64        // Unix: what records are written with, and holds end by
+	Now       base.Instant // of whoever looks
 	Nodes     []*metapb.NodeRecord
 	// Unknown says why what follows could not be found out; empty: it was.
 	Unknown string
@@ -96,7 +97,7 @@ func nextDrain(op *metapb.Operation, w *World, pace *Pace) Change {
 // nextDecommission: a node on which no stored descriptor lists a replica has left. The descriptors count only if reading them began
 // well after the node was marked: what was decided before may still have put a replica there.
 func nextDecommission(op *metapb.Operation, w *World, pace *Pace) (Change, error) {
-	if w.Tally == nil {
+	if w.Tally == nil { // it was looked at, and the next look is soon
 		return report(op, w, pace, measure{unknown: "the stored descriptors were not read yet"}), nil
 	}
 	var out Change
@@ -106,13 +107,13 @@ func nextDecommission(op *metapb.Operation, w *World, pace *Pace) (Change, error
 		if r == nil || gone(r) {
 			continue
 		}
-		h := w.Tally.Of(id)
+		h, marked := w.Tally.Of(id), pace.Marked(r, w.Now)
 		m.left += h.Replicas
 		m.bytes += w.Bytes[id]
 		m.some = append(m.some, h.Some...)
 		switch {
 		case h.Replicas > 0:
-		case w.Tally.AtMicros < r.SinceUnixMicros+base.OperationSettle.Microseconds():
+		case w.Tally.At < marked.Add(base.OperationSettle):
 			m.settling = true
 		default:
 			left, err := apply(r, liveness.Left, fmt.Sprintf("operation %d: it held nothing any more", op.OpId), w.NowMicros)
@@ -183,13 +184,13 @@ func end(op *metapb.Operation, w *World, state metapb.OperationState, outcome st
 func report(op *metapb.Operation, w *World, pace *Pace, m measure) Change {
 	known := m.unknown == "" || m.settling
 	if known {
-		pace.Observe(w.NowMicros, m.left, m.bytes)
+		pace.Observe(w.Now, m.left, m.bytes)
 	}
 	waiting := ""
 	switch {
 	case m.unknown != "":
 		waiting = "waiting because " + m.unknown
-	case pace.Stalled(w.NowMicros):
+	case pace.Stalled(w.Now):
 		waiting = "waiting because " + stalled(op, w, m)
 	}
 	next := changed(op, w.NowMicros, func(op *metapb.Operation) {
@@ -197,7 +198,7 @@ func report(op *metapb.Operation, w *World, pace *Pace, m measure) Change {
 		if known {
 			op.Left, op.BytesLeft = m.left, m.bytes
 			op.Total, op.BytesTotal = max(op.Total, m.left), max(op.BytesTotal, m.bytes)
-			op.EstimateMicros = pace.Estimate(w.NowMicros)
+			op.EstimateMicros = pace.Estimate(w.Now)
 		}
 	})
 	if proto.Equal(progress(next), progress(op)) || op.Total > 0 && next.Left == op.Left && next.Waiting == op.Waiting && !old(op, w) {

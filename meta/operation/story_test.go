@@ -19,7 +19,7 @@ import (
 
 // TestStories runs the dialogues in testdata/stories. Verbs: nodes (a count), state (node= is=), range (id= on=(…)), start (kind= nodes=(…)
 // range= voters=(…) leader= for=seconds), look (after=seconds, leads=(node=count …), silent=node, why=, unknown=), cancel, pause and resume (id=), node
-// (id= change=), held, wanted.
+// (id= change=), held.
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{pace: map[uint64]*operation.Pace{}, ranges: map[uint64]*metapb.RangeDescriptor{}, now: 1_000_000_000}
@@ -106,8 +106,6 @@ func (s *story) verb(c *datadriven.TestData) (string, error) {
 		return s.changeNode(c)
 	case "held":
 		return operation.Names(operation.Held(s.ops, s.now)) + "\n", nil
-	case "wanted":
-		return fmt.Sprintln(operation.Wanted(s.ops)), nil
 	}
 	return "", fmt.Errorf("there is no verb %s", c.Cmd)
 }
@@ -124,7 +122,8 @@ func (s *story) start(c *datadriven.TestData) (string, error) {
 
 func (s *story) look(c *datadriven.TestData) (string, error) {
 	s.now += int64(number(c, "after")) * 1_000_000
-	w := &operation.World{NowMicros: s.now, Unknown: word(c, "unknown"), Leads: map[uint64]operation.Leads{}, Tally: &operation.Tally{AtMicros: s.now}, Why: word(c, "why"),
+	now := base.Instant(s.now * 1000)
+	w := &operation.World{NowMicros: s.now, Now: now, Unknown: word(c, "unknown"), Leads: map[uint64]operation.Leads{}, Tally: &operation.Tally{At: now}, Why: word(c, "why"),
 		Leader: number(c, "leader"), Bytes: map[uint64]uint64{}}
 	for _, n := range s.nodes {
 		w.Leads[n.NodeId] = operation.Leads{}

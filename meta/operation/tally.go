@@ -9,9 +9,9 @@ import (
 
 // Tally counts what nodes hold by the stored descriptors, which are added one after the other: a million of them need not be in memory.
 type Tally struct {
-	AtMicros int64 // when reading them began
-	Ranges   uint64
-	of       map[uint64]*Holding
+	At     base.Instant // when reading them began
+	Ranges uint64
+	of     map[uint64]*Holding
 }
 
 // Holding is what one node holds.
@@ -48,34 +48,54 @@ func (t *Tally) Of(node uint64) Holding {
 	return Holding{}
 }
 
-// Pace is how an operation comes on. It is kept in memory: whoever carries the operation on next finds it out again.
+// Pace is how an operation comes on. It is kept in memory, and measured by one node's monotonic clock: whoever carries the operation on
+// next finds it out again.
 type Pace struct {
-	since        int64 // of what it is measured from: Unix micros; 0: nothing was seen yet
+	since        base.Instant // of what it is measured from; 0: nothing was seen yet
 	first, bytes uint64
-	left, rest   uint64 // at the last look
-	moved        int64  // when less was left than before
+	left, rest   uint64       // at the last look
+	moved        base.Instant // when less was left than before
+	marked       map[uint64]sighting
+}
+
+// sighting is a node's record, and when it was first seen to be so.
+type sighting struct {
+	generation uint64
+	at         base.Instant
+}
+
+// Marked is when a node's record was first seen as it is now: not before it was made so, whatever the clock of whoever did that says.
+func (p *Pace) Marked(r *metapb.NodeRecord, now base.Instant) base.Instant {
+	if p.marked == nil {
+		p.marked = make(map[uint64]sighting)
+	}
+	if m, ok := p.marked[r.NodeId]; ok && m.generation == r.Generation {
+		return m.at
+	}
+	p.marked[r.NodeId] = sighting{r.Generation, now}
+	return now
 }
 
 // Observe takes what is left. When more is left than before (a node was filled meanwhile, or a range was cut), it is measured from now on.
-func (p *Pace) Observe(nowMicros int64, left, bytes uint64) {
+func (p *Pace) Observe(now base.Instant, left, bytes uint64) {
 	if p.since == 0 || left > p.left {
-		*p = Pace{since: nowMicros, first: left, bytes: bytes, moved: nowMicros}
+		*p = Pace{since: now, first: left, bytes: bytes, moved: now, marked: p.marked}
 	} else if left < p.left || bytes < p.rest {
-		p.moved = nowMicros
+		p.moved = now
 	}
 	p.left, p.rest = left, bytes
 }
 
 // Stalled says that nothing was done for a while.
-func (p *Pace) Stalled(nowMicros int64) bool {
-	return p.since != 0 && nowMicros-p.moved >= base.OperationStalled.Microseconds()
+func (p *Pace) Stalled(now base.Instant) bool {
+	return p.since != 0 && now.Sub(p.moved) >= base.OperationStalled
 }
 
 // Estimate is how long the rest will take at the pace until now, in microseconds; 0: that cannot be said.
-func (p *Pace) Estimate(nowMicros int64) int64 {
-	took := float64(nowMicros - p.since)
+func (p *Pace) Estimate(now base.Instant) int64 {
+	took := float64(now.Sub(p.since).Microseconds())
 	switch {
-	case p.since == 0 || took <= 0 || p.Stalled(nowMicros):
+	case p.since == 0 || took <= 0 || p.Stalled(now):
 		return 0
 	case p.bytes > p.rest && p.rest > 0:
 		return int64(took * float64(p.rest) / float64(p.bytes-p.rest))

@@ -245,7 +245,7 @@ func state(s metapb.NodeState) allocator.NodeState {
 func (d *Decider) SetPolicies(records []*metapb.PolicyRecord) {
 	d.policies, d.policy, d.strained = records, Policies(records), strainOf(records)
 	d.snap.SetPolicy(d.policy)
-	for id := range d.nodes {
+	for _, id := range slices.Sorted(maps.Keys(d.nodes)) {
 		d.view(id)
 	}
 }
@@ -268,13 +268,12 @@ func (d *Decider) SetOperations(ops []*metapb.Operation, nowUnixMicros int64) {
 	}
 	old := d.wanted
 	d.wanted, d.stopping = wanted, stopping
-	for id := range old {
-		d.put(id)
+	for _, ops := range []map[base.RangeID]*metapb.Operation{old, wanted} {
+		for _, id := range slices.Sorted(maps.Keys(ops)) {
+			d.put(id)
+		}
 	}
-	for id := range wanted {
-		d.put(id)
-	}
-	for id := range d.nodes {
+	for _, id := range slices.Sorted(maps.Keys(d.nodes)) {
 		d.view(id)
 	}
 }

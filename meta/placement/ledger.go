@@ -238,17 +238,16 @@ func (d *Decider) unfit(id base.NodeID, fresh bool) string {
 	return ""
 }
 
-// needless says why there is no longer a reason for a decision; empty: there is. What has been begun in a failed node's stead is ended.
+// needless says why there is no longer a reason for a decision; empty: there is. Once a replica has gone the rest follows.
 func (d *Decider) needless(e *entry, r *known) string {
 	if op := d.wanted[e.id]; e.decision.Goal == allocator.GoalWanted && (op == nil || op.OpId != e.op) {
 		return "it is asked for no more"
 	}
-	begun := r.desc.Generation != uint64(e.decision.Generation)
-	if e.decision.Goal != allocator.GoalReplace || len(e.decision.Removes) == 0 || begun {
+	if e.decision.Goal != allocator.GoalReplace || len(e.decision.Removes) == 0 || desc.Joint(r.desc) {
 		return ""
 	}
-	for _, n := range e.decision.Removes {
-		if n := d.nodes[n]; n == nil || n.view.State != allocator.Active {
+	for _, id := range e.decision.Removes {
+		if n := d.nodes[id]; n == nil || n.view.State != allocator.Active || !voted(r.desc, id) {
 			return ""
 		}
 	}

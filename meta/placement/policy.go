@@ -92,7 +92,9 @@ func strainOf(records []*metapb.PolicyRecord) strain {
 }
 
 // Strained says why a node that is as busy as it says has enough to do, by the policies that are stored; empty: it has not.
-func Strained(records []*metapb.PolicyRecord, load *metapb.NodeLoad) string { return strainOf(records).of(load) }
+func Strained(records []*metapb.PolicyRecord, load *metapb.NodeLoad) string {
+	return strainOf(records).of(load)
+}
 
 // of says why a node is strained, in figures; empty: it is not.
 func (s strain) of(load *metapb.NodeLoad) string {

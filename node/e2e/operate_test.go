@@ -237,8 +237,23 @@ func TestOperationsRefused(t *testing.T) {
 	if out := c.want(at, "op", "ls"); !strings.Contains(out, "hold "+holders[0]) {
 		t.Errorf("op ls: %s", out)
 	}
-	if out := c.want(at, "range", "why", "r4"); !strings.Contains(out, "decided by") || !strings.Contains(out, "MAY HOLD") {
-		t.Errorf("range why: %s", out)
+	// Every node can be asked for all of it: those that have no replica of what it is about pass it on.
+	hold := strings.Fields(strings.Split(c.want(at, "op", "ls"), "\n")[1])[0]
+	for i, p := range c.procs {
+		if out := c.want(p, "range", "why", "r4"); !strings.Contains(out, "decided by") || !strings.Contains(out, "MAY HOLD") {
+			t.Errorf("range why: %s", out)
+		}
+		to := holders[1+i%2] // not the one that is held: it may not be given leaders
+		if out := c.want(p, "range", "transfer", "--range", "r4", "--to", to); !strings.Contains(out, to+" leads r4") {
+			t.Errorf("transfer: %s", out)
+		}
+		if out, code := cairnAt(p, "op", "watch", hold, "--timeout", "300ms"); code != 5 || !strings.Contains(out, "operation "+hold+": running") {
+			t.Errorf("watch: exit %d\n%s", code, out)
+		}
+	}
+	c.want(at, "op", "cancel", hold)
+	if out, code := cairnAt(at, "op", "watch", hold); code != 4 || !strings.Contains(out, "cancelled") {
+		t.Errorf("watch: exit %d\n%s", code, out)
 	}
 }
 

@@ -40,6 +40,7 @@ type Config struct {
 	Explain    func(ctx context.Context, d *metapb.RangeDescriptor) (*metapb.Explanation, base.NodeID, error)
 	Keyspaces  func(ctx context.Context) ([]*metapb.KeyspaceRecord, error)
 	UnixMicros func() int64
+	Now        func() base.Instant
 	Logger     *slog.Logger
 }
 
@@ -58,7 +59,7 @@ func (c *Config) Validate() error {
 	var errs []error
 	for what, missing := range map[string]bool{
 		"cluster": c.Cluster == nil, "Leads": c.Leads == nil, "Holds": c.Holds == nil, "NodeStatus": c.NodeStatus == nil, "Explain": c.Explain == nil, "Keyspaces": c.Keyspaces == nil,
-		"UnixMicros": c.UnixMicros == nil,
+		"UnixMicros": c.UnixMicros == nil, "Now": c.Now == nil,
 	} {
 		if missing {
 			errs = append(errs, errors.New("no "+what))

@@ -97,7 +97,7 @@ func (m *Manager) look(op *metapb.Operation, r *records) error {
 	}
 	w := &operation.World{Nodes: r.nodes}
 	m.observe(ctx, op, w, pace)
-	w.NowMicros = m.cfg.UnixMicros()
+	w.Now, w.NowMicros = m.cfg.Now(), m.cfg.UnixMicros()
 	c, err := operation.Next(op, w, pace)
 	if err != nil || c.Nothing() {
 		return err
@@ -116,7 +116,7 @@ func (m *Manager) look(op *metapb.Operation, r *records) error {
 
 // observe finds out what an operation is judged by.
 func (m *Manager) observe(ctx context.Context, op *metapb.Operation, w *operation.World, pace *operation.Pace) {
-	stalled := pace.Stalled(m.cfg.UnixMicros())
+	stalled := pace.Stalled(m.cfg.Now())
 	var some []uint64
 	switch op.Kind {
 	case metapb.OperationKind_OPERATION_KIND_DRAIN:
@@ -154,7 +154,7 @@ func (m *Manager) count() error {
 	if m.drive.tally != nil && began.Before(m.drive.scan) {
 		return nil
 	}
-	t := &operation.Tally{AtMicros: m.cfg.UnixMicros()}
+	t := &operation.Tally{At: m.cfg.Now()}
 	err := m.eachRange(m.ctx, func(d *metapb.RangeDescriptor) bool { t.Add(d); return true })
 	m.drive.scan = time.Now().Add(time.Since(began) * base.OperationScanShare)
 	if err == nil {

@@ -46,6 +46,7 @@ func (m *Manager) Begin(ctx context.Context, asked *metapb.Operation, dryRun boo
 	}
 	var whole *cluster // read once: a race for the records does not change what the index says
 	var found *metapb.RangeDescriptor
+	fresh := false // it is not one that goes on already
 	if asked.Kind == metapb.OperationKind_OPERATION_KIND_RELOCATE {
 		if found, err = m.FindRange(ctx, base.RangeID(asked.RangeId)); err != nil {
 			return nil, nil, err
@@ -58,7 +59,7 @@ func (m *Manager) Begin(ctx context.Context, asked *metapb.Operation, dryRun boo
 			return false, err
 		}
 		op = c.Op
-		if op.OpId != r.last+1 {
+		if fresh = op.OpId == r.last+1; !fresh {
 			steps = []string{fmt.Sprintf("operation %d does that already", op.OpId)}
 			return false, nil
 		}
@@ -80,7 +81,7 @@ func (m *Manager) Begin(ctx context.Context, asked *metapb.Operation, dryRun boo
 	if err != nil {
 		return nil, nil, err
 	}
-	if dryRun && len(steps) > 1 {
+	if dryRun && fresh {
 		op.OpId = 0 // none was made
 	}
 	m.cfg.Logger.Info("operation", "id", op.OpId, "what", operation.Describe(op), "dry_run", dryRun)

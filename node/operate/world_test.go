@@ -194,6 +194,11 @@ func (w *world) manager(t *testing.T, leads bool) *Manager {
 			defer w.mu.Unlock()
 			return w.now
 		},
+		Now: func() base.Instant {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return base.Instant(w.now * 1000)
+		},
 	})
 	if err != nil {
 		t.Fatal(err)

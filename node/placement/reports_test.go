@@ -201,6 +201,23 @@ func TestNothingIsSomething(t *testing.T) {
 	}
 }
 
+// A range that ended between two pages is not led, whatever the first said; one that is led again is.
+func TestPagesOfOneReport(t *testing.T) {
+	of := func(ids ...uint64) (out []*rangepb.RangeReport) {
+		for _, id := range ids {
+			out = append(out, &rangepb.RangeReport{Descriptor_: &metapb.RangeDescriptor{RangeId: id}})
+		}
+		return out
+	}
+	whole := &rangepb.Report{All: true, Version: 3, More: true, Ranges: of(1, 2, 3)}
+	join(whole, &rangepb.Report{Version: 5, More: true, Ranges: of(4), Ended: []uint64{2, 3}})
+	join(whole, &rangepb.Report{Version: 7, Ranges: of(3)})
+	want := &rangepb.Report{All: true, Version: 7, Ranges: of(1, 4, 3), Ended: []uint64{2, 3}}
+	if !proto.Equal(whole, want) {
+		t.Errorf("three pages make %v, want %v", whole, want)
+	}
+}
+
 func BenchmarkReportNothingNew(b *testing.B) {
 	r := newReports()
 	for id := base.RangeID(1); id <= 50_000; id++ {

@@ -2,6 +2,7 @@ package placement
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -202,20 +203,30 @@ func (r *runner) carryOut(a placement.Action) {
 	})
 }
 
-// report asks a node, page after page.
+// report asks a node, page after page as long as there is time: each is a report by itself, after which the next question goes on.
 func (r *runner) report(ctx context.Context, node base.NodeID, req *rangepb.ReportRequest) (*rangepb.Report, error) {
 	whole, err := r.p.cfg.Dispatch.Report(ctx, node, req)
 	for err == nil && whole.More {
-		var page *rangepb.Report
-		page, err = r.p.cfg.Dispatch.Report(ctx, node, &rangepb.ReportRequest{After: whole.Version, Incarnation: whole.Incarnation, KeyspaceId: req.KeyspaceId})
+		page, err := r.p.cfg.Dispatch.Report(ctx, node, &rangepb.ReportRequest{After: whole.Version, Incarnation: whole.Incarnation, KeyspaceId: req.KeyspaceId})
 		switch {
 		case err != nil:
+			return whole, nil
 		case page.All: // it was started again meanwhile, or much has ended
 			whole = page
 		default:
-			whole.Ranges, whole.Ended = append(whole.Ranges, page.Ranges...), append(whole.Ended, page.Ended...)
-			whole.Version, whole.More = page.Version, page.More
+			join(whole, page)
 		}
 	}
 	return whole, err
+}
+
+// join adds the next page to a report: what has ended since was told of before as led.
+func join(whole, page *rangepb.Report) {
+	ended := make(map[uint64]bool, len(page.Ended))
+	for _, id := range page.Ended {
+		ended[id] = true
+	}
+	whole.Ranges = slices.DeleteFunc(whole.Ranges, func(x *rangepb.RangeReport) bool { return ended[x.Descriptor_.GetRangeId()] })
+	whole.Ranges, whole.Ended = append(whole.Ranges, page.Ranges...), append(whole.Ended, page.Ended...)
+	whole.Version, whole.More = page.Version, page.More
 }
