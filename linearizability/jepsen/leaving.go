@@ -23,8 +23,15 @@ func joinOne(ctx context.Context, c *Cluster, _ *base.Rand) (string, func(contex
 	}
 	heal := func(ctx context.Context) error {
 		what, err := c.leave(ctx, "join-one", n)
-		if err == nil && what != "" {
-			err = fmt.Errorf("%s could not leave again: %s", n.Name, what)
+		for err == nil && what != "" {
+			// Somebody may want a range there (moves): that is ended, as the refusal says.
+			if !pause(ctx, nil, askAgain) {
+				err = fmt.Errorf("%s could not leave again: %s", n.Name, what)
+				break
+			}
+			if err = c.endMoves(ctx); err == nil {
+				what, err = c.leave(ctx, "join-one", n)
+			}
 		}
 		return errors.Join(err, c.forget(n))
 	}
