@@ -288,7 +288,7 @@ type acts map[string]*Acts
 // Acts are what one nemesis asked the cluster to do.
 type Acts struct {
 	Done    int    `json:"done"`
-	Refused int    `json:"refused"`
+	Refused int    `json:"refused"` // though nothing else was going on
 	Last    string `json:"last"` // refusal
 }
 
@@ -310,8 +310,10 @@ func (c *Cluster) did(nemesis string, err error) (what string, failed error) {
 		a.Done++
 		return "", nil
 	case errors.As(err, &no):
-		a.Refused++
-		a.Last = no.why
+		if c.alone() { // else another nemesis may be the reason, as a range that is wanted on the node
+			a.Refused++
+			a.Last = no.why
+		}
 		return "nothing: " + no.Error(), nil
 	}
 	return "", err
