@@ -289,7 +289,7 @@ type acts map[string]*Acts
 type Acts struct {
 	Done    int    `json:"done"`
 	Refused int    `json:"refused"` // though nothing else was going on
-	Last    string `json:"last"` // refusal
+	Last    string `json:"last"`    // refusal
 }
 
 // did counts an act. What the cluster refused is no failure of the nemesis: *what* says so then, and err is nil.
