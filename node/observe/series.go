@@ -100,7 +100,7 @@ func (s *sink) cluster(m *Member) {
 	s.counter("cairn_heartbeats_total", beats, m.Answered, "result", "answered")
 	s.counter("cairn_heartbeats_total", beats, m.Missed, "result", "unanswered")
 	for _, p := range m.Peers {
-		s.gauge("cairn_peer_up", "1 if the node can be reached from this one.", truth(p.Up), "peer", p.Node.String())
+		s.gauge("cairn_peer_up", "1 if a stream to the node is open; 0 also while there is nothing to send since it broke.", truth(p.Up), "peer", p.Node.String())
 		s.gauge("cairn_peer_queued_frames", "Frames that wait to be sent to it.", float64(p.Queued), "peer", p.Node.String())
 		s.counter("cairn_peer_sent_frames_total", "Frames sent to it.", p.Sent, "peer", p.Node.String())
 		s.counter("cairn_peer_sent_bytes_total", "Bytes sent to it.", p.SentBytes, "peer", p.Node.String())
