@@ -373,7 +373,10 @@ const (
 	DecideSoon     = 250 * time.Millisecond
 	DecideGrace    = 5 * time.Second
 	// ReportInterval is how often it asks a node how the ranges are that that one leads; what has not changed is not sent again.
+	// ReportSoon is how soon it asks a node that is to lead one of them, and then less and less often until that leads it: a transfer
+	// takes a few round trips.
 	ReportInterval = 2 * time.Second
+	ReportSoon     = 100 * time.Millisecond
 	// DirectTimeout is how long a directive holds if it is not renewed: what a dead decider wanted ends that soon, and an election
 	// of the range's leader fits in. DirectRenew leaves three tries in it.
 	DirectTimeout = 5 * time.Second

@@ -308,6 +308,11 @@ func (d *Decider) Reported(id base.NodeID, m *rangepb.Report, err error, now bas
 	for _, rep := range m.Ranges {
 		d.reported(id, rep)
 	}
+	for _, at := range slices.Sorted(maps.Keys(d.ledger)) {
+		if e := d.ledger[at]; e.decision.Leader == id {
+			d.expect(e)
+		}
+	}
 }
 
 func (d *Decider) reported(by base.NodeID, m *rangepb.RangeReport) {
