@@ -124,8 +124,8 @@ type Policy struct {
 	Imbalance    float64 // how far a node may be from the mean before something is moved for balance: 0.05
 	NoBalance    bool
 	// FailedShare is the share of nodes that may be suspect or failed at once before nothing is replaced any more; above half of
-	// it replacements are slow. FailedTier, if set, is a locality tier whose values are looked at in the same way each by itself:
-	// a whole zone that is gone at once is a fault of the network until somebody says otherwise.
+	// it replacements are slow. FailedTier is a locality tier whose values are looked at in the same way each by itself:
+	// a whole zone that is gone at once is a fault of the network until somebody says otherwise, by a tier that no node has.
 	FailedShare float64
 	FailedTier  string
 	// SlowAfter is how long a node is slow before its replicas leave it too, and SlowShare the share of nodes that may be slow for
