@@ -104,7 +104,7 @@ func (m *Manager) look(op *metapb.Operation, r *records) error {
 	}
 	var t sysrec.Txn
 	if c.Op == nil { // the nodes' records rest on the operation going on
-		t.At(OperationKey(op.OpId), r.revision[string(OperationKey(op.OpId))])
+		t.At(sysrec.OperationKey(op.OpId), r.revision[string(sysrec.OperationKey(op.OpId))])
 	}
 	r.put(&t, c)
 	written, err := t.Commit(ctx, m.cfg.Cluster)

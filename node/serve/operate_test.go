@@ -17,6 +17,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/operate"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // operator is a node's, of a cluster of one range beside sys.
@@ -60,7 +61,7 @@ func newOperator(t *testing.T, id base.NodeID, members []*metapb.NodeRecord) *op
 	for _, m := range members {
 		put(binary.BigEndian.AppendUint64([]byte("node/"), m.NodeId), m)
 	}
-	put(operate.OperationKey(7), &metapb.Operation{OpId: 7, Generation: 1, State: metapb.OperationState_OPERATION_STATE_DONE})
+	put(sysrec.OperationKey(7), &metapb.Operation{OpId: 7, Generation: 1, State: metapb.OperationState_OPERATION_STATE_DONE})
 	o := &operator{fakeBackend: b}
 	m, err := operate.New(operate.Config{
 		Cluster: o, Leads: func() bool { return false }, Holds: func() bool { return true }, UnixMicros: func() int64 { return 1 }, Now: func() base.Instant { return 1 },
