@@ -44,8 +44,9 @@ type Node struct {
 	SlowFor time.Duration
 	// Strained says why the node takes part in no further move now, such as writes that take long; empty: it does.
 	Strained string
-	// Weight is its share of what there is: a node of weight 2 is to hold twice as much as one of 1. 0: 1.
-	Weight float64
+	// Weight is its share of replicas and of bytes: a node of weight 2 is to hold twice as much as one of 1. 0: 1. LeadWeight is its
+	// share of leaders and of the load that they serve, 0: as Weight. What a node can hold is its disk's to say, what it can serve is not.
+	Weight, LeadWeight float64
 	// DiskBytes is what its disk holds, DiskUsed what of that is taken; 0: not known.
 	DiskBytes, DiskUsed int64
 }
