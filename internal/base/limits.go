@@ -283,6 +283,9 @@ const (
 	// JoinProbeTimeout bounds one question to another node while joining: a lost SYN is sent again after 1 s and
 	// after 3 s more, and a node that takes longer than that to say who it is cannot be worked with.
 	JoinProbeTimeout = 5 * time.Second
+	// JoinRest is how long a member that starts waits for the other addresses once one of its cluster has answered: what answers at all
+	// does so in some round trips, and one address that leads nowhere does not hold it up.
+	JoinRest = 250 * time.Millisecond
 	// JoinCallTimeout bounds one Join or Announce: the member probes the address, and commits to sys.
 	JoinCallTimeout = JoinProbeTimeout + RequestTimeout
 	// JoinRetryMin and JoinRetryMax bound the wait between two rounds of the join list: a cluster that starts all
