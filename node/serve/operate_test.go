@@ -15,6 +15,7 @@ import (
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/operate"
 	"github.com/cairndb/cairn/node/sysrec"
@@ -70,6 +71,9 @@ func newOperator(t *testing.T, id base.NodeID, members []*metapb.NodeRecord) *op
 		},
 		Explain: func(context.Context, *metapb.RangeDescriptor) (*metapb.Explanation, base.NodeID, error) {
 			return nil, 0, base.ErrStopped
+		},
+		Report: func(context.Context, base.NodeID, *rangepb.ReportRequest) (*rangepb.Report, error) {
+			return nil, base.ErrStopped
 		},
 		Keyspaces: func(context.Context) ([]*metapb.KeyspaceRecord, error) { return nil, nil },
 	})
