@@ -139,7 +139,7 @@ func (d *Decider) expect(e *entry) {
 	if n == nil || r == nil || !e.follows || r.leader == e.decision.Leader {
 		return
 	}
-	n.ask = min(n.ask, d.now.Add(max(base.ReportSoon, d.now.Sub(e.followed))))
+	n.ask = min(n.ask, d.now.Add(max(base.ReportSoon, d.now.Sub(e.followed)/2)))
 }
 
 // gone is of a node that leads nothing, whatever it says.
