@@ -19,9 +19,9 @@ type World struct {
 	Nodes     []*metapb.NodeRecord
 	// Unknown says why what follows could not be found out; empty: it was.
 	Unknown string
-	Tally   *Tally           // DECOMMISSION: of the stored descriptors
-	Leads   map[uint64]Leads // DRAIN: of the operation's nodes
-	Bytes   map[uint64]uint64 // DECOMMISSION: on each of its nodes. RELOCATE: of the range, by its id
+	Tally   *Tally                  // DECOMMISSION: of the stored descriptors
+	Leads   map[uint64]Leads        // DRAIN: of the operation's nodes
+	Bytes   map[uint64]uint64       // DECOMMISSION: on each of its nodes. RELOCATE: of the range, by its id
 	Range   *metapb.RangeDescriptor // RELOCATE: as the range says itself; nil: there is none any more
 	Leader  uint64                  // of that range; 0: none is known
 	// Why is why what is left does not go on, as its deciders say; empty: they were not asked, or say nothing.
