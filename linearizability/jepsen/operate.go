@@ -137,18 +137,6 @@ func (c *Cluster) begin(ctx context.Context, op *metapb.Operation) (id uint64, e
 	return id, err
 }
 
-// operation is one as it is now.
-func (c *Cluster) operation(ctx context.Context, id uint64) (op *metapb.Operation, err error) {
-	err = c.operator(ctx, func(ctx context.Context, cl clusterpb.ClusterClient) error {
-		resp, err := cl.ListOperations(ctx, &clusterpb.ListOperationsRequest{OpId: id})
-		if err == nil {
-			op = resp.Operations[0]
-		}
-		return err
-	})
-	return op, err
-}
-
 // running lists the operations that have not ended.
 func (c *Cluster) running(ctx context.Context) (ops []*metapb.Operation, err error) {
 	err = c.operator(ctx, func(ctx context.Context, cl clusterpb.ClusterClient) error {
