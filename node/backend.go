@@ -68,6 +68,15 @@ func (n *Node) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnReque
 	return m.dispatch.ReadTxn(ctx, ks, req)
 }
 
+// HashKV implements serve.Backend.
+func (n *Node) HashKV(ctx context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {
+	m, err := n.notYet()
+	if err != nil {
+		return nil, err
+	}
+	return m.dispatch.HashKV(ctx, ks, revision)
+}
+
 // Where implements serve.Backend.
 func (n *Node) Where(ks base.KeyspaceID, key []byte) (w serve.Where) {
 	if m := n.current(); m != nil {

@@ -247,6 +247,36 @@ func (s *session) maintenance(nodes int) {
 		known = known || m.ID == st.Leader && len(m.ClientURLs) > 0
 	}
 	s.want("the leader is a member with an address", known, true)
+	s.hashKV()
+}
+
+// hashKV: all members answer with one hash, at any revision that is kept.
+func (s *session) hashKV() {
+	rev := s.put("h", "1").Header.Revision
+	s.put("h", "2")
+	members, err := s.cl.MemberList(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	hashes := map[string]bool{}
+	for _, m := range members.Members {
+		h, err := s.cl.HashKV(s.ctx, m.ClientURLs[0], rev)
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.want("who hashed, and at which revision", row(h.Header.MemberId, h.HashRevision), row(m.ID, rev))
+		hashes[row(h.Hash, h.CompactRevision)] = true
+	}
+	s.want("different hashes", len(hashes), 1)
+	now, err := s.cl.HashKV(s.ctx, s.cl.Endpoints()[0], 0)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.want("the newest has another", hashes[row(now.Hash, now.CompactRevision)], false)
+	_, err = s.cl.HashKV(s.ctx, s.cl.Endpoints()[0], now.Header.Revision+1000000)
+	s.want("a future revision", err, rpctypes.ErrFutureRev)
+	_, err = s.cl.HashKV(s.ctx, s.cl.Endpoints()[0], now.CompactRevision-1)
+	s.want("a compacted revision", err, rpctypes.ErrCompacted)
 }
 
 func health(t *testing.T, ctx context.Context, addr string) {

@@ -137,6 +137,11 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
 }
 
+// HashKV answers with what it was asked.
+func (b *fakeBackend) HashKV(_ context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {
+	return &pb.HashKVResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Hash: uint32(ks), HashRevision: revision, CompactRevision: 3}, b.err
+}
+
 func (b *fakeBackend) Where(base.KeyspaceID, []byte) Where { return b.where }
 
 func (b *fakeBackend) Identity() Identity                  { return b.id }

@@ -50,6 +50,25 @@ func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*
 	return resp, nil
 }
 
+// HashKV hashes the request's keyspace at a revision: from this node's replicas, and, where it has none, from those of others.
+func (s *maintenanceService) HashKV(ctx context.Context, req *pb.HashKVRequest) (*pb.HashKVResponse, error) {
+	ks, err := s.cfg.keyspace(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.cfg.Backend.HashKV(ctx, ks, req.Revision)
+	if err != nil {
+		return nil, err
+	}
+	resp.Header = s.cfg.fillHeader(ks, resp.Header)
+	return resp, nil
+}
+
+// Hash is of etcd's file, which differs from member to member: there is none here, and nothing could be done with it.
+func (s *maintenanceService) Hash(context.Context, *pb.HashRequest) (*pb.HashResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "there is no file to hash here: HashKV compares what members hold")
+}
+
 // Alarm lists the alarms: Cairn raises none of etcd's, so none can be set or cleared.
 func (s *maintenanceService) Alarm(_ context.Context, req *pb.AlarmRequest) (*pb.AlarmResponse, error) {
 	if req.Action != pb.AlarmRequest_GET {
