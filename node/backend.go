@@ -129,6 +129,14 @@ func (n *Node) StoreStats() (total, inUse int64) {
 	return total, min(inUse, total)
 }
 
+// Defragment implements serve.Backend.
+func (n *Node) Defragment(ctx context.Context, ks base.KeyspaceID) error {
+	if _, err := n.notYet(); err != nil {
+		return err
+	}
+	return n.eng.Compact(ctx, keys.KeyspaceSpan(ks))
+}
+
 // StoreMetrics implements serve.Backend.
 func (n *Node) StoreMetrics() *clusterpb.StoreMetrics {
 	m := n.current()

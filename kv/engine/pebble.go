@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -193,6 +194,33 @@ func (p *Pebble) Flush() error {
 	case <-p.life.failed:
 		return p.life.cause()
 	}
+}
+
+// Compact implements Engine. It ends if the engine fails meanwhile.
+func (p *Pebble) Compact(ctx context.Context, s Span) error {
+	if err := p.life.enter(); err != nil {
+		return err
+	}
+	defer p.life.leave()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.life.failed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := p.db.Compact(ctx, s.Start, s.End, false)
+	select {
+	case <-p.life.failed:
+		return p.life.cause()
+	default:
+	}
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err() // it is no error of the store's
+	}
+	return wrap("store", err)
 }
 
 // Size implements Engine.

@@ -44,6 +44,8 @@ type fakeBackend struct {
 	readTxns int
 	reads    []*pb.RangeRequest
 	spaces   []base.KeyspaceID // that were read
+
+	defragmented []base.KeyspaceID
 }
 
 const fakeRevision = 42
@@ -159,6 +161,13 @@ func (b *fakeBackend) StoreMetrics() *clusterpb.StoreMetrics {
 
 func (b *fakeBackend) StoreStats() (total, inUse int64) {
 	return 1000, 100
+}
+
+func (b *fakeBackend) Defragment(_ context.Context, ks base.KeyspaceID) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.defragmented = append(b.defragmented, ks)
+	return b.err
 }
 
 func (b *fakeBackend) LocalReplicas(context.Context) ([]*clusterpb.ReplicaStatus, error) {
