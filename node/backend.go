@@ -122,11 +122,8 @@ func (n *Node) Members() []*metapb.NodeRecord { return n.book.all() }
 
 // StoreStats implements serve.Backend.
 func (n *Node) StoreStats() (total, inUse int64) {
-	total = int64(n.eng.Metrics().DiskBytes)
-	if used, err := n.eng.Size(keys.KeyspaceSpan(base.KeyspaceDefault)); err == nil {
-		inUse = int64(used)
-	}
-	return total, min(inUse, total)
+	m := n.eng.Metrics()
+	return int64(m.DiskBytes), int64(m.LiveBytes)
 }
 
 // Defragment implements serve.Backend.

@@ -41,6 +41,9 @@ func TestCompactGivesSpaceBack(t *testing.T) {
 		if err := errors.Join(b.CommitNoSync(), b.Close(), e.Flush()); err != nil {
 			t.Fatal(err)
 		}
+		if live := e.Metrics().LiveBytes; !drop && live < pairs*100 {
+			t.Errorf("%d bytes are said to be in use", live)
+		}
 	}
 	before, err := e.Size(span)
 	if err != nil {
@@ -55,6 +58,9 @@ func TestCompactGivesSpaceBack(t *testing.T) {
 	}
 	if after != 0 {
 		t.Errorf("%d bytes before and %d after, with nothing in it", before, after)
+	}
+	if live := e.Metrics().LiveBytes; live > pairs*10 {
+		t.Errorf("%d bytes are said to be in use, with nothing in it", live)
 	}
 }
 

@@ -159,6 +159,7 @@ type Metrics struct {
 	Syncs           uint64 // syncs of the log
 	BytesWritten    uint64 // to the log and to tables
 	DiskBytes       uint64
+	LiveBytes       uint64 // of DiskBytes: about what stays when all that was overwritten or deleted is gone
 	MemtableBytes   uint64
 	BlockCacheBytes uint64
 	Compactions     uint64

@@ -241,10 +241,14 @@ func (p *Pebble) Metrics() Metrics {
 	defer p.life.leave()
 	m := p.db.Metrics()
 	total := m.Total()
+	disk := m.DiskSpaceUsage()
+	garbage := m.WAL.ObsoletePhysicalSize + m.Table.Local.ObsoleteSize + m.Table.Local.ZombieSize + m.BlobFiles.Local.ObsoleteSize +
+		m.BlobFiles.Local.ZombieSize + m.Table.Garbage.PointDeletionsBytesEstimate + m.Table.Garbage.RangeDeletionsBytesEstimate
 	return Metrics{
 		Syncs:           p.syncs.Load(),
 		BytesWritten:    m.WAL.BytesWritten + total.TableBytesFlushed + total.TableBytesCompacted + total.TableBytesIngested,
-		DiskBytes:       m.DiskSpaceUsage(),
+		DiskBytes:       disk,
+		LiveBytes:       disk - min(disk, garbage),
 		MemtableBytes:   m.MemTable.Size,
 		BlockCacheBytes: uint64(m.BlockCache.Size),
 		Compactions:     uint64(m.Compact.Count),

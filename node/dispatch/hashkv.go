@@ -32,10 +32,7 @@ func (d *Dispatcher) HashKV(ctx context.Context, ks base.KeyspaceID, revision in
 			return nil, ctx.Err()
 		}
 	}
-	return &pb.HashKVResponse{
-		Header: &pb.ResponseHeader{Revision: h.latest}, Hash: uint32(h.sum>>32) ^ uint32(h.sum),
-		CompactRevision: h.mark, HashRevision: h.revision,
-	}, nil
+	return h.answer(), nil
 }
 
 // keyspaceHash is one while it is made.
@@ -54,13 +51,23 @@ type keyspaceHash struct {
 	end   bool
 }
 
+// answer is it, once it is made.
+func (h *keyspaceHash) answer() *pb.HashKVResponse {
+	return &pb.HashKVResponse{
+		Header: &pb.ResponseHeader{Revision: h.latest}, Hash: uint32(h.sum>>32) ^ uint32(h.sum),
+		CompactRevision: h.mark, HashRevision: h.revision,
+	}
+}
+
 // anew forgets what was hashed, and a revision that was chosen here: the compaction may have passed it.
 func (h *keyspaceHash) anew() {
 	h.revision, h.after, h.state, h.sum = h.asked, nil, nil, 0
 }
 
-// page hashes a page, or finds out what it needs for that.
+// page hashes a page, or finds out what it needs for that. It has the time of a request; the whole has as long as its asker waits.
 func (h *keyspaceHash) page(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, base.RequestTimeout)
+	defer cancel()
 	if h.revision == 0 && h.ks.Splits() { // one that all ranges have come to
 		fixed, err := h.d.fix(ctx, h.ks, &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}})
 		if err != nil {

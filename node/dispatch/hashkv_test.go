@@ -14,6 +14,7 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/desc"
 )
 
 func (w *world) hash(from base.NodeID, ks base.KeyspaceID, revision int64) *pb.HashKVResponse {
@@ -139,5 +140,32 @@ func TestHashKVGoesOn(t *testing.T) {
 	h.asked = 8
 	if err := h.take(&rangepb.ChecksumResponse{Descriptor_: d, Revision: 11, Compacted: 9}); !errors.Is(err, rpctypes.ErrGRPCCompacted) {
 		t.Errorf("a compaction above what was asked for: %v", err)
+	}
+}
+
+// A hash that has come to the end of a range goes on in the midst of another that has taken the next one over.
+func TestHashKVGoesOnAfterAMerge(t *testing.T) {
+	w := newWorld(t, 2)
+	for i := range 40 {
+		_, err := w.nodes[1].Propose(w.ctx(), base.KeyspaceDefault, []byte("k"), putCommand(t, fmt.Sprint("k", i%7), fmt.Sprint("value ", i)))
+		must(t, err)
+	}
+	whole := w.hash(1, base.KeyspaceDefault, 41)
+	d, err := w.nodes[1].Descriptor(w.ctx(), base.KeyspaceDefault, nil)
+	must(t, err)
+	left, err := w.nodes[1].Checksum(w.ctx(), 1, base.RangeDefault, &rangepb.ChecksumRequest{
+		Revision: 41, Generation: d.Generation, Until: &rangepb.VersionPosition{Key: []byte("k2")}})
+	must(t, err)
+	left.Descriptor_ = desc.Clone(d)
+	left.Descriptor_.End = []byte("k3")
+	for _, n := range w.nodes {
+		h := &keyspaceHash{d: n, ks: base.KeyspaceDefault, asked: 41, revision: 41}
+		must(t, h.take(left))
+		for !h.end {
+			must(t, h.page(w.ctx()))
+		}
+		if h.answer().Hash != whole.Hash {
+			t.Errorf("%v, and at once %v", h.answer(), whole)
+		}
 	}
 }

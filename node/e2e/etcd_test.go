@@ -36,6 +36,46 @@ func TestEtcdClient(t *testing.T) {
 			health(t, ctx, p.addr)
 		})
 	}
+	t.Run("the leader moves", func(t *testing.T) { moveLeader(t, c) })
+}
+
+// moveLeader moves the leadership of default once around, as etcdctl move-leader does: the leader's node is asked, and no other.
+func moveLeader(t *testing.T, c *cluster) {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	c.waitReplicated(len(c.procs))
+	ids := map[uint64]*clientv3.Client{}
+	var leader uint64
+	for _, p := range c.procs {
+		cl := c.client(p.addr)
+		st, err := cl.Status(ctx, p.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[st.Header.MemberId], leader = cl, st.Leader
+	}
+	for id, cl := range ids {
+		if id == leader {
+			continue
+		}
+		if _, err := cl.MoveLeader(ctx, id); !errors.Is(err, rpctypes.ErrNotLeader) {
+			t.Errorf("a node that does not lead: %v", err)
+		}
+		if _, err := ids[leader].MoveLeader(ctx, 99); !errors.Is(err, rpctypes.ErrBadLeaderTransferee) {
+			t.Errorf("to nobody: %v", err)
+		}
+		if _, err := ids[leader].MoveLeader(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		leader = id
+		c.eventually(10*time.Second, func() error {
+			st, err := cl.Status(ctx, cl.Endpoints()[0])
+			if err == nil && st.Leader != id {
+				err = fmt.Errorf("%d leads, not %d", st.Leader, id)
+			}
+			return err
+		})
+	}
 }
 
 type session struct {
@@ -248,6 +288,14 @@ func (s *session) maintenance(nodes int) {
 	}
 	s.want("the leader is a member with an address", known, true)
 	s.hashKV()
+	if _, err := s.cl.Defragment(s.ctx, s.cl.Endpoints()[0]); err != nil {
+		s.Error(err)
+	}
+	alarms, err := s.cl.AlarmList(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.want("alarms", len(alarms.Alarms), 0)
 }
 
 // hashKV: all members answer with one hash, at any revision that is kept.

@@ -48,6 +48,7 @@ func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*
 		// A node without a replica of that range serves its clients all the same. Others know the leader.
 		entry := findRange(s.cfg.collect(ctx, true), id)
 		resp.Leader, resp.RaftTerm = entry.GetLeaderNode(), entry.GetTerm()
+		resp.Header.RaftTerm = resp.RaftTerm
 	} else {
 		resp.Leader = nodeOf(own.Descriptor_, leaderOf(own))
 		resp.RaftIndex, resp.RaftTerm, resp.RaftAppliedIndex = own.Commit, own.Term, own.Applied

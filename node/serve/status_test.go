@@ -1,13 +1,11 @@
 package serve
 
 import (
-	"context"
 	"fmt"
 	"net"
 	"testing"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -136,20 +134,6 @@ func TestMaintenanceStatus(t *testing.T) {
 		Leader: 1, RaftIndex: 99, RaftTerm: 5, RaftAppliedIndex: 97}
 	if err != nil || !proto.Equal(got, want) {
 		t.Errorf("got  %v, %v\nwant %v", got, err, want)
-	}
-}
-
-func TestHashKV(t *testing.T) {
-	b := memberBackend()
-	cl := pb.NewMaintenanceClient(serveFake(t, b))
-	for ks, ctx := range map[base.KeyspaceID]context.Context{
-		base.KeyspaceDefault: t.Context(), 100: metadata.AppendToOutgoingContext(t.Context(), base.KeyspaceHeader, "shards"),
-	} {
-		got, err := cl.HashKV(ctx, &pb.HashKVRequest{Revision: 7})
-		want := &pb.HashKVResponse{Header: wantHeader, Hash: uint32(ks), HashRevision: 7, CompactRevision: 3}
-		if err != nil || !proto.Equal(got, want) {
-			t.Errorf("%s: %v, %v, want %v", ks, got, err, want)
-		}
 	}
 }
 
