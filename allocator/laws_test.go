@@ -260,7 +260,8 @@ func (w *world) check(d allocator.Decision) {
 		i := slices.IndexFunc(r.Replicas, func(x allocator.Replica) bool { return x.Node == id })
 		learner := i >= 0 && r.Replicas[i].Role == allocator.Learner && d.Goal == allocator.GoalJoint
 		full := n.DiskBytes > 0 && float64(n.DiskUsed+r.Bytes) > 0.95*float64(n.DiskBytes)
-		if n.State != allocator.Active || n.Cordoned || n.Draining || !learner && (full || n.Strained != "") || i >= 0 && !learner {
+		strained := n.Strained != "" && (d.Goal == allocator.GoalDrain || d.Goal > allocator.GoalFactor)
+		if n.State != allocator.Active || n.Cordoned || n.Draining || !learner && (full || strained) || i >= 0 && !learner {
 			w.t.Fatalf("%+v: adds on %+v", d, n)
 		}
 	}

@@ -21,6 +21,7 @@ type query struct {
 	under  *worth // it must be better than this; nil: anything will do
 	zone   *zone  // the zone that fails, whose replica is replaced
 	slow   bool
+	needs  bool // a node that is strained will do, too
 }
 
 // candidate is a class of nodes, and what the voters were worth with one of it.
@@ -72,7 +73,7 @@ func (p *pass) against(q *query, at slot) why {
 		return whyFull
 	case q.zone != nil && p.all && p.inFailingZone(n.class): // else rankClasses has left it out
 		return whyInZone
-	case n.Strained != "":
+	case n.Strained != "" && !q.needs:
 		return whyNodeStrained
 	case n.moves >= p.movesPerNode(q.slow):
 		return whyNodeBusy
@@ -125,6 +126,12 @@ func (p *pass) find(q *query) (place, why) {
 			j++
 		}
 		best, waits := p.findIn(q, p.classes[i:j])
+		if waits == whyStrained && best.node == none && presses(q.goal) {
+			// All that would do are strained, as they may well be because a node is gone: its work is theirs now.
+			q.needs = true
+			best, waits = p.findIn(q, p.classes[i:j])
+			q.needs = false
+		}
 		if best.node != none {
 			if p.all {
 				best.scores = p.scoreAll(q)
@@ -137,6 +144,15 @@ func (p *pass) find(q *query) (place, why) {
 		i = j
 	}
 	return place{node: none}, refused
+}
+
+// presses says whether a goal waits for no calmer hour: while it is not reached a range may be one failure from being lost.
+func presses(g Goal) bool {
+	switch g {
+	case GoalJoint, GoalQuorum, GoalReplace, GoalFactor:
+		return true
+	}
+	return false
 }
 
 // rankClasses puts the classes that may be looked at in order, best first, and says whether constraints ruled out any.

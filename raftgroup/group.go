@@ -232,6 +232,9 @@ func (l *Loop) collect(g *group) {
 
 // emitAppend turns Raft's order to its append thread into Append effects, and keeps the answers that wait for them.
 func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
+	for _, resp := range m.GetResponses() {
+		l.grants(g, resp) // not only once it is on disk: what ends this replica's promise may be heard before
+	}
 	a := Append{Range: g.id}
 	if hard := (&raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}); !raft.IsEmptyHardState(hard) {
 		a.HardState = hard
@@ -294,11 +297,7 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 	out := Message{
 		Range: g.id, FromNode: l.cfg.Node, ToNode: g.nodeOf(to), FromReplica: g.replica, ToReplica: to, Raft: m,
 	}
-	switch t := m.GetType(); {
-	case m.GetReject():
-	case t == raftpb.MsgVoteResp, t == raftpb.MsgPreVoteResp && l.cfg.Supports != nil:
-		g.votedAt = l.now
-	}
+	l.grants(g, m)
 	if m.GetType() == raftpb.MsgSnap {
 		l.emitSnapshot(g, out)
 		return
@@ -311,6 +310,15 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 	}
 	g.sign(m)
 	l.eff.Messages = append(l.eff.Messages, out)
+}
+
+// grants takes note of a vote that is granted, or would be: the candidate has its time.
+func (l *Loop) grants(g *group, m *raftpb.Message) {
+	switch t := m.GetType(); {
+	case m.GetReject() || m.GetTo() == uint64(g.replica):
+	case t == raftpb.MsgVoteResp, t == raftpb.MsgPreVoteResp && l.cfg.Supports != nil:
+		g.votedAt = l.now
+	}
 }
 
 // answer delivers what Raft wanted said after a write: to itself, or to others.

@@ -469,3 +469,23 @@ func outcome(n *testNode, what string) bool {
 }
 
 func itoa(n uint64) string { return strings.TrimPrefix(base.RangeID(n).String(), "r") }
+
+// Who has decided to vote leaves the candidate its time from then on, and not only once the vote is on disk: the leader that handed
+// over says meanwhile that it leads no more.
+func TestRuleAVoteThatIsBeingWrittenCounts(t *testing.T) {
+	for i := range 2 {
+		w := newLeaseWorld(t, nil)
+		l := w.leader(leaseRange)
+		to, slow := w.others(l)[i], w.others(l)[1-i]
+		slow.holdSync = true
+		w.trace.Reset()
+		l.ev.Admin = append(l.ev.Admin, Admin{Range: leaseRange, Transfer: base.ReplicaID(to.id)})
+		w.run(60 * time.Millisecond)
+		if got := w.trace.String(); !strings.Contains(got, "released at term") || strings.Contains(got, "MsgPreVote") {
+			t.Errorf("n%d campaigns against n%d, for which it was about to vote:\n%s", slow.id, to.id, got)
+		}
+		slow.holdSync = false
+		w.run(time.Second)
+		w.mustLead(t, to)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -61,14 +62,18 @@ type (
 )
 
 func (p *placed) list(op *linearizability.Op, resp *clusterpb.ListRangesResponse) {
+	newest := map[uint64]uint64{} // a range that has taken another over is in the index twice until its old entry is removed
 	for _, r := range resp.Ranges {
 		d := r.Descriptor_
 		p.descriptor(op, d)
-		g := at(p.indexed, d.GetRangeId())
-		if last, ok := g.before(op.Invoked); ok && last.number > d.GetGeneration() {
-			p.add(fmt.Sprintf("the index has %s at generation %d after %d", base.RangeID(d.GetRangeId()), d.GetGeneration(), last.number), last.op, op)
+		newest[d.GetRangeId()] = max(newest[d.GetRangeId()], d.GetGeneration())
+	}
+	for _, id := range slices.Sorted(maps.Keys(newest)) {
+		g := at(p.indexed, id)
+		if last, ok := g.before(op.Invoked); ok && last.number > newest[id] {
+			p.add(fmt.Sprintf("the index has %s at generation %d after %d", base.RangeID(id), newest[id], last.number), last.op, op)
 		}
-		g.saw(d.GetGeneration(), struct{}{}, op)
+		g.saw(newest[id], struct{}{}, op)
 	}
 	if op.Final {
 		if what := Untiled(resp.Ranges); what != "" {

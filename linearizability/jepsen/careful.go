@@ -38,11 +38,12 @@ type careful struct {
 
 // newCareful starts one.
 func (c *Cluster) newCareful(ctx context.Context) (*careful, error) {
-	if !c.careful.Load() {
-		if _, err := c.CreateKeyspace(ctx, carefulName); err != nil {
+	if c.careful.Load() == 0 {
+		id, err := c.CreateKeyspace(ctx, carefulName)
+		if err != nil {
 			return nil, err
 		}
-		c.careful.Store(true)
+		c.careful.Store(uint64(id))
 	}
 	cl, err := goclient.New(goclient.Config{Endpoints: endpoints(c), Keyspace: carefulName, DialTimeout: carefulTime / 4})
 	if err != nil {

@@ -37,9 +37,9 @@ type Cluster struct {
 	network *network // nil: the nodes are on the loopback interface
 	logger  *slog.Logger
 	shard   shard
-	spare   *Node       // joins under one nemesis; no other knows it
-	several atomic.Bool // nemeses act at once
-	careful atomic.Bool // the keyspace of careful clients is made
+	spare   *Node         // joins under one nemesis; no other knows it
+	several atomic.Bool   // nemeses act at once
+	careful atomic.Uint64 // the keyspace of careful clients; 0: it is not made yet
 
 	mu     sync.Mutex
 	acts   acts

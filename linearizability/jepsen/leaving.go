@@ -23,8 +23,15 @@ func joinOne(ctx context.Context, c *Cluster, _ *base.Rand) (string, func(contex
 	}
 	heal := func(ctx context.Context) error {
 		what, err := c.leave(ctx, "join-one", n)
-		if err == nil && what != "" {
-			err = fmt.Errorf("%s could not leave again: %s", n.Name, what)
+		for err == nil && what != "" {
+			// Somebody may want a range there (moves): that is ended, as the refusal says.
+			if !pause(ctx, nil, askAgain) {
+				err = fmt.Errorf("%s could not leave again: %s", n.Name, what)
+				break
+			}
+			if err = c.endMoves(ctx); err == nil {
+				what, err = c.leave(ctx, "join-one", n)
+			}
 		}
 		return errors.Join(err, c.forget(n))
 	}
@@ -44,7 +51,7 @@ func (c *Cluster) filled(ctx context.Context, node uint64) int {
 	ctx, cancel := context.WithTimeout(ctx, fillTime)
 	defer cancel()
 	for {
-		ids, err := c.holding(ctx, node)
+		ids, err := c.holding(ctx, node, len(c.Nodes)+1)
 		if err == nil && len(ids) > 0 || !pause(ctx, nil, askAgain) {
 			return len(ids)
 		}
@@ -84,7 +91,7 @@ func (c *Cluster) leave(ctx context.Context, nemesis string, n *Node) (what stri
 		return what, err
 	}
 	n.retire()
-	holding, err := c.holding(ctx, r.NodeId)
+	holding, err := c.holding(ctx, r.NodeId, len(c.Nodes)+1)
 	if err == nil && len(holding) > 0 {
 		c.broke("left means empty", "n%d was decommissioned, and ranges %v have replicas on it", r.NodeId, holding)
 	}

@@ -52,18 +52,22 @@ func failOne(ctx context.Context, c *Cluster, r *base.Rand) (string, func(contex
 // zoneTime bounds how long a client may wait that loses a zone: an election, for which the support of the nodes that died must end.
 const zoneTime = 15 * time.Second
 
-// loseZone kills every node of a zone, when no range has most of its voters there. A careful client must soon be served again.
+// loseZone kills every node of a zone, when no range has most of its voters there: of the zone that leads what a careful client uses,
+// if anybody says which that is. It must soon be served again.
 func loseZone(ctx context.Context, c *Cluster, r *base.Rand) (string, func(context.Context) error, error) {
+	k, err := c.newCareful(ctx)
+	if err != nil {
+		return "", nil, err
+	}
 	z := zone(int(r.Int63n(zones)))
+	if i, err := c.Leader(ctx, base.KeyspaceID(c.careful.Load())); err == nil {
+		z = zone(i)
+	}
 	var lost []int
 	for i := range c.Nodes {
 		if zone(i) == z {
 			lost = append(lost, i)
 		}
-	}
-	k, err := c.newCareful(ctx)
-	if err != nil {
-		return "", nil, err
 	}
 	wait, cancel := context.WithTimeout(ctx, operationTime)
 	err = c.spreadOver(wait, lost)

@@ -139,6 +139,7 @@ func (r *run) now() float64 { return time.Since(r.start).Seconds() }
 // closing asks, after everything, for what each stage left behind and for what the processes said.
 func (r *run) closing(ctx context.Context, ran, stages int) {
 	if ran < stages {
+		// Its processes may have been ended for their stacks: nothing more can be asked of them.
 		r.report.fail(-1, "run", "only %d of %d stages were run to their end", ran, stages)
 	} else {
 		for _, k := range r.kept {
@@ -147,9 +148,11 @@ func (r *run) closing(ctx context.Context, ran, stages int) {
 			}
 		}
 	}
-	r.ranges(ctx)
-	r.wellEnd(ctx)
-	r.acted()
+	if ran == stages {
+		r.ranges(ctx)
+		r.wellEnd(ctx)
+		r.acted()
+	}
 	for _, err := range r.cluster.Findings() {
 		r.report.fail(-1, "processes", "%v", err)
 	}

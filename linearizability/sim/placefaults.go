@@ -6,6 +6,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
+	"github.com/cairndb/cairn/meta/placement"
 )
 
 // What befalls the nodes as members, and what people ask for, in the runs with deciders: a third of all.
@@ -65,6 +66,9 @@ func memberFault(e, back liveness.Event, least int) func(in *injector, f *Fault)
 				active++
 			}
 		}
+		if e == liveness.Leave && !s.spares(n.id) {
+			return nil, false
+		}
 		if active < least || s.change(n.id, e, "somebody asked for it") != nil {
 			return nil, false
 		}
@@ -73,6 +77,26 @@ func memberFault(e, back liveness.Event, least int) func(in *injector, f *Fault)
 		}
 		return func() { _ = s.change(n.id, back, "somebody asked for it") }, true // it may have left meanwhile
 	}
+}
+
+// spares says whether a keyspace that is to be nowhere in one zone has nodes enough without this one.
+func (s *sys) spares(id base.NodeID) bool {
+	policy := placement.Policies(s.policy)
+	for ks, p := range policy.Keyspaces {
+		if len(p.Constraints) == 0 {
+			continue
+		}
+		places := 0
+		for _, r := range s.records {
+			if base.NodeID(r.NodeId) != id && r.State == metapb.NodeState_NODE_STATE_ACTIVE && !forbidden(&policy, ks, r) {
+				places++
+			}
+		}
+		if places < p.Replicas {
+			return false
+		}
+	}
+	return true
 }
 
 // drawPlacement turns a third of the plans into ones with deciders, and adds what befalls those.

@@ -151,19 +151,46 @@ func (r *Reconciler) merge(id base.RangeID) {
 	}
 }
 
-// neighbours are the ranges beside one that have a replica here: those that do not are on other nodes.
+// neighbours are the ranges beside one that have a replica here: those that do not are on other nodes. The index says which they are,
+// so that ten thousand ranges are not looked through for each; where it is behind, the range is looked at again.
 func (r *Reconciler) neighbours(d *metapb.RangeDescriptor) (left, right *metapb.RangeDescriptor) {
-	for _, id := range r.cfg.Store.Ranges() {
-		v := r.cfg.Store.View(id)
-		switch {
-		case v == nil:
-		case desc.Neighbours(d, v.Descriptor):
-			right = v.Descriptor
-		case desc.Neighbours(v.Descriptor, d):
-			left = v.Descriptor
-		}
+	ks := base.KeyspaceID(d.KeyspaceId)
+	if len(d.Start) > 0 {
+		key := route.IndexKey(ks, d.Start) // of the range that ends there
+		left = r.beside(d, &pb.RangeRequest{Key: key}, func(n *metapb.RangeDescriptor) bool { return desc.Neighbours(n, d) })
+	}
+	if len(d.End) > 0 {
+		start, end := route.IndexSpan(ks, d.End)
+		right = r.beside(d, &pb.RangeRequest{Key: start, RangeEnd: end, Limit: 1}, func(n *metapb.RangeDescriptor) bool { return desc.Neighbours(d, n) })
 	}
 	return left, right
+}
+
+// beside is the neighbour that an index entry leads to, as it is here; nil if it is on other nodes, or not known.
+func (r *Reconciler) beside(d *metapb.RangeDescriptor, entry *pb.RangeRequest, neighbour func(*metapb.RangeDescriptor) bool) *metapb.RangeDescriptor {
+	index, ok := route.IndexKeyspace(base.KeyspaceID(d.KeyspaceId))
+	if !ok {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
+	defer cancel()
+	entry.Serializable = true
+	resp, err := r.cfg.Dispatch.Range(ctx, index, entry)
+	if err == nil && len(resp.Kvs) == 1 {
+		indexed, err := desc.Decode(resp.Kvs[0].Value)
+		switch {
+		case err != nil:
+		case !neighbour(indexed): // the index has not been told of a split or a merge yet
+		case desc.ReplicaOn(indexed, r.cfg.Node) == nil:
+			return nil
+		default:
+			if v := r.cfg.Store.View(base.RangeID(indexed.RangeId)); v != nil && neighbour(v.Descriptor) {
+				return v.Descriptor
+			}
+		}
+	}
+	r.looks[base.RangeID(d.RangeId)] = 0
+	return nil
 }
 
 // mayMerge says whether two neighbours are to be merged by themselves: what was cut by hand was cut for a reason, and what was
