@@ -67,7 +67,7 @@ func (c *Cluster) setPolicy(ctx context.Context) error {
 		}
 		p.Cluster.FailedAfterMillis, p.Cluster.FailedAfterOwnMillis = uint64(failedAfter.Milliseconds()), uint64(failedAfter.Milliseconds())
 		p.Cluster.PauseLatencyPermille = pauseLatency
-		p.Cluster.FailedSharePermille = uint32(1000 * failedShare)
+		p.Cluster.FailedSharePermille, p.Cluster.FailedTier = uint32(1000*failedShare), "none"
 		_, err = cl.SetPolicy(ctx, &clusterpb.SetPolicyRequest{Policy: p})
 		return err
 	})
