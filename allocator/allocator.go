@@ -44,8 +44,9 @@ type Node struct {
 	SlowFor time.Duration
 	// Strained says why the node takes part in no further move now, such as writes that take long; empty: it does.
 	Strained string
-	// Weight is its share of what there is: a node of weight 2 is to hold twice as much as one of 1. 0: 1.
-	Weight float64
+	// Weight is its share of replicas and of bytes: a node of weight 2 is to hold twice as much as one of 1. 0: 1. LeadWeight is its
+	// share of leaders and of the load that they serve, 0: as Weight. What a node can hold is its disk's to say, what it can serve is not.
+	Weight, LeadWeight float64
 	// DiskBytes is what its disk holds, DiskUsed what of that is taken; 0: not known.
 	DiskBytes, DiskUsed int64
 }
@@ -124,8 +125,8 @@ type Policy struct {
 	Imbalance    float64 // how far a node may be from the mean before something is moved for balance: 0.05
 	NoBalance    bool
 	// FailedShare is the share of nodes that may be suspect or failed at once before nothing is replaced any more; above half of
-	// it replacements are slow. FailedTier, if set, is a locality tier whose values are looked at in the same way each by itself:
-	// a whole zone that is gone at once is a fault of the network until somebody says otherwise.
+	// it replacements are slow. FailedTier is a locality tier whose values are looked at in the same way each by itself:
+	// a whole zone that is gone at once is a fault of the network until somebody says otherwise, by a tier that no node has.
 	FailedShare float64
 	FailedTier  string
 	// SlowAfter is how long a node is slow before its replicas leave it too, and SlowShare the share of nodes that may be slow for

@@ -22,7 +22,7 @@ func (s *Snapshot) setHot(m *means) {
 func wantsSplit(s *Snapshot, v *view) bool {
 	l := v.e.leader
 	return l != none && v.e.load > s.hot && v.e.keyspace.Splits() && v.x.wantedLeader == none && !s.policy.NoBalance &&
-		float64(s.nodes[l].sum[dimLoad]) > s.warm*s.nodes[l].Weight
+		float64(s.nodes[l].sum[dimLoad]) > s.warm*s.nodes[l].LeadWeight
 }
 
 func planSplit(p *pass, v *view) (*proposal, why) {

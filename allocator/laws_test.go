@@ -118,7 +118,8 @@ func (w *world) setNode(n allocator.Node) {
 
 func (w *world) addNode() {
 	w.nextID++
-	n := allocator.Node{ID: w.nextID, State: allocator.Active, Weight: rapid.SampledFrom([]float64{0, 1, 2}).Draw(w.t, "weight")}
+	n := allocator.Node{ID: w.nextID, State: allocator.Active, Weight: rapid.SampledFrom([]float64{0, 1, 2}).Draw(w.t, "weight"),
+		LeadWeight: rapid.SampledFrom([]float64{0, 1, 2}).Draw(w.t, "lead weight")}
 	if rapid.IntRange(0, 5).Draw(w.t, "placed") > 0 {
 		n.Locality = []allocator.Tier{{Key: "zone", Value: rapid.SampledFrom([]string{"a", "b", "c"}).Draw(w.t, "zone")}}
 		if rapid.Bool().Draw(w.t, "rack") {

@@ -21,16 +21,25 @@ func (n *node) pooled() bool {
 	return n.known && n.State == Active && !n.Cordoned && !n.Draining && n.Slow == ""
 }
 
+// weight is the node's share of what d counts.
+func (n *node) weight(d int) float64 {
+	if d >= dimLeaders {
+		return n.LeadWeight
+	}
+	return n.Weight
+}
+
 // newMeans counts what the nodes of the pool hold, and what will come to them from those that are emptied.
 func (s *Snapshot) newMeans() (m means) {
-	var total [dims]float64
-	weight := 0.0
+	var total, weight [dims]float64
 	for i := range s.nodes {
 		n := &s.nodes[i]
 		comes, leads := true, true
 		switch {
 		case n.pooled():
-			weight += n.Weight
+			for d := range dims {
+				weight[d] += n.weight(d)
+			}
 			m.pool = append(m.pool, slot(i))
 		case n.known && n.State == Suspect, n.known && n.Cordoned && n.State == Active:
 			comes, leads = false, false
@@ -46,11 +55,11 @@ func (s *Snapshot) newMeans() (m means) {
 			total[dimLoad] += float64(n.sum[dimLoad])
 		}
 	}
-	if weight == 0 {
+	if len(m.pool) == 0 {
 		return m
 	}
 	for d := range dims {
-		m.per[d] = total[d] / weight
+		m.per[d] = total[d] / weight[d]
 	}
 	m.gap = s.policy.Imbalance * gapShare
 	m.piece = [dims]float64{dimReplicas: 1, dimLeaders: 1}
@@ -167,7 +176,7 @@ func (m *means) shift(n *node, d int, amount float64) float64 {
 		return 0
 	}
 	u, y := amount/per, float64(n.sum[d])/per
-	return u*(2*y+u)/n.Weight - 2*u
+	return u*(2*y+u)/n.weight(d) - 2*u
 }
 
 // more and less are that for a replica that comes or goes; the leader's likewise.
@@ -203,7 +212,7 @@ func (m *means) worthwhile(from int, count, amount float64) float64 {
 
 // excess is by what share of its own the node has more than that of d, 0 if it is less than a piece.
 func (m *means) excess(n *node, d int) float64 {
-	share := m.mean(n, d) * n.Weight
+	share := m.mean(n, d) * n.weight(d)
 	over := float64(n.sum[d]) - share
 	if share <= 0 || over < m.piece[d] && over > -m.piece[d] {
 		return 0
@@ -213,7 +222,7 @@ func (m *means) excess(n *node, d int) float64 {
 
 // relative is what a node has, of its share.
 func (m *means) relative(n *node, d int) float64 {
-	if share := m.mean(n, d) * n.Weight; share > 0 {
+	if share := m.mean(n, d) * n.weight(d); share > 0 {
 		return float64(n.sum[d]) / share
 	}
 	return 1
@@ -239,5 +248,5 @@ func (m *means) skew(level int, n *node, count, amount float64) float64 {
 	if sum <= 0 {
 		return 0
 	}
-	return ((float64(n.sum[sumOf(level)])+amount)/sum - (float64(n.sum[countOf(level)])+count)/number) / n.Weight
+	return ((float64(n.sum[sumOf(level)])+amount)/sum - (float64(n.sum[countOf(level)])+count)/number) / n.weight(sumOf(level))
 }

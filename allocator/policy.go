@@ -43,11 +43,9 @@ func (p *Policy) EnsureDefaults() {
 	orElse(&p.SlowAfter, defaultSlowAfter)
 	orElse(&p.Imbalance, defaultImbalance)
 	orElse(&p.SlowShare, defaultSlowShare)
-	if p.FailedShare == 0 {
-		p.FailedShare = defaultFailedShare
-		if p.FailedTier == "" {
-			p.FailedTier = defaultFailedTier
-		}
+	orElse(&p.FailedShare, defaultFailedShare)
+	if p.FailedTier == "" {
+		p.FailedTier = defaultFailedTier
 	}
 	keyspaces := make(map[base.KeyspaceID]Placement, len(p.Keyspaces)+3)
 	for k, v := range p.Keyspaces {

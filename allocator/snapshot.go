@@ -220,6 +220,9 @@ func (s *Snapshot) SetNode(n Node) {
 	if n.Weight <= 0 {
 		n.Weight = 1
 	}
+	if n.LeadWeight <= 0 {
+		n.LeadWeight = n.Weight
+	}
 	class := s.class(n.Locality, n.Attributes)
 	moved := !held.known || held.class != class
 	before, pooled := held.Node, held.pooled()
@@ -239,7 +242,7 @@ func (s *Snapshot) SetNode(n Node) {
 		s.touch(at)
 		s.version++
 	}
-	if moved || before.Weight != n.Weight || !pooled && held.pooled() {
+	if moved || before.Weight != n.Weight || before.LeadWeight != n.LeadWeight || !pooled && held.pooled() {
 		s.forget() // something may go where nothing could
 	}
 }
@@ -247,7 +250,7 @@ func (s *Snapshot) SetNode(n Node) {
 // differs says whether a goal may see the node otherwise than before, beside what refresh tells.
 func (n *Node) differs(now *Node) bool {
 	return n.State != now.State || n.Cordoned != now.Cordoned || n.Draining != now.Draining || (n.Slow == "") != (now.Slow == "") ||
-		n.Weight != now.Weight
+		n.Weight != now.Weight || n.LeadWeight != now.LeadWeight
 }
 
 // class is classOf, and has the rules know the class.
@@ -272,7 +275,7 @@ func (s *Snapshot) RemoveNode(id base.NodeID) {
 	}
 	s.leaveClass(at)
 	n := &s.nodes[at]
-	n.Node, n.known, n.class, n.prefixes = Node{ID: id, Weight: 1}, false, s.nowhere(), nil
+	n.Node, n.known, n.class, n.prefixes = Node{ID: id, Weight: 1, LeadWeight: 1}, false, s.nowhere(), nil
 	s.refresh(at)
 	s.touch(at)
 	s.forget()
@@ -332,7 +335,7 @@ func (s *Snapshot) slotOf(id base.NodeID) slot {
 		return at
 	}
 	at := slot(len(s.nodes))
-	s.nodes = append(s.nodes, node{Node: Node{ID: id, Weight: 1}, class: s.nowhere()}) // a class without a locality
+	s.nodes = append(s.nodes, node{Node: Node{ID: id, Weight: 1, LeadWeight: 1}, class: s.nowhere()}) // a class without a locality
 	s.byID[id] = at
 	s.refresh(at)
 	return at

@@ -17,7 +17,7 @@ import (
 // TestStories tells what the planner does, in words. The verbs:
 //
 //	policy [moves=8] [per-node=2] [share=0.3] [tier=zone] [no-balance]   lines: keyspace (or default) factor=3 +zone=a:1 leaders=~zone=b
-//	put        lines: n1 zone=a,rack=1 ssd state=suspect for=40s cordoned draining slow=disk slow-for=20m strained=io weight=2 disk=90/100
+//	put        lines: n1 zone=a,rack=1 ssd state=suspect for=40s cordoned draining slow=disk slow-for=20m strained=io weight=2 lead-weight=1 disk=90/100
 //	                  r1 ks=100 n1* n2 n3 n4l bytes=10 load=5 behind=n2,n3 busy=merge wanted=n1,n2 lead=n2 (* leads; l, i, o: learner …)
 //	                  r1..r9 and n1..n9 stand for each of them
 //	rm         nodes and ranges that are no more
@@ -206,6 +206,8 @@ func node(t *testing.T, id base.NodeID, words []string) allocator.Node {
 			n.Strained = v
 		case "weight":
 			n.Weight = number(t, v)
+		case "lead-weight":
+			n.LeadWeight = number(t, v)
 		case "disk":
 			used, all, _ := strings.Cut(v, "/")
 			n.DiskUsed, n.DiskBytes = int64(number(t, used)), int64(number(t, all))

@@ -183,7 +183,7 @@ func (p *pass) isBarren(level int, at slot) bool {
 	b := &l.barren[at]
 	for d, was := range b.held {
 		change := float64(n.sum[countOf(level)+d] - was)
-		if math.Abs(change) > stirShare*p.s.policy.Imbalance*p.means.mean(n, countOf(level)+d)*n.Weight {
+		if math.Abs(change) > stirShare*p.s.policy.Imbalance*p.means.mean(n, countOf(level)+d)*n.weight(countOf(level)+d) {
 			b.is = false
 		}
 	}

@@ -68,6 +68,15 @@ func (n *Node) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnReque
 	return m.dispatch.ReadTxn(ctx, ks, req)
 }
 
+// HashKV implements serve.Backend.
+func (n *Node) HashKV(ctx context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {
+	m, err := n.notYet()
+	if err != nil {
+		return nil, err
+	}
+	return m.dispatch.HashKV(ctx, ks, revision)
+}
+
 // Where implements serve.Backend.
 func (n *Node) Where(ks base.KeyspaceID, key []byte) (w serve.Where) {
 	if m := n.current(); m != nil {
@@ -113,11 +122,16 @@ func (n *Node) Members() []*metapb.NodeRecord { return n.book.all() }
 
 // StoreStats implements serve.Backend.
 func (n *Node) StoreStats() (total, inUse int64) {
-	total = int64(n.eng.Metrics().DiskBytes)
-	if used, err := n.eng.Size(keys.KeyspaceSpan(base.KeyspaceDefault)); err == nil {
-		inUse = int64(used)
+	m := n.eng.Metrics()
+	return int64(m.DiskBytes), int64(m.LiveBytes)
+}
+
+// Defragment implements serve.Backend.
+func (n *Node) Defragment(ctx context.Context, ks base.KeyspaceID) error {
+	if _, err := n.notYet(); err != nil {
+		return err
 	}
-	return total, min(inUse, total)
+	return n.eng.Compact(ctx, keys.KeyspaceSpan(ks))
 }
 
 // StoreMetrics implements serve.Backend.

@@ -20,7 +20,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
 	"github.com/cairndb/cairn/node/join"
-	"github.com/cairndb/cairn/node/operate"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // trio is three nodes of one cluster in this process, on real stores and connections.
@@ -183,7 +183,7 @@ func TestGivenUp(t *testing.T) {
 		x.ready(i)
 	}
 	x.voters()
-	x.write(operate.PolicyKey(0), &metapb.PolicyRecord{Cluster: &metapb.ClusterPolicy{FailedAfterMillis: 1000}})
+	x.write(sysrec.PolicyKey(0), &metapb.PolicyRecord{Cluster: &metapb.ClusterPolicy{FailedAfterMillis: 1000}})
 	gone := 2
 	id := x.nodes[gone].storeIdentity().NodeId
 	before, err := x.record(id)

@@ -25,7 +25,7 @@ var _ serve.Operator = (*Node)(nil)
 // newOperate makes the part of a member that keeps and carries on what people asked for.
 func (n *Node) newOperate(m *member, self base.NodeID) (*operate.Manager, error) {
 	return operate.New(operate.Config{
-		Cluster: m.dispatch, Explain: m.dispatch.Explain, Keyspaces: m.keyspaces.List, UnixMicros: n.faults.unixMicros, Now: m.store.Now, Logger: n.cfg.Logger,
+		Cluster: m.dispatch, Explain: m.dispatch.Explain, Report: m.dispatch.Report, Keyspaces: m.keyspaces.List, UnixMicros: n.faults.unixMicros, Now: m.store.Now, Logger: n.cfg.Logger,
 		Leads:  func() bool { _, leads := m.leadsSys(); return leads },
 		Holds:  func() bool { return m.store.Has(base.RangeSys) },
 		Health: func(context.Context) []*metapb.NodeHealth { all, _, _ := m.monitor.Health(); return all },

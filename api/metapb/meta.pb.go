@@ -1642,8 +1642,11 @@ type Operation struct {
 	BytesTotal        uint64                 `protobuf:"varint,16,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
 	BytesLeft         uint64                 `protobuf:"varint,17,opt,name=bytes_left,json=bytesLeft,proto3" json:"bytes_left,omitempty"`
 	EstimateMicros    int64                  `protobuf:"varint,18,opt,name=estimate_micros,json=estimateMicros,proto3" json:"estimate_micros,omitempty"` // until it is done; 0: not known
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// Of nodes, those that were cordoned, and those that were drained, before the operation: it does not take that back.
+	WereCordoned  []uint64 `protobuf:"varint,19,rep,packed,name=were_cordoned,json=wereCordoned,proto3" json:"were_cordoned,omitempty"`
+	WereDraining  []uint64 `protobuf:"varint,20,rep,packed,name=were_draining,json=wereDraining,proto3" json:"were_draining,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Operation) Reset() {
@@ -1800,6 +1803,20 @@ func (x *Operation) GetEstimateMicros() int64 {
 		return x.EstimateMicros
 	}
 	return 0
+}
+
+func (x *Operation) GetWereCordoned() []uint64 {
+	if x != nil {
+		return x.WereCordoned
+	}
+	return nil
+}
+
+func (x *Operation) GetWereDraining() []uint64 {
+	if x != nil {
+		return x.WereDraining
+	}
+	return nil
 }
 
 // Explanation is what would be decided for a range now, and why.
@@ -2403,7 +2420,7 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x12<\n" +
 	"\tplacement\x18\x03 \x01(\v2\x1e.cairn.meta.v1.PlacementPolicyR\tplacement\x126\n" +
-	"\acluster\x18\x04 \x01(\v2\x1c.cairn.meta.v1.ClusterPolicyR\acluster\"\xdb\x04\n" +
+	"\acluster\x18\x04 \x01(\v2\x1c.cairn.meta.v1.ClusterPolicyR\acluster\"\xa5\x05\n" +
 	"\tOperation\x12\x13\n" +
 	"\x05op_id\x18\x01 \x01(\x04R\x04opId\x12\x1e\n" +
 	"\n" +
@@ -2427,7 +2444,9 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"bytesTotal\x12\x1d\n" +
 	"\n" +
 	"bytes_left\x18\x11 \x01(\x04R\tbytesLeft\x12'\n" +
-	"\x0festimate_micros\x18\x12 \x01(\x03R\x0eestimateMicros\"\xfa\x01\n" +
+	"\x0festimate_micros\x18\x12 \x01(\x03R\x0eestimateMicros\x12#\n" +
+	"\rwere_cordoned\x18\x13 \x03(\x04R\fwereCordoned\x12#\n" +
+	"\rwere_draining\x18\x14 \x03(\x04R\fwereDraining\"\xfa\x01\n" +
 	"\vExplanation\x124\n" +
 	"\x05range\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\x05range\x12\x1a\n" +
 	"\bdecision\x18\x02 \x01(\tR\bdecision\x12\x16\n" +

@@ -241,7 +241,7 @@ func TestNodeErrorsAreExplained(t *testing.T) {
 		says string
 	}{
 		{status.Error(codes.Unavailable, join.ErrNotInitialised.Error()), "run cairn init --host " + address},
-		{status.Error(codes.Unavailable, "server stopped"), "does not answer"},
+		{status.Error(codes.Unavailable, "etcdserver: no leader"), "cannot do that now: etcdserver: no leader"},
 		{status.Error(codes.DeadlineExceeded, "x"), "in time"},
 		{status.Error(codes.Unimplemented, "x"), "not a Cairn node"},
 		{status.Error(codes.FailedPrecondition, "the reason: the way out"), "status: the reason: the way out"},
@@ -251,6 +251,29 @@ func TestNodeErrorsAreExplained(t *testing.T) {
 		if code != exitFailed || out != "" || !strings.Contains(errs, c.says) {
 			t.Errorf("%v: exit %d, %q, want %q", c.err, code, errs, c.says)
 		}
+	}
+}
+
+func TestSilenceIsExplained(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { // one that hangs up
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close()
+		}
+	}()
+	for _, what := range []string{"hangs up", "is not there"} {
+		_, errs, code := cairn(t, nil, "status", "--host", l.Addr().String())
+		if code != exitFailed || !strings.Contains(errs, "does not answer") || !strings.Contains(errs, "check that it runs") {
+			t.Errorf("of a node that %s: exit %d, %q", what, code, errs)
+		}
+		_ = l.Close()
 	}
 }
 

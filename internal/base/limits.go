@@ -300,6 +300,9 @@ const (
 	// JoinProbeTimeout bounds one question to another node while joining: a lost SYN is sent again after 1 s and
 	// after 3 s more, and a node that takes longer than that to say who it is cannot be worked with.
 	JoinProbeTimeout = 5 * time.Second
+	// JoinRest is how long a member that starts waits for the other addresses once one of its cluster has answered: what answers at all
+	// does so in some round trips, and one address that leads nowhere does not hold it up.
+	JoinRest = 250 * time.Millisecond
 	// JoinCallTimeout bounds one Join or Announce: the member probes the address, and commits to sys.
 	JoinCallTimeout = JoinProbeTimeout + RequestTimeout
 	// JoinRetryMin and JoinRetryMax bound the wait between two rounds of the join list: a cluster that starts all
@@ -390,7 +393,10 @@ const (
 	DecideSoon     = 250 * time.Millisecond
 	DecideGrace    = 5 * time.Second
 	// ReportInterval is how often it asks a node how the ranges are that that one leads; what has not changed is not sent again.
+	// ReportSoon is how soon it asks a node that is to lead one of them, and then less and less often until that leads it: a transfer
+	// takes a few round trips.
 	ReportInterval = 2 * time.Second
+	ReportSoon     = 100 * time.Millisecond
 	// DirectTimeout is how long a directive holds if it is not renewed: what a dead decider wanted ends that soon, and an election
 	// of the range's leader fits in. DirectRenew leaves three tries in it.
 	DirectTimeout = 5 * time.Second

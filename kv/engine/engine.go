@@ -9,6 +9,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"io"
 
@@ -122,6 +123,9 @@ type Engine interface {
 	// Flush writes what is in memory to tables. Size estimates the bytes on disk of a span.
 	Flush() error
 	Size(Span) (uint64, error)
+	// Compact rewrites a span, so that what was overwritten and deleted in it takes no disk space any more, and returns when that is
+	// done. Reads and writes go on meanwhile. If ctx ends before, so does it: what it had begun is finished in the background.
+	Compact(ctx context.Context, s Span) error
 	Metrics() Metrics
 	// Close ends the engine: every later use answers ErrClosed. Iterators and snapshots are closed before it; while
 	// some are open it may refuse. It may be called again.
@@ -155,6 +159,7 @@ type Metrics struct {
 	Syncs           uint64 // syncs of the log
 	BytesWritten    uint64 // to the log and to tables
 	DiskBytes       uint64
+	LiveBytes       uint64 // of DiskBytes: about what stays when all that was overwritten or deleted is gone
 	MemtableBytes   uint64
 	BlockCacheBytes uint64
 	Compactions     uint64

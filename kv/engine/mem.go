@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"slices"
 	"sync"
 
@@ -239,6 +240,14 @@ func (s *memSnapshot) NewIter(o IterOptions) (Iterator, error) {
 func (s *memSnapshot) Close() error {
 	s.t = nil
 	return nil
+}
+
+// Compact implements Engine: nothing is kept that was overwritten.
+func (m *Mem) Compact(ctx context.Context, _ Span) error {
+	if err := m.Flush(); err != nil {
+		return err
+	}
+	return ctx.Err()
 }
 
 // Flush implements Engine: there is nothing to flush.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -195,6 +196,33 @@ func (p *Pebble) Flush() error {
 	}
 }
 
+// Compact implements Engine. It ends if the engine fails meanwhile.
+func (p *Pebble) Compact(ctx context.Context, s Span) error {
+	if err := p.life.enter(); err != nil {
+		return err
+	}
+	defer p.life.leave()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-p.life.failed:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	err := p.db.Compact(ctx, s.Start, s.End, false)
+	select {
+	case <-p.life.failed:
+		return p.life.cause()
+	default:
+	}
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err() // it is no error of the store's
+	}
+	return wrap("store", err)
+}
+
 // Size implements Engine.
 func (p *Pebble) Size(s Span) (uint64, error) {
 	if err := p.life.enter(); err != nil {
@@ -213,10 +241,14 @@ func (p *Pebble) Metrics() Metrics {
 	defer p.life.leave()
 	m := p.db.Metrics()
 	total := m.Total()
+	disk := m.DiskSpaceUsage()
+	garbage := m.WAL.ObsoletePhysicalSize + m.Table.Local.ObsoleteSize + m.Table.Local.ZombieSize + m.BlobFiles.Local.ObsoleteSize +
+		m.BlobFiles.Local.ZombieSize + m.Table.Garbage.PointDeletionsBytesEstimate + m.Table.Garbage.RangeDeletionsBytesEstimate
 	return Metrics{
 		Syncs:           p.syncs.Load(),
 		BytesWritten:    m.WAL.BytesWritten + total.TableBytesFlushed + total.TableBytesCompacted + total.TableBytesIngested,
-		DiskBytes:       m.DiskSpaceUsage(),
+		DiskBytes:       disk,
+		LiveBytes:       disk - min(disk, garbage),
 		MemtableBytes:   m.MemTable.Size,
 		BlockCacheBytes: uint64(m.BlockCache.Size),
 		Compactions:     uint64(m.Compact.Count),

@@ -67,7 +67,7 @@ func (c *Cluster) setPolicy(ctx context.Context) error {
 		}
 		p.Cluster.FailedAfterMillis, p.Cluster.FailedAfterOwnMillis = uint64(failedAfter.Milliseconds()), uint64(failedAfter.Milliseconds())
 		p.Cluster.PauseLatencyPermille = pauseLatency
-		p.Cluster.FailedSharePermille = uint32(1000 * failedShare)
+		p.Cluster.FailedSharePermille, p.Cluster.FailedTier = uint32(1000*failedShare), "none"
 		_, err = cl.SetPolicy(ctx, &clusterpb.SetPolicyRequest{Policy: p})
 		return err
 	})
@@ -135,18 +135,6 @@ func (c *Cluster) begin(ctx context.Context, op *metapb.Operation) (id uint64, e
 		return err
 	})
 	return id, err
-}
-
-// operation is one as it is now.
-func (c *Cluster) operation(ctx context.Context, id uint64) (op *metapb.Operation, err error) {
-	err = c.operator(ctx, func(ctx context.Context, cl clusterpb.ClusterClient) error {
-		resp, err := cl.ListOperations(ctx, &clusterpb.ListOperationsRequest{OpId: id})
-		if err == nil {
-			op = resp.Operations[0]
-		}
-		return err
-	})
-	return op, err
 }
 
 // running lists the operations that have not ended.

@@ -86,7 +86,7 @@ func Resume(op *metapb.Operation, nodes []*metapb.NodeRecord, nowMicros int64) (
 	return Change{Nodes: marked, Op: changed(op, nowMicros, func(op *metapb.Operation) { op.State, op.Waiting = running, "" })}, nil
 }
 
-// unmark takes the marks back; half leaves the nodes cordoned.
+// unmark takes the marks back that the operation made; half leaves the nodes cordoned.
 func unmark(op *metapb.Operation, nodes []*metapb.NodeRecord, nowMicros int64, half bool) (c Change, err error) {
 	reason := fmt.Sprintf("operation %d was cancelled", op.OpId)
 	if half {
@@ -97,13 +97,21 @@ func unmark(op *metapb.Operation, nodes []*metapb.NodeRecord, nowMicros int64, h
 		if old == nil || gone(old) {
 			continue
 		}
-		next := old
-		switch op.Kind {
-		case drain:
-			next, err = undo(old, liveness.Undrain, half, reason, nowMicros)
-		case decommission:
-			next, err = undo(old, liveness.Recommission, half, reason, nowMicros)
+		var undoes []liveness.Event
+		switch {
+		case op.Kind == decommission:
+			undoes = append(undoes, liveness.Recommission)
+		case op.Kind == drain && !slices.Contains(op.WereDraining, id):
+			undoes = append(undoes, liveness.Undrain)
 		}
+		switch {
+		case op.Kind != drain && op.Kind != decommission:
+		case half:
+			undoes = append(undoes, liveness.Cordon)
+		case !slices.Contains(op.WereCordoned, id):
+			undoes = append(undoes, liveness.Uncordon)
+		}
+		next, err := undo(old, undoes, reason, nowMicros)
 		if err != nil {
 			return Change{}, err
 		}

@@ -19,9 +19,9 @@ type World struct {
 	Nodes     []*metapb.NodeRecord
 	// Unknown says why what follows could not be found out; empty: it was.
 	Unknown string
-	Tally   *Tally           // DECOMMISSION: of the stored descriptors
-	Leads   map[uint64]Leads // DRAIN: of the operation's nodes
-	Bytes   map[uint64]uint64
+	Tally   *Tally                  // DECOMMISSION: of the stored descriptors
+	Leads   map[uint64]Leads        // DRAIN: of the operation's nodes
+	Bytes   map[uint64]uint64       // DECOMMISSION: on each of its nodes. RELOCATE: of the range, by its id
 	Range   *metapb.RangeDescriptor // RELOCATE: as the range says itself; nil: there is none any more
 	Leader  uint64                  // of that range; 0: none is known
 	// Why is why what is left does not go on, as its deciders say; empty: they were not asked, or say nothing.
@@ -143,7 +143,7 @@ func nextRelocate(op *metapb.Operation, w *World, pace *Pace) Change {
 			return end(op, w, failed, fmt.Sprintf("%s is no longer part of the cluster", base.NodeID(id)))
 		}
 	}
-	m := measure{what: "replicas", some: []uint64{op.RangeId}, bytes: w.Bytes[op.RangeId]}
+	m := measure{what: "replicas", some: []uint64{op.RangeId}}
 	var voters []uint64
 	for _, r := range w.Range.Replicas {
 		if r.Role == metapb.ReplicaRole_REPLICA_ROLE_VOTER {
@@ -156,6 +156,7 @@ func nextRelocate(op *metapb.Operation, w *World, pace *Pace) Change {
 	for _, id := range op.Voters {
 		if !slices.Contains(voters, id) {
 			m.left++ // is to come, or to become one
+			m.bytes += w.Bytes[op.RangeId]
 		}
 	}
 	if op.Leader != 0 && w.Leader != op.Leader {

@@ -18,19 +18,16 @@ func apply(r *metapb.NodeRecord, e liveness.Event, reason string, nowMicros int6
 	return out, err
 }
 
-// undo takes a mark back; half leaves the node cordoned.
-func undo(r *metapb.NodeRecord, e liveness.Event, half bool, reason string, nowMicros int64) (*metapb.NodeRecord, error) {
-	out, err := apply(r, e, reason, nowMicros)
-	if err != nil {
-		return nil, err
+// undo takes marks back, in one change of the record.
+func undo(r *metapb.NodeRecord, events []liveness.Event, reason string, nowMicros int64) (out *metapb.NodeRecord, err error) {
+	out = r
+	for _, e := range events {
+		if out, err = apply(out, e, reason, nowMicros); err != nil {
+			return nil, err
+		}
 	}
-	cordon := liveness.Uncordon
-	if half {
-		cordon = liveness.Cordon
+	if out.Generation > r.Generation {
+		out.Generation = r.Generation + 1
 	}
-	out, err = apply(out, cordon, reason, nowMicros)
-	if err == nil && out.Generation > r.Generation {
-		out.Generation = r.Generation + 1 // it is one change of the record
-	}
-	return out, err
+	return out, nil
 }

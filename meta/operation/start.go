@@ -42,6 +42,15 @@ func Start(asked *metapb.Operation, id uint64, k *Known) (Change, error) {
 				Instead: fmt.Sprintf("wait until it has ended (cairn op watch %d), or end it (cairn op cancel %[1]d)", other.OpId)}
 		}
 	}
+	for _, id := range op.Nodes {
+		switch r := byID(k.Nodes).find(id); {
+		case r.Draining:
+			op.WereDraining = append(op.WereDraining, id)
+			fallthrough
+		case r.Cordoned:
+			op.WereCordoned = append(op.WereCordoned, id)
+		}
+	}
 	nodes, err := mark(op, k)
 	if err != nil {
 		return Change{}, err

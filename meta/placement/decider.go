@@ -106,6 +106,7 @@ type Decider struct {
 	policies []*metapb.PolicyRecord
 	policy   allocator.Policy
 	strained strain
+	norm     norm
 	wanted   map[base.RangeID]*metapb.Operation // relocations that go on
 	stopping map[base.NodeID]uint64             // nodes that somebody is about to stop, and by which operation
 

@@ -162,6 +162,7 @@ func (d *Decider) SetNodes(records []*metapb.NodeRecord, health []*metapb.NodeHe
 		}
 		d.nodes[id].record, d.nodes[id].health = rec, nil
 	}
+	d.norm = normOf(records)
 	for _, h := range health {
 		if n := d.nodes[base.NodeID(h.GetNodeId())]; n != nil {
 			n.health = h
@@ -190,8 +191,10 @@ func (d *Decider) view(id base.NodeID) {
 	v := allocator.Node{
 		ID: id, Attributes: n.record.Attributes, State: state(n.record.State), Cordoned: n.record.Cordoned, Draining: n.record.Draining,
 		Suspected: time.Duration(max(n.health.GetSuspectedMicros(), 0)) * time.Microsecond, Slow: n.health.GetSlow(), Strained: d.strained.of(load),
+		Weight: weight(n.record.DiskBytes, d.norm.disk), LeadWeight: weight(uint64(n.record.Cpus), d.norm.cpus),
 		DiskBytes: int64(cmp.Or(load.GetDiskBytes(), n.record.DiskBytes)), DiskUsed: int64(load.GetDiskUsed()),
 	}
+	v.LeadWeight = min(v.LeadWeight, 2*v.Weight)
 	if op := d.stopping[id]; op != 0 {
 		v.Strained = fmt.Sprintf("somebody is about to stop it (operation %d)", op)
 		if v.State == allocator.Failed || v.State == allocator.Suspect { // it was said to be away: nothing of it is replaced meanwhile
@@ -221,7 +224,7 @@ func (d *Decider) view(id base.NodeID) {
 func equal(a, b allocator.Node) bool {
 	near := func(x, y, of int64) bool { return x-y <= of/100 && y-x <= of/100 }
 	return slices.Equal(a.Locality, b.Locality) && slices.Equal(a.Attributes, b.Attributes) && a.State == b.State && a.Cordoned == b.Cordoned &&
-		a.Draining == b.Draining && a.Suspected == b.Suspected && a.Slow == b.Slow && a.SlowFor == b.SlowFor && a.Strained == b.Strained && a.Weight == b.Weight &&
+		a.Draining == b.Draining && a.Suspected == b.Suspected && a.Slow == b.Slow && a.SlowFor == b.SlowFor && a.Strained == b.Strained && a.Weight == b.Weight && a.LeadWeight == b.LeadWeight &&
 		a.DiskBytes == b.DiskBytes && near(a.DiskUsed, b.DiskUsed, a.DiskBytes)
 }
 
@@ -307,6 +310,11 @@ func (d *Decider) Reported(id base.NodeID, m *rangepb.Report, err error, now bas
 	}
 	for _, rep := range m.Ranges {
 		d.reported(id, rep)
+	}
+	for _, at := range slices.Sorted(maps.Keys(d.ledger)) {
+		if e := d.ledger[at]; e.decision.Leader == id {
+			d.expect(e)
+		}
 	}
 }
 

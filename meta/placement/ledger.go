@@ -29,11 +29,13 @@ type entry struct {
 	seen     uint64               // the generation that was seen last
 	asked    map[base.NodeID]*ask // reservations, of the nodes that are to take a replica
 	direct   ask
-	follows  bool   // the leader said so
-	served   bool   // it said that it is where it was directed to
-	doing    string // what it did last
-	waiting  string // what it waits for, or why it could not be asked
-	sent     uint64 // bytes of a snapshot under way
+	to       base.NodeID  // whom the directive was sent to last
+	follows  bool         // the leader said so
+	followed base.Instant // when it did first
+	served   bool         // it said that it is where it was directed to
+	doing    string       // what it did last
+	waiting  string       // what it waits for, or why it could not be asked
+	sent     uint64       // bytes of a snapshot under way
 	size     uint64
 }
 
@@ -177,8 +179,12 @@ func (d *Decider) step(e *entry) {
 		return
 	}
 	d.reserve(e, r)
+	if e.follows && r.leader != e.to && r.leader != 0 {
+		e.direct.next = d.now // another leads, who has heard of nothing
+	}
 	if d.unreserved(e, r) == "" && d.now >= e.direct.next {
 		e.direct.sent(d.now, base.DirectRenew)
+		e.to = r.leader
 		d.send(Action{Node: r.leader, Range: e.id, Seq: e.seq, Descriptor: r.desc, Direct: &rangepb.Directive{
 			Decider: uint64(d.cfg.Node), Seq: e.seq, ExpectedGeneration: uint64(e.decision.Generation), Voters: numbers(e.decision.Voters),
 			Leader: uint64(e.decision.Leader), Reason: e.decision.Reason, TimeoutMicros: uint64(base.DirectTimeout / time.Microsecond), OpId: e.op,
@@ -350,7 +356,8 @@ func (d *Decider) Directed(id base.RangeID, seq uint64, by base.NodeID, m *range
 		e.waiting, e.direct.next = fmt.Sprintf("the range's leader does not answer: %v", err), now.Add(base.DecideRetry)
 	case m.GetRefused() == "":
 		if !e.follows {
-			e.follows = true
+			e.follows, e.followed = true, now
+			d.expect(e)
 			d.event(e, Directed, fmt.Sprintf("%s follows it", by))
 		}
 		if m.BytesSent > e.sent {

@@ -132,6 +132,16 @@ func (d *Decider) reports() {
 	}
 }
 
+// expect asks the node that is to lead a range soon whether it does: no descriptor says so, and the next report may be far off. The
+// longer it takes, the longer is the wait until it is asked again.
+func (d *Decider) expect(e *entry) {
+	n, r := d.nodes[e.decision.Leader], d.ranges[e.id]
+	if n == nil || r == nil || !e.follows || r.leader == e.decision.Leader {
+		return
+	}
+	n.ask = min(n.ask, d.now.Add(max(base.ReportSoon, d.now.Sub(e.followed)/2)))
+}
+
 // gone is of a node that leads nothing, whatever it says.
 func gone(s metapb.NodeState) bool {
 	return s == metapb.NodeState_NODE_STATE_FAILED || s == metapb.NodeState_NODE_STATE_LEFT || s == metapb.NodeState_NODE_STATE_REPLACED

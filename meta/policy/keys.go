@@ -37,7 +37,7 @@ func Keys() []Key {
 		duration("failed_after", "how long a node is suspect before what it holds is replaced", func(p *metapb.PolicyRecord) *uint64 { return &clusterOf(p).FailedAfterMillis }),
 		duration("failed_after_own", "the same, for Cairn's own ranges: root, meta, sys", func(p *metapb.PolicyRecord) *uint64 { return &clusterOf(p).FailedAfterOwnMillis }),
 		share("failed_share", "above this share of nodes that fail together nothing is replaced; above half of it slowly", 10, 1000, func(p *metapb.PolicyRecord) *uint32 { return &clusterOf(p).FailedSharePermille }),
-		text("failed_tier", "the locality tier by whose values that share is looked at, too", func(p *metapb.PolicyRecord) *string { return &clusterOf(p).FailedTier }),
+		text("failed_tier", "the locality tier by whose values that share is looked at, too; none: of the cluster only", func(p *metapb.PolicyRecord) *string { return &clusterOf(p).FailedTier }),
 		number("moves_per_node", "replicas that come to, or leave, one node at once", 1, 64, false, func(p *metapb.PolicyRecord) *uint32 { return &clusterOf(p).MovesPerNode }),
 		number("moves", "replicas that one decider moves at once", 1, 4096, false, func(p *metapb.PolicyRecord) *uint32 { return &clusterOf(p).Moves }),
 		size("snapshot_rate", "bytes of snapshots that one node sends in a second", func(p *metapb.PolicyRecord) *uint64 { return &clusterOf(p).SnapshotBytesPerSecond }),

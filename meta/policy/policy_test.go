@@ -43,6 +43,28 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// TestDefaultsAreEachKeysOwn: what somebody sets of one key takes no other key's default away.
+func TestDefaultsAreEachKeysOwn(t *testing.T) {
+	untouched := Cluster(nil)
+	for _, a := range []string{"replicas=5", "constraints=-zone=a", "leaders=+zone=b", "failed_after=6m", "failed_after_own=1m30s", "failed_share=50%",
+		"failed_tier=rack", "moves_per_node=4", "moves=16", "snapshot_rate=32MiB", "pause_latency=250%", "imbalance=2.5%", "balance=off"} {
+		p := &metapb.PolicyRecord{}
+		if err := Set(p, a); err != nil {
+			t.Fatal(err)
+		}
+		full := Cluster(p)
+		for _, k := range Keys() {
+			want := k.Get(untouched)
+			if name, value, _ := strings.Cut(a, "="); k.Name == name {
+				want = value
+			}
+			if got := k.Get(full); got != want {
+				t.Errorf("after %s, %s is %q, want %q", a, k.Name, got, want)
+			}
+		}
+	}
+}
+
 func TestSetRefuses(t *testing.T) {
 	for a, says := range map[string]string{
 		"replicas": "not KEY=VALUE", "x=1": "there are replicas, constraints", "replicas=0": "more than nothing", "replicas=6": "from 1 to 5", "replicas=x": "not a number",

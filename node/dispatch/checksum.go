@@ -33,6 +33,15 @@ func newChecksums() *checksums {
 
 // Checksum hashes a page of a node's replica of a range. It has no effect, and is not tried again: the error says why.
 func (d *Dispatcher) Checksum(ctx context.Context, node base.NodeID, id base.RangeID, req *rangepb.ChecksumRequest) (*rangepb.ChecksumResponse, error) {
+	out, err := d.checksumAt(ctx, node, id, req)
+	var amb *base.Ambiguous
+	if errors.As(err, &amb) {
+		err = amb.Cause // what has no effect is not carried out by halves
+	}
+	return out, err
+}
+
+func (d *Dispatcher) checksumAt(ctx context.Context, node base.NodeID, id base.RangeID, req *rangepb.ChecksumRequest) (*rangepb.ChecksumResponse, error) {
 	if node == d.cfg.Node {
 		if !d.cfg.Store.Has(id) {
 			return nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id)}
@@ -44,12 +53,7 @@ func (d *Dispatcher) Checksum(ctx context.Context, node base.NodeID, id base.Ran
 		return nil, err
 	}
 	out := &rangepb.ChecksumResponse{}
-	err = d.ask(ctx, node, id, rangepb.RequestKind_REQUEST_KIND_CHECKSUM, body, out)
-	var amb *base.Ambiguous
-	if errors.As(err, &amb) {
-		err = amb.Cause // what has no effect is not carried out by halves
-	}
-	return out, err
+	return out, d.ask(ctx, node, id, rangepb.RequestKind_REQUEST_KIND_CHECKSUM, body, out)
 }
 
 func (d *Dispatcher) checksumRaw(id base.RangeID, until base.Instant, raw []byte) (proto.Message, error) {

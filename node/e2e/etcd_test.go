@@ -36,6 +36,46 @@ func TestEtcdClient(t *testing.T) {
 			health(t, ctx, p.addr)
 		})
 	}
+	t.Run("the leader moves", func(t *testing.T) { moveLeader(t, c) })
+}
+
+// moveLeader moves the leadership of default once around, as etcdctl move-leader does: the leader's node is asked, and no other.
+func moveLeader(t *testing.T, c *cluster) {
+	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	defer cancel()
+	c.waitReplicated(len(c.procs))
+	ids := map[uint64]*clientv3.Client{}
+	var leader uint64
+	for _, p := range c.procs {
+		cl := c.client(p.addr)
+		st, err := cl.Status(ctx, p.addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[st.Header.MemberId], leader = cl, st.Leader
+	}
+	for id, cl := range ids {
+		if id == leader {
+			continue
+		}
+		if _, err := cl.MoveLeader(ctx, id); !errors.Is(err, rpctypes.ErrNotLeader) {
+			t.Errorf("a node that does not lead: %v", err)
+		}
+		if _, err := ids[leader].MoveLeader(ctx, 99); !errors.Is(err, rpctypes.ErrBadLeaderTransferee) {
+			t.Errorf("to nobody: %v", err)
+		}
+		if _, err := ids[leader].MoveLeader(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		leader = id
+		c.eventually(10*time.Second, func() error {
+			st, err := cl.Status(ctx, cl.Endpoints()[0])
+			if err == nil && st.Leader != id {
+				err = fmt.Errorf("%d leads, not %d", st.Leader, id)
+			}
+			return err
+		})
+	}
 }
 
 type session struct {
@@ -247,6 +287,44 @@ func (s *session) maintenance(nodes int) {
 		known = known || m.ID == st.Leader && len(m.ClientURLs) > 0
 	}
 	s.want("the leader is a member with an address", known, true)
+	s.hashKV()
+	if _, err := s.cl.Defragment(s.ctx, s.cl.Endpoints()[0]); err != nil {
+		s.Error(err)
+	}
+	alarms, err := s.cl.AlarmList(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.want("alarms", len(alarms.Alarms), 0)
+}
+
+// hashKV: all members answer with one hash, at any revision that is kept.
+func (s *session) hashKV() {
+	rev := s.put("h", "1").Header.Revision
+	s.put("h", "2")
+	members, err := s.cl.MemberList(s.ctx)
+	if err != nil {
+		s.Fatal(err)
+	}
+	hashes := map[string]bool{}
+	for _, m := range members.Members {
+		h, err := s.cl.HashKV(s.ctx, m.ClientURLs[0], rev)
+		if err != nil {
+			s.Fatal(err)
+		}
+		s.want("who hashed, and at which revision", row(h.Header.MemberId, h.HashRevision), row(m.ID, rev))
+		hashes[row(h.Hash, h.CompactRevision)] = true
+	}
+	s.want("different hashes", len(hashes), 1)
+	now, err := s.cl.HashKV(s.ctx, s.cl.Endpoints()[0], 0)
+	if err != nil {
+		s.Fatal(err)
+	}
+	s.want("the newest has another", hashes[row(now.Hash, now.CompactRevision)], false)
+	_, err = s.cl.HashKV(s.ctx, s.cl.Endpoints()[0], now.Header.Revision+1000000)
+	s.want("a future revision", err, rpctypes.ErrFutureRev)
+	_, err = s.cl.HashKV(s.ctx, s.cl.Endpoints()[0], now.CompactRevision-1)
+	s.want("a compacted revision", err, rpctypes.ErrCompacted)
 }
 
 func health(t *testing.T, ctx context.Context, addr string) {

@@ -11,8 +11,8 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
-	"github.com/cairndb/cairn/node/operate"
 	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 const (
@@ -35,7 +35,7 @@ func TestSuspectFailed(t *testing.T) {
 	for id := uint64(1); id <= 3; id++ {
 		w.expect(id, active, 1, 0)
 	}
-	w.put(operate.PolicyKey(0), &metapb.PolicyRecord{Cluster: &metapb.ClusterPolicy{FailedAfterMillis: 20_000}})
+	w.put(sysrec.PolicyKey(0), &metapb.PolicyRecord{Cluster: &metapb.ClusterPolicy{FailedAfterMillis: 20_000}})
 	w.silent[3] = true
 	w.pass(10 * time.Second)
 	w.expect(3, suspect, 2, 0)

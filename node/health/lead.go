@@ -14,7 +14,6 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
 	"github.com/cairndb/cairn/node/join"
-	"github.com/cairndb/cairn/node/operate"
 	"github.com/cairndb/cairn/node/sysrec"
 )
 
@@ -101,7 +100,7 @@ func (s serializable) Range(ctx context.Context, ks base.KeyspaceID, req *pb.Ran
 
 // readPolicy is the cluster's own policy; an empty one if nobody has set any.
 func readPolicy(ctx context.Context, c sysrec.Cluster) (*metapb.PolicyRecord, error) {
-	kv, err := sysrec.Get(ctx, c, operate.PolicyKey(0))
+	kv, err := sysrec.Get(ctx, c, sysrec.PolicyKey(0))
 	if err != nil {
 		return nil, err
 	}

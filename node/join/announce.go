@@ -73,7 +73,7 @@ func (e *Entry) seek(ctx context.Context) (found []string, err error) {
 		return nil, ErrNotInitialised
 	}
 	id := e.outcome.Identity
-	seen, err := e.look(ctx)
+	seen, err := e.look(ctx, id.ClusterId)
 	if err != nil {
 		return nil, err
 	}
@@ -94,17 +94,20 @@ func (e *Entry) seek(ctx context.Context) (found []string, err error) {
 	return found, nil
 }
 
-// announceTo is where others may be: where they were found a moment ago, and the addresses that they had.
+// announceTo is where others may be: where they were found a moment ago, and then the addresses that they had. Which ones come first
+// is drawn anew each time.
 func (e *Entry) announceTo(found []string, book []*metapb.NodeRecord) []string {
-	addresses := slices.Clone(found)
+	var had []string
 	for _, n := range book {
-		if alive(n) && !bytes.Equal(n.StoreUuid, e.uuid) {
-			addresses = append(addresses, n.Address)
+		if alive(n) && !bytes.Equal(n.StoreUuid, e.uuid) && !slices.Contains(found, n.Address) {
+			had = append(had, n.Address)
 		}
 	}
-	slices.Sort(addresses)
-	addresses = slices.Compact(addresses)
-	return slices.DeleteFunc(addresses, func(a string) bool { return a == e.cfg.Self.Address })
+	found = slices.Clone(found)
+	for _, list := range [][]string{found, had} {
+		mrand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	}
+	return slices.DeleteFunc(append(found, had...), func(a string) bool { return a == e.cfg.Self.Address })
 }
 
 // announceRound asks until one answers. A refusal is this cluster's, and so is final.
@@ -120,7 +123,6 @@ func (e *Entry) announceRound(ctx context.Context, addresses []string, req *clus
 		errs = append(errs, fmt.Errorf("%s: %w", where, err))
 		return nil, nil
 	}
-	mrand.Shuffle(len(addresses), func(i, j int) { addresses[i], addresses[j] = addresses[j], addresses[i] })
 	for _, a := range addresses[:min(len(addresses), base.AnnounceTries)] {
 		if resp, err := try(a, e.announceAt(a)); resp != nil || err != nil {
 			return resp, err

@@ -1,9 +1,11 @@
 package join
 
 import (
+	"context"
 	"net"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
@@ -134,6 +136,37 @@ func TestStoreOfAnotherCluster(t *testing.T) {
 	wantRefused(t, err, "the store belongs to cluster")
 	_, err = b.registrar.Join(t.Context(), &clusterpb.JoinRequest{Node: a[1].entry.self()})
 	wantRefused(t, err, "belongs to cluster")
+}
+
+// A member that is started again does not wait for an address of --join that leads nowhere, nor for one that it has of a node.
+func TestAnAddressThatLeadsNowhere(t *testing.T) {
+	w := newWorld(t)
+	a := w.cluster(2)
+	a[1].stop()
+	mute, err := net.Listen("tcp", "127.0.0.1:0") // takes connections, and never says a word
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = mute.Close() }()
+	a[1].cfg = Config{Addresses: []string{mute.Addr().String(), a[0].address}, ProbeTimeout: time.Minute}
+	a[1].start()
+	a[1].mustEnter()
+	had := func() []*metapb.NodeRecord {
+		return []*metapb.NodeRecord{{NodeId: 3, Address: mute.Addr().String(), State: metapb.NodeState_NODE_STATE_ACTIVE}}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := a[1].entry.AnnounceSelf(ctx, had, a[1].registrar.Announce); err != nil {
+		t.Fatalf("it waits: %v", err)
+	}
+	// One of another cluster that answers is told of nevertheless.
+	b := w.cluster(1)[0]
+	a[1].stop()
+	a[1].cfg.Addresses = append(a[1].cfg.Addresses, b.address)
+	a[1].start()
+	a[1].mustEnter()
+	_, err = a[1].announce()
+	wantRefused(t, err, "--join names nodes of two clusters")
 }
 
 func TestCopiedStore(t *testing.T) {

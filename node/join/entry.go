@@ -109,7 +109,7 @@ func (e *Entry) round(ctx context.Context) (waiting string, err error) {
 	if e.isMember() {
 		return "", nil
 	}
-	seen, err := e.look(ctx)
+	seen, err := e.look(ctx, 0)
 	if err != nil {
 		return "", err
 	}

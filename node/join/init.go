@@ -21,7 +21,7 @@ func (e *Entry) Init(ctx context.Context) (*clusterpb.InitResponse, error) {
 		return nil, refusef("%s is already %s of cluster %x: there is nothing to init",
 			e.cfg.Self.Address, base.NodeID(id.NodeId), id.ClusterId)
 	}
-	seen, err := e.look(ctx)
+	seen, err := e.look(ctx, 0)
 	if err != nil {
 		return nil, err
 	}

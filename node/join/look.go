@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -29,20 +30,27 @@ type survey struct {
 	unclear string   // why it is not clear which cluster is meant, as long as names lead to several
 }
 
-// look asks at every address that --join leads to now who answers there.
-func (e *Entry) look(ctx context.Context) (*survey, error) {
+// look asks at every address that --join leads to now who answers there. Once one of the cluster own has, those are silent that do not
+// answer soon after; of 0, which is none, all are waited for.
+func (e *Entry) look(ctx context.Context, own uint64) (*survey, error) {
 	type answer struct {
 		id  *clusterpb.IdentityResponse
 		err error
 	}
 	places, silent := e.discover(ctx)
 	answers := make([]answer, len(places))
+	probes, enough := context.WithCancel(ctx)
+	defer enough()
 	var g errgroup.Group
 	for i, p := range places {
 		g.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, e.cfg.ProbeTimeout)
+			ctx, cancel := context.WithTimeout(probes, e.cfg.ProbeTimeout)
 			defer cancel()
-			answers[i].id, answers[i].err = probe(ctx, e.cfg.Dial, p.address)
+			id, err := probe(ctx, e.cfg.Dial, p.address)
+			answers[i] = answer{id, err}
+			if err == nil && own != 0 && id.ClusterId == own && !bytes.Equal(id.StoreUuid, e.uuid) {
+				time.AfterFunc(base.JoinRest, enough)
+			}
 			return nil
 		})
 	}

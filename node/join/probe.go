@@ -18,10 +18,13 @@ type Dialer func(address string) (*grpc.ClientConn, error)
 
 // Dial is the Dialer of a cluster without encryption. It goes straight to the address, whatever proxy the
 // environment names: nodes of a cluster see each other, or are not one.
-func Dial(address string) (*grpc.ClientConn, error) {
-	return grpc.NewClient(address, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
+func Dial(address string) (*grpc.ClientConn, error) { return DialWith(address) }
+
+// DialWith is Dial with more options.
+func DialWith(address string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
+	return grpc.NewClient(address, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithNoProxy(),
 		// The status of many ranges is larger than gRPC's default of 4 MiB.
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(base.MaxFrameBytes)))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(base.MaxFrameBytes)))...)
 }
 
 // uuidLen is the length of a store's uuid.

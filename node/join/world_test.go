@@ -2,6 +2,7 @@ package join
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -212,7 +213,7 @@ func (m *machine) start() {
 	cfg := m.cfg
 	cfg.Store = m.store
 	cfg.RetryMin, cfg.RetryMax = 2*time.Millisecond, 20*time.Millisecond
-	cfg.ProbeTimeout = time.Second
+	cfg.ProbeTimeout = cmp.Or(cfg.ProbeTimeout, time.Second)
 	if cfg.Self == nil {
 		cfg.Self = &metapb.NodeRecord{Address: m.address, Version: "0.1.0"}
 	}

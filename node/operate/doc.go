@@ -15,6 +15,7 @@ import (
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/sysrec"
 )
@@ -35,6 +36,8 @@ type Config struct {
 	Holds func() bool
 	// NodeStatus asks one node how it is.
 	NodeStatus func(ctx context.Context, node base.NodeID, ranges bool) (*clusterpb.NodeStatusResponse, error)
+	// Report asks one node of what size the ranges are that it leads.
+	Report func(ctx context.Context, node base.NodeID, req *rangepb.ReportRequest) (*rangepb.Report, error)
 	// Health is what is known of the nodes beside their records; it may lack some.
 	Health func(ctx context.Context) []*metapb.NodeHealth
 	// Explain asks the decider of a range what would be decided, and says which node that is.
@@ -59,7 +62,7 @@ func (c *Config) EnsureDefaults() {
 func (c *Config) Validate() error {
 	var errs []error
 	for what, missing := range map[string]bool{
-		"cluster": c.Cluster == nil, "Leads": c.Leads == nil, "Holds": c.Holds == nil, "NodeStatus": c.NodeStatus == nil, "Explain": c.Explain == nil, "Keyspaces": c.Keyspaces == nil,
+		"cluster": c.Cluster == nil, "Leads": c.Leads == nil, "Holds": c.Holds == nil, "NodeStatus": c.NodeStatus == nil, "Report": c.Report == nil, "Explain": c.Explain == nil, "Keyspaces": c.Keyspaces == nil,
 		"UnixMicros": c.UnixMicros == nil, "Now": c.Now == nil,
 	} {
 		if missing {

@@ -13,6 +13,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/operation"
+	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/node/sysrec"
 )
 
@@ -22,6 +23,7 @@ type driver struct {
 	tally *operation.Tally
 	scan  time.Time                          // not before this is the index read again
 	found map[uint64]*metapb.RangeDescriptor // of relocations, to know where to ask
+	size  map[uint64]int64                   // of their ranges, when they were found
 }
 
 // run looks at the operations whenever `sys` changes here, and once in a while as long as one goes on, on the node that leads `sys`.
@@ -59,6 +61,7 @@ func (m *Manager) lookAll() (time.Duration, bool) {
 	}
 	if m.drive.pace == nil {
 		m.drive.pace, m.drive.found = make(map[uint64]*operation.Pace), make(map[uint64]*metapb.RangeDescriptor)
+		m.drive.size = make(map[uint64]int64)
 	}
 	m.countActive(r.ops)
 	wait, any := time.Duration(0), false
@@ -66,6 +69,7 @@ func (m *Manager) lookAll() (time.Duration, bool) {
 		if !active(op) {
 			delete(m.drive.pace, op.OpId)
 			delete(m.drive.found, op.RangeId)
+			delete(m.drive.size, op.RangeId)
 			continue
 		}
 		next, ok := m.due(op)
@@ -107,7 +111,7 @@ func (m *Manager) look(op *metapb.Operation, r *records) error {
 	}
 	var t sysrec.Txn
 	if c.Op == nil { // the nodes' records rest on the operation going on
-		t.At(OperationKey(op.OpId), r.revision[string(OperationKey(op.OpId))])
+		t.At(sysrec.OperationKey(op.OpId), r.revision[string(sysrec.OperationKey(op.OpId))])
 	}
 	r.put(&t, c)
 	written, err := t.Commit(ctx, m.cfg.Cluster)
@@ -217,6 +221,7 @@ func (m *Manager) locate(ctx context.Context, op *metapb.Operation, w *operation
 			return err
 		}
 		last = found
+		m.measure(ctx, found)
 	}
 	now, err := m.cfg.Cluster.Descriptor(ctx, base.KeyspaceID(last.KeyspaceId), last.Start)
 	switch {
@@ -226,6 +231,7 @@ func (m *Manager) locate(ctx context.Context, op *metapb.Operation, w *operation
 		return nil // another range begins there: it is no more
 	}
 	w.Range, m.drive.found[op.RangeId] = now, now
+	w.Bytes = map[uint64]uint64{op.RangeId: uint64(m.drive.size[op.RangeId])}
 	if op.Leader == 0 {
 		return nil
 	}
@@ -237,6 +243,19 @@ func (m *Manager) locate(ctx context.Context, op *metapb.Operation, w *operation
 		}
 	}
 	return nil
+}
+
+// measure asks once how large a range is that is relocated: for how long it may take, that is near enough.
+func (m *Manager) measure(ctx context.Context, d *metapb.RangeDescriptor) {
+	index, ok := route.IndexKeyspace(base.KeyspaceID(d.KeyspaceId))
+	if !ok {
+		index = base.KeyspaceRoot
+	}
+	nodes := make([]uint64, len(d.Replicas))
+	for i, r := range d.Replicas {
+		nodes[i] = r.NodeId
+	}
+	m.drive.size[d.RangeId] = m.sizes(ctx, nodes, index)[d.RangeId]
 }
 
 // why asks the decider of a range why it is not moved.

@@ -27,7 +27,7 @@ func (m *Manager) List(ctx context.Context, ended bool) ([]*metapb.Operation, er
 
 // Operation returns one.
 func (m *Manager) Operation(ctx context.Context, id uint64) (*metapb.Operation, error) {
-	kv, err := sysrec.Get(ctx, m.cfg.Cluster, OperationKey(id))
+	kv, err := sysrec.Get(ctx, m.cfg.Cluster, sysrec.OperationKey(id))
 	if err != nil {
 		return nil, err
 	}

@@ -152,6 +152,26 @@ func TestRelocated(t *testing.T) {
 	}
 }
 
+// Sizes are those that leaders say, range by range; only of a range whose leader is silent the mean is taken.
+func TestRealSizes(t *testing.T) {
+	w := newWorld(t, 5, three...)
+	w.size = map[base.RangeID]uint64{1: 1 << 20, 2: 1 << 20, 3: 1 << 20, 100: 300 << 20, 101: 7 << 20}
+	m := w.manager(t, true)
+	_, steps, err := m.Begin(t.Context(), &metapb.Operation{Kind: decommission, Nodes: []uint64{3}}, true, w.status)
+	if err != nil || !slices.Contains(steps, "about 303 MiB in 4 replicas: moved to other nodes") {
+		t.Errorf("%q, %v", steps, err)
+	}
+	if _, _, err = m.Begin(t.Context(), &metapb.Operation{Kind: relocate, RangeId: 100, Voters: []uint64{1, 4, 5}}, false, w.status); err != nil {
+		t.Fatal(err)
+	}
+	m.lookAll()
+	w.put(t, "r100 ks100 [-∞, m) gen 8: 2@n1 3@n2 5@n5 next 6")
+	m.lookAll()
+	if op, err := m.Operation(t.Context(), 1); err != nil || op.BytesTotal != 600<<20 || op.BytesLeft != 300<<20 || op.Left != 2 {
+		t.Errorf("%v, %v", op, err)
+	}
+}
+
 // Two that fight are begun at the same moment, on two nodes: one of them is refused.
 func TestFightAtOnce(t *testing.T) {
 	for range 20 {

@@ -71,7 +71,7 @@ func (m *Manager) SetPolicy(ctx context.Context, keyspace string, p *metapb.Poli
 		return nil, nil, err
 	}
 	err = m.change(ctx, func(r *records, t *sysrec.Txn) (bool, error) {
-		kv, err := sysrec.Get(ctx, m.cfg.Cluster, PolicyKey(ks))
+		kv, err := sysrec.Get(ctx, m.cfg.Cluster, sysrec.PolicyKey(ks))
 		if err != nil {
 			return false, err
 		}
@@ -95,8 +95,8 @@ func (m *Manager) SetPolicy(ctx context.Context, keyspace string, p *metapb.Poli
 			return false, err
 		}
 		set.Generation = old.Generation + 1
-		t.At(PolicyKey(ks), kv.ModRevision)
-		t.PutMessage(PolicyKey(ks), set)
+		t.At(sysrec.PolicyKey(ks), kv.ModRevision)
+		t.PutMessage(sysrec.PolicyKey(ks), set)
 		return !dryRun, nil
 	})
 	if err != nil {

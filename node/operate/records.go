@@ -3,7 +3,6 @@ package operate
 import (
 	"cmp"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,33 +18,12 @@ import (
 	"github.com/cairndb/cairn/node/sysrec"
 )
 
-// The records in `sys`: an operation under op/<id>, a policy under policy/<keyspace id>, both ids eight bytes, so that keys sort as
-// ids do. The counter of operations is written with each that begins: of two that begin at once one looks again.
-const (
-	operationPrefix  = "op/"
-	policyPrefix     = "policy/"
-	operationCounter = "counter/op"
-)
-
-// OperationSpan holds the keys of all operations; the values are metapb.Operation.
-func OperationSpan() (start, end []byte) { return []byte(operationPrefix), []byte("op0") }
-
-// OperationKey is the key of one.
-func OperationKey(id uint64) []byte {
-	return binary.BigEndian.AppendUint64([]byte(operationPrefix), id)
-}
-
-// PolicySpan holds the keys of all policies; the values are metapb.PolicyRecord.
-func PolicySpan() (start, end []byte) { return []byte(policyPrefix), []byte("policy0") }
-
-// PolicyKey is the key of a keyspace's policy; that of keyspace 0 is the cluster's.
-func PolicyKey(ks base.KeyspaceID) []byte {
-	return binary.BigEndian.AppendUint64([]byte(policyPrefix), uint64(ks))
-}
+// operationCounter is written with each operation that begins: of two that begin at once one looks again.
+const operationCounter = "counter/op"
 
 // Operations reads all operations, in the order of their ids.
 func Operations(ctx context.Context, c sysrec.Cluster) ([]*metapb.Operation, error) {
-	start, end := OperationSpan()
+	start, end := sysrec.OperationSpan()
 	kvs, err := sysrec.List(ctx, c, start, end)
 	if err != nil {
 		return nil, err
@@ -55,7 +33,7 @@ func Operations(ctx context.Context, c sysrec.Cluster) ([]*metapb.Operation, err
 
 // Policies reads all policies that somebody set, in the order of their keyspaces.
 func Policies(ctx context.Context, c sysrec.Cluster) ([]*metapb.PolicyRecord, error) {
-	start, end := PolicySpan()
+	start, end := sysrec.PolicySpan()
 	kvs, err := sysrec.List(ctx, c, start, end)
 	if err != nil {
 		return nil, err
@@ -101,7 +79,7 @@ func (m *Manager) read(ctx context.Context) (*records, error) {
 		}
 		return kvs, err
 	}
-	kvs, err := list(OperationSpan())
+	kvs, err := list(sysrec.OperationSpan())
 	if err == nil {
 		r.ops, err = decodeAll(kvs, func() *metapb.Operation { return &metapb.Operation{} })
 	}
@@ -123,7 +101,7 @@ func (m *Manager) read(ctx context.Context) (*records, error) {
 // put adds a change to a transaction, each record at the revision that it was read at.
 func (r *records) put(t *sysrec.Txn, c operation.Change) {
 	if c.Op != nil {
-		key := OperationKey(c.Op.OpId)
+		key := sysrec.OperationKey(c.Op.OpId)
 		t.At(key, r.revision[string(key)])
 		t.PutMessage(key, c.Op)
 	}
@@ -163,7 +141,7 @@ func (r *records) prune(t *sysrec.Txn) {
 	ended := slices.DeleteFunc(slices.Clone(r.ops), active)
 	slices.SortFunc(ended, func(a, b *metapb.Operation) int { return cmp.Compare(a.OpId, b.OpId) })
 	for i := 0; i < len(ended)-base.OperationsKept && i < 2; i++ { // one comes, at most two go
-		key := OperationKey(ended[i].OpId)
+		key := sysrec.OperationKey(ended[i].OpId)
 		t.At(key, r.revision[string(key)])
 		t.Delete(key)
 	}

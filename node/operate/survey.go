@@ -58,12 +58,19 @@ func (m *Manager) survey(ctx context.Context, r *records, status StatusFunc) (*c
 	for _, h := range m.cfg.Health(ctx) {
 		c.health[h.NodeId] = h
 	}
-	c.take(status(ctx))
+	st := status(ctx)
+	var answer []uint64
+	for _, n := range st.GetNodes() {
+		if n.Reachable {
+			answer = append(answer, n.Node.GetNodeId())
+		}
+	}
+	c.take(st, m.sizes(ctx, answer, base.KeyspaceRoot, base.KeyspaceMeta))
 	return c, ctx.Err()
 }
 
-// take adds what the nodes say.
-func (c *cluster) take(st *clusterpb.StatusResponse) {
+// take adds what the nodes say. A range whose leader does not say how large it is, is as large as any.
+func (c *cluster) take(st *clusterpb.StatusResponse, sizes map[uint64]int64) {
 	for _, n := range st.GetNodes() {
 		if !n.Reachable {
 			c.silent[n.Node.GetNodeId()] = n.Error
@@ -76,7 +83,11 @@ func (c *cluster) take(st *clusterpb.StatusResponse) {
 	mean := c.meanBytes()
 	for i := range c.ranges {
 		r := &c.ranges[i]
-		r.bytes = mean
+		if bytes, ok := sizes[r.RangeId]; ok {
+			r.bytes = bytes
+		} else {
+			r.bytes = mean
+		}
 		e := said[r.RangeId]
 		r.leader, r.rate = e.GetLeaderNode(), e.GetRate()
 		var top uint64

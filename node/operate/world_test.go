@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/desc/desctest"
@@ -34,6 +36,7 @@ type world struct {
 	ranges   map[base.RangeID]*metapb.RangeDescriptor
 	leader   map[base.RangeID]uint64
 	down     map[uint64]bool
+	size     map[base.RangeID]uint64
 	watchers []*Manager
 	writes   func() // called before each write of sys; nil: nothing
 	vague    int    // so many writes happen, and say that they may not have
@@ -143,6 +146,32 @@ func (w *world) Descriptor(_ context.Context, ks base.KeyspaceID, key []byte) (*
 	return nil, &route.NoRange{}
 }
 
+// report is what a node says of the ranges of an index that it leads, one on each page.
+func (w *world) report(_ context.Context, node base.NodeID, req *rangepb.ReportRequest) (*rangepb.Report, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.down[uint64(node)] {
+		return nil, errors.New("it is down")
+	}
+	out := &rangepb.Report{Version: req.After + 1}
+	for _, id := range slices.Sorted(maps.Keys(w.ranges)) {
+		index, ok := route.IndexKeyspace(base.KeyspaceID(w.ranges[id].KeyspaceId))
+		if !ok {
+			index = base.KeyspaceRoot
+		}
+		if w.leader[id] != uint64(node) || uint64(index) != req.KeyspaceId || uint64(id) <= req.After {
+			continue
+		}
+		if len(out.Ranges) == 1 {
+			out.More = true
+			break
+		}
+		out.Version = uint64(id)
+		out.Ranges = append(out.Ranges, &rangepb.RangeReport{Descriptor_: &metapb.RangeDescriptor{RangeId: uint64(id)}, Bytes: w.size[id]})
+	}
+	return out, nil
+}
+
 // status is what all nodes say.
 func (w *world) status(context.Context) *clusterpb.StatusResponse {
 	w.mu.Lock()
@@ -186,6 +215,7 @@ func (w *world) manager(t *testing.T, leads bool) *Manager {
 		Explain: func(context.Context, *metapb.RangeDescriptor) (*metapb.Explanation, base.NodeID, error) {
 			return &metapb.Explanation{Reason: "n4 is full"}, 2, nil
 		},
+		Report: w.report,
 		Keyspaces: func(context.Context) ([]*metapb.KeyspaceRecord, error) {
 			return []*metapb.KeyspaceRecord{{KeyspaceId: 100, Name: "shards"}}, nil
 		},

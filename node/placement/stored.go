@@ -12,12 +12,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/placement"
-)
-
-// The policies and operations are stored in sys: policy/<keyspace id> and op/<id>, eight bytes each, big endian.
-const (
-	policyPrefix    = "policy/"
-	operationPrefix = "op/"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // stored is what people have asked for. It is not changed once it is there.
@@ -48,11 +43,11 @@ func (p *Placement) watchSys() {
 func (p *Placement) readSys() error {
 	ctx, cancel := context.WithTimeout(p.ctx, base.RequestTimeout)
 	defer cancel()
-	policies, err := list(ctx, p, policyPrefix, func() *metapb.PolicyRecord { return &metapb.PolicyRecord{} })
+	policies, err := list(ctx, p, sysrec.PolicySpan, func() *metapb.PolicyRecord { return &metapb.PolicyRecord{} })
 	if err != nil {
 		return err
 	}
-	operations, err := list(ctx, p, operationPrefix, func() *metapb.Operation { return &metapb.Operation{} })
+	operations, err := list(ctx, p, sysrec.OperationSpan, func() *metapb.Operation { return &metapb.Operation{} })
 	if err != nil {
 		return err
 	}
@@ -76,17 +71,16 @@ func (p *Placement) readSys() error {
 	return nil
 }
 
-func list[M proto.Message](ctx context.Context, p *Placement, prefix string, empty func() M) (out []M, err error) {
-	end := []byte(prefix)
-	end[len(end)-1]++
-	resp, err := p.cfg.Dispatch.Range(ctx, base.KeyspaceSys, &pb.RangeRequest{Key: []byte(prefix), RangeEnd: end, Serializable: true})
+func list[M proto.Message](ctx context.Context, p *Placement, span func() (start, end []byte), empty func() M) (out []M, err error) {
+	start, end := span()
+	resp, err := p.cfg.Dispatch.Range(ctx, base.KeyspaceSys, &pb.RangeRequest{Key: start, RangeEnd: end, Serializable: true})
 	if err != nil {
 		return nil, err
 	}
 	for _, kv := range resp.Kvs {
 		m := empty()
-		if err := proto.Unmarshal(kv.Value, m); err != nil {
-			return nil, &base.Corruption{Where: string(kv.Key), Cause: err}
+		if err := sysrec.Decode(kv, m); err != nil {
+			return nil, err
 		}
 		out = append(out, m)
 	}

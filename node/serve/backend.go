@@ -28,6 +28,9 @@ type Backend interface {
 	// ReadTxn evaluates a transaction that cannot write, as one read.
 	ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error)
 
+	// HashKV hashes the versions of a keyspace that a read at a revision (0: the newest) may need; the header has the newest revision.
+	HashKV(ctx context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error)
+
 	// Where is what this node knows of the range that holds a key, without asking anybody.
 	Where(ks base.KeyspaceID, key []byte) Where
 
@@ -53,8 +56,10 @@ type Backend interface {
 	Members() []*metapb.NodeRecord
 	// LocalReplicas is this node's replicas as they are now.
 	LocalReplicas(ctx context.Context) ([]*clusterpb.ReplicaStatus, error)
-	// StoreStats says how large the store is: bytes on disk, and bytes in use by live data as far as is known.
+	// StoreStats says how large the store is: bytes on disk, and those of them that the present data takes as far as is known.
 	StoreStats() (total, inUse int64)
+	// Defragment gives back the disk space that overwritten and deleted data of a keyspace takes in this node's store.
+	Defragment(ctx context.Context, ks base.KeyspaceID) error
 	// StoreMetrics are the store's counters; nil before the node is part of a cluster.
 	StoreMetrics() *clusterpb.StoreMetrics
 	// Health is what the leader of `sys` told last of all nodes, who that was, and how long ago; by is 0 if none has answered yet.

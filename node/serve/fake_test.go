@@ -44,6 +44,8 @@ type fakeBackend struct {
 	readTxns int
 	reads    []*pb.RangeRequest
 	spaces   []base.KeyspaceID // that were read
+
+	defragmented []base.KeyspaceID
 }
 
 const fakeRevision = 42
@@ -137,6 +139,11 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
 }
 
+// HashKV answers with what it was asked.
+func (b *fakeBackend) HashKV(_ context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {
+	return &pb.HashKVResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Hash: uint32(ks), HashRevision: revision, CompactRevision: 3}, b.err
+}
+
 func (b *fakeBackend) Where(base.KeyspaceID, []byte) Where { return b.where }
 
 func (b *fakeBackend) Identity() Identity                  { return b.id }
@@ -154,6 +161,13 @@ func (b *fakeBackend) StoreMetrics() *clusterpb.StoreMetrics {
 
 func (b *fakeBackend) StoreStats() (total, inUse int64) {
 	return 1000, 100
+}
+
+func (b *fakeBackend) Defragment(_ context.Context, ks base.KeyspaceID) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.defragmented = append(b.defragmented, ks)
+	return b.err
 }
 
 func (b *fakeBackend) LocalReplicas(context.Context) ([]*clusterpb.ReplicaStatus, error) {

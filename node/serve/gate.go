@@ -30,6 +30,11 @@ func bounded(method string) bool {
 	return strings.HasPrefix(method, "/etcdserverpb.")
 }
 
+// long says whether a request takes as long as there is data: whoever asks decides how long to wait, as with etcd.
+func long(method string) bool {
+	return method == pb.Maintenance_Defragment_FullMethodName || method == pb.Maintenance_HashKV_FullMethodName
+}
+
 // admit refuses what only a member of a cluster can answer while this node is none.
 func (s *Server) admit(method string) error {
 	if !s.member.Load() {
@@ -77,7 +82,7 @@ func (s *Server) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	if err := s.admit(info.FullMethod); err != nil {
 		return nil, failed(ctx, info.FullMethod, err)
 	}
-	if _, has := ctx.Deadline(); !has && bounded(info.FullMethod) {
+	if _, has := ctx.Deadline(); !has && bounded(info.FullMethod) && !long(info.FullMethod) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errServerTimeout)
 		defer cancel()

@@ -15,8 +15,10 @@ import (
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/operate"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // operator is a node's, of a cluster of one range beside sys.
@@ -60,7 +62,7 @@ func newOperator(t *testing.T, id base.NodeID, members []*metapb.NodeRecord) *op
 	for _, m := range members {
 		put(binary.BigEndian.AppendUint64([]byte("node/"), m.NodeId), m)
 	}
-	put(operate.OperationKey(7), &metapb.Operation{OpId: 7, Generation: 1, State: metapb.OperationState_OPERATION_STATE_DONE})
+	put(sysrec.OperationKey(7), &metapb.Operation{OpId: 7, Generation: 1, State: metapb.OperationState_OPERATION_STATE_DONE})
 	o := &operator{fakeBackend: b}
 	m, err := operate.New(operate.Config{
 		Cluster: o, Leads: func() bool { return false }, Holds: func() bool { return true }, UnixMicros: func() int64 { return 1 }, Now: func() base.Instant { return 1 },
@@ -69,6 +71,9 @@ func newOperator(t *testing.T, id base.NodeID, members []*metapb.NodeRecord) *op
 		},
 		Explain: func(context.Context, *metapb.RangeDescriptor) (*metapb.Explanation, base.NodeID, error) {
 			return nil, 0, base.ErrStopped
+		},
+		Report: func(context.Context, base.NodeID, *rangepb.ReportRequest) (*rangepb.Report, error) {
+			return nil, base.ErrStopped
 		},
 		Keyspaces: func(context.Context) ([]*metapb.KeyspaceRecord, error) { return nil, nil },
 	})

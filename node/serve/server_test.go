@@ -100,7 +100,7 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 	defer cancel()
 	_, errLease := pb.NewLeaseClient(conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 1})
 	_, errAuth := pb.NewAuthClient(conn).AuthStatus(ctx, &pb.AuthStatusRequest{})
-	_, errHash := pb.NewMaintenanceClient(conn).HashKV(ctx, &pb.HashKVRequest{})
+	_, errHash := pb.NewMaintenanceClient(conn).Hash(ctx, &pb.HashRequest{})
 	_, errAlarm := pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE})
 	_, errAdd := pb.NewClusterClient(conn).MemberAdd(ctx, &pb.MemberAddRequest{})
 	watch, err := pb.NewWatchClient(conn).Watch(ctx)
@@ -108,7 +108,7 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, errWatch := watch.Recv()
-	for name, err := range map[string]error{"LeaseGrant": errLease, "AuthStatus": errAuth, "HashKV": errHash, "Alarm": errAlarm,
+	for name, err := range map[string]error{"LeaseGrant": errLease, "AuthStatus": errAuth, "Hash": errHash, "Alarm": errAlarm,
 		"MemberAdd": errAdd, "Watch": errWatch} {
 		if status.Code(err) != codes.Unimplemented {
 			t.Errorf("%s: %v", name, err)

@@ -2,6 +2,7 @@
 package enginetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -27,6 +28,7 @@ func Run(t *testing.T, open func(t *testing.T) engine.Engine) {
 		{"prefix seeks and next prefix", testPrefix},
 		{"the filter by revision hides nothing newer", testMinRevision},
 		{"a snapshot and an iterator see one instant", testSnapshot},
+		{"a compaction of a span changes nothing", testCompact},
 		{"tables replace spans as one", testTables},
 		{"an excision without tables", testExciseOnly},
 		{"an ingestion does not reach views from before it", testIngestUnderViews},
@@ -200,6 +202,7 @@ func testClosed(t *testing.T, e engine.Engine) {
 		"CreateFile":   func() error { _, err := e.CreateFile(path); return err },
 		"OpenFile":     func() error { _, err := e.OpenFile(path); return err },
 		"Flush":        e.Flush,
+		"Compact":      func() error { return e.Compact(t.Context(), all) },
 		"Size":         func() error { _, err := e.Size(all); return err },
 	} {
 		if err := call(); !errors.Is(err, engine.ErrClosed) {
@@ -211,6 +214,26 @@ func testClosed(t *testing.T, e engine.Engine) {
 	must(t, e.NewSnapshot().Close())
 	must(t, e.Close())
 	_ = e.Metrics() // answers, whatever
+}
+
+func testCompact(t *testing.T, e engine.Engine) {
+	write(t, e, true, "a=1", "b=2", "c=3")
+	must(t, e.Flush())
+	write(t, e, true, "b=4", "-c", "d=5")
+	s := e.NewSnapshot()
+	defer s.Close()
+	write(t, e, true, "-a", "b=6")
+	must(t, e.Compact(t.Context(), engine.Span{Start: []byte("b"), End: []byte("c")}))
+	must(t, e.Compact(t.Context(), all))
+	wantDump(t, e, "b=6 d=5")
+	wantDump(t, s, "a=1 b=4 d=5")
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	write(t, e, true, "e=7")
+	if err := e.Compact(ended, all); !errors.Is(err, context.Canceled) {
+		t.Errorf("a compaction that nobody waits for: %v", err)
+	}
+	wantDump(t, e, "b=6 d=5 e=7")
 }
 
 func testCloseTwice(t *testing.T, e engine.Engine) {
