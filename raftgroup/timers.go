@@ -170,7 +170,8 @@ func (l *Loop) electionDue(g *group) {
 
 // ask says a word to the range's other replicas that means nothing to them if this one is still a learner. If it was
 // removed and the word of it was lost, nobody speaks to it, and it may not campaign: whoever has applied its removal
-// answers that it is too old. One that never had a snapshot knows those alone that spoke to it.
+// answers that it is too old. One that never had a snapshot knows those alone that spoke to it, and it may have no term: then it
+// says the lowest that a message can have.
 func (l *Loop) ask(g *group) {
 	_ = g.rn.ForgetLeader()
 	others := slices.Sorted(maps.Keys(g.nodes))
@@ -181,7 +182,7 @@ func (l *Loop) ask(g *group) {
 	}
 	for _, id := range others {
 		l.emitMessage(g, &raftpb.Message{
-			Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(g.replica)), To: new(uint64(id)), Term: new(g.term),
+			Type: raftpb.MsgHeartbeatResp.Enum(), From: new(uint64(g.replica)), To: new(uint64(id)), Term: new(max(1, g.term)),
 		})
 	}
 	l.touch(g)

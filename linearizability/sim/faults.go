@@ -409,9 +409,11 @@ var kinds = append([]kind{
 		someNode(r, p, f)
 		f.For, f.Amount = between(r, time.Second, 15*time.Second), 2+r.Int63n(100)
 	}, clockFault(func(in *injector, n *node, f *Fault) func() {
-		old := n.slow.factor
-		n.slow.factor = f.Amount
-		return func() { n.slow.factor = old }
+		n.slow.factors = append(n.slow.factors, f.Amount) // several may be under way at once
+		return func() {
+			i := slices.Index(n.slow.factors, f.Amount)
+			n.slow.factors = slices.Delete(n.slow.factors, i, i+1)
+		}
 	})},
 	{"disk-error", "F09", "writes and syncs fail; the process stops", func(r *base.Rand, p *Plan, f *Fault) {
 		someNode(r, p, f)

@@ -37,10 +37,18 @@ type node struct {
 
 // slowness is what faults do to a node's disk and appliers.
 type slowness struct {
-	stalls, applyStalls int // how many faults hold its syncs, its applies
-	strained            int // how many faults have its writes take long, as it says itself
-	factor              int64
+	stalls, applyStalls int           // how many faults hold its syncs, its applies
+	strained            int           // how many faults have its writes take long, as it says itself
+	factors             []int64       // by how many times faults have its syncs take longer: the largest counts
 	since               time.Duration // when the first of stalls began
+}
+
+func (s *slowness) factor() time.Duration {
+	factor := int64(1)
+	for _, f := range s.factors {
+		factor = max(factor, f)
+	}
+	return time.Duration(factor)
 }
 
 func (s *slowness) stall(now time.Duration) {
@@ -309,7 +317,7 @@ func (p *process) sync() {
 		return
 	}
 	p.syncBusy = true
-	d := (n.w.plan.Disk.Sync + exponential(n.rand, n.w.plan.Disk.Jitter)) * time.Duration(max(n.slow.factor, 1))
+	d := (n.w.plan.Disk.Sync + exponential(n.rand, n.w.plan.Disk.Jitter)) * n.slow.factor()
 	n.w.queue.put(n.w.now+d, func() { // the disk works on while the process is paused
 		p.do(func() {
 			p.syncBusy = false
