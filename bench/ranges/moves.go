@@ -23,7 +23,7 @@ const (
 	moveFrontKeys  = 20_000
 	moveFront      = 8 // ranges that are written to
 	movesAtMost    = 3 * time.Minute
-	moveCalm       = 4 * time.Second // without a snapshot under way: nothing moves any more
+	moveCalm       = 15 * time.Second // without a snapshot that came in, which takes seconds itself: nothing moves any more
 )
 
 func (s *Suite) moves(ctx context.Context) (err error) {
