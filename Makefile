@@ -118,6 +118,10 @@ sim-many: ## run N (300) seeds of the simulated cluster; FIRST is the first, fai
 	go build -trimpath -o bin/sim ./cmd/sim
 	bin/sim many --first $(or $(FIRST),1) --seeds $(N) $(if $(SIM_FLAGS),$(SIM_FLAGS))
 
+.PHONY: mutant-laws
+mutant-laws: ## plant the known mistakes that laws and stories of a package find, each in its own run of those
+	go test -tags mutants ./internal/mutant ./meta/...
+
 .PHONY: mutants
 mutants: ## plant known mistakes, one after the other, and see that the simulator finds each
 	go build -trimpath -tags mutants -o bin/sim-mutants ./cmd/sim
