@@ -36,6 +36,11 @@ type Command struct {
 	//	*Command_DeleteRange
 	//	*Command_Txn
 	//	*Command_Compaction
+	//	*Command_LeaseGrant
+	//	*Command_LeaseRevoke
+	//	*Command_LeaseAttach
+	//	*Command_LeaseAdmit
+	//	*Command_LeaseEvict
 	//	*Command_ChangeReplicas
 	//	*Command_PublishDescriptor
 	//	*Command_Split
@@ -126,6 +131,51 @@ func (x *Command) GetCompaction() []byte {
 	if x != nil {
 		if x, ok := x.Body.(*Command_Compaction); ok {
 			return x.Compaction
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLeaseGrant() *LeaseGrant {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LeaseGrant); ok {
+			return x.LeaseGrant
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLeaseRevoke() *LeaseRevoke {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LeaseRevoke); ok {
+			return x.LeaseRevoke
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLeaseAttach() *LeaseAttach {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LeaseAttach); ok {
+			return x.LeaseAttach
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLeaseAdmit() *LeaseAdmit {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LeaseAdmit); ok {
+			return x.LeaseAdmit
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetLeaseEvict() *LeaseEvict {
+	if x != nil {
+		if x, ok := x.Body.(*Command_LeaseEvict); ok {
+			return x.LeaseEvict
 		}
 	}
 	return nil
@@ -241,6 +291,26 @@ type Command_Compaction struct {
 	Compaction []byte `protobuf:"bytes,13,opt,name=compaction,proto3,oneof"` // etcdserverpb.CompactionRequest
 }
 
+type Command_LeaseGrant struct {
+	LeaseGrant *LeaseGrant `protobuf:"bytes,14,opt,name=lease_grant,json=leaseGrant,proto3,oneof"`
+}
+
+type Command_LeaseRevoke struct {
+	LeaseRevoke *LeaseRevoke `protobuf:"bytes,15,opt,name=lease_revoke,json=leaseRevoke,proto3,oneof"`
+}
+
+type Command_LeaseAttach struct {
+	LeaseAttach *LeaseAttach `protobuf:"bytes,16,opt,name=lease_attach,json=leaseAttach,proto3,oneof"`
+}
+
+type Command_LeaseAdmit struct {
+	LeaseAdmit *LeaseAdmit `protobuf:"bytes,17,opt,name=lease_admit,json=leaseAdmit,proto3,oneof"`
+}
+
+type Command_LeaseEvict struct {
+	LeaseEvict *LeaseEvict `protobuf:"bytes,18,opt,name=lease_evict,json=leaseEvict,proto3,oneof"`
+}
+
 type Command_ChangeReplicas struct {
 	ChangeReplicas *ChangeReplicas `protobuf:"bytes,20,opt,name=change_replicas,json=changeReplicas,proto3,oneof"`
 }
@@ -288,6 +358,16 @@ func (*Command_DeleteRange) isCommand_Body() {}
 func (*Command_Txn) isCommand_Body() {}
 
 func (*Command_Compaction) isCommand_Body() {}
+
+func (*Command_LeaseGrant) isCommand_Body() {}
+
+func (*Command_LeaseRevoke) isCommand_Body() {}
+
+func (*Command_LeaseAttach) isCommand_Body() {}
+
+func (*Command_LeaseAdmit) isCommand_Body() {}
+
+func (*Command_LeaseEvict) isCommand_Body() {}
 
 func (*Command_ChangeReplicas) isCommand_Body() {}
 
@@ -1375,11 +1455,667 @@ func (x *ChangeReplicasResponse) GetDescriptor_() *metapb.RangeDescriptor {
 	return nil
 }
 
+// LeaseGrant makes a lease in its home, the range that holds the lease's key (RFC 6). An id that is taken is refused.
+type LeaseGrant struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`   // not 0
+	Ttl           int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"` // seconds, as granted
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseGrant) Reset() {
+	*x = LeaseGrant{}
+	mi := &file_api_kvpb_command_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseGrant) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseGrant) ProtoMessage() {}
+
+func (x *LeaseGrant) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseGrant.ProtoReflect.Descriptor instead.
+func (*LeaseGrant) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *LeaseGrant) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LeaseGrant) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+type LeaseGrantResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *LeaseRecord           `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseGrantResponse) Reset() {
+	*x = LeaseGrantResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseGrantResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseGrantResponse) ProtoMessage() {}
+
+func (x *LeaseGrantResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseGrantResponse.ProtoReflect.Descriptor instead.
+func (*LeaseGrantResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *LeaseGrantResponse) GetLease() *LeaseRecord {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// LeaseRecord is a lease as its home stores it.
+type LeaseRecord struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Ttl             int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"`                                                // seconds
+	GrantedRevision int64                  `protobuf:"varint,3,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"` // of the home when it was granted: tells two leases of one id apart
+	Spans           []*LeaseSpan           `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`                                             // where beside the home it may hold keys
+	Ending          bool                   `protobuf:"varint,5,opt,name=ending,proto3" json:"ending,omitempty"`                                          // it is being revoked: it takes no keys and is not kept alive any more
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LeaseRecord) Reset() {
+	*x = LeaseRecord{}
+	mi := &file_api_kvpb_command_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRecord) ProtoMessage() {}
+
+func (x *LeaseRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRecord.ProtoReflect.Descriptor instead.
+func (*LeaseRecord) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *LeaseRecord) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetGrantedRevision() int64 {
+	if x != nil {
+		return x.GrantedRevision
+	}
+	return 0
+}
+
+func (x *LeaseRecord) GetSpans() []*LeaseSpan {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+func (x *LeaseRecord) GetEnding() bool {
+	if x != nil {
+		return x.Ending
+	}
+	return false
+}
+
+type LeaseSpan struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"`
+	End           []byte                 `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"` // empty: the end of the keyspace
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseSpan) Reset() {
+	*x = LeaseSpan{}
+	mi := &file_api_kvpb_command_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseSpan) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseSpan) ProtoMessage() {}
+
+func (x *LeaseSpan) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseSpan.ProtoReflect.Descriptor instead.
+func (*LeaseSpan) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *LeaseSpan) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *LeaseSpan) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+// LeaseRevoke ends a lease, in its home, and deletes the keys that it holds there. With begin it only marks it as ending. A
+// lease that has spans is revoked only after it was marked. A lease that is not there, or whose granted_revision is another (if it
+// is given), is refused as not found.
+type LeaseRevoke struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Id              int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	GrantedRevision int64                  `protobuf:"varint,2,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"` // 0: whichever there is
+	Begin           bool                   `protobuf:"varint,3,opt,name=begin,proto3" json:"begin,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LeaseRevoke) Reset() {
+	*x = LeaseRevoke{}
+	mi := &file_api_kvpb_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRevoke) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRevoke) ProtoMessage() {}
+
+func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRevoke.ProtoReflect.Descriptor instead.
+func (*LeaseRevoke) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *LeaseRevoke) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LeaseRevoke) GetGrantedRevision() int64 {
+	if x != nil {
+		return x.GrantedRevision
+	}
+	return 0
+}
+
+func (x *LeaseRevoke) GetBegin() bool {
+	if x != nil {
+		return x.Begin
+	}
+	return false
+}
+
+type LeaseRevokeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the range after the command
+	Lease         *LeaseRecord           `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`        // as it was, or with begin as it is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseRevokeResponse) Reset() {
+	*x = LeaseRevokeResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseRevokeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseRevokeResponse) ProtoMessage() {}
+
+func (x *LeaseRevokeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseRevokeResponse.ProtoReflect.Descriptor instead.
+func (*LeaseRevokeResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *LeaseRevokeResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *LeaseRevokeResponse) GetLease() *LeaseRecord {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// LeaseAttach adds a span to those where a lease may hold keys, in its home.
+type LeaseAttach struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Span          *LeaseSpan             `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseAttach) Reset() {
+	*x = LeaseAttach{}
+	mi := &file_api_kvpb_command_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseAttach) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseAttach) ProtoMessage() {}
+
+func (x *LeaseAttach) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseAttach.ProtoReflect.Descriptor instead.
+func (*LeaseAttach) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *LeaseAttach) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LeaseAttach) GetSpan() *LeaseSpan {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+type LeaseAttachResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Lease         *LeaseRecord           `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseAttachResponse) Reset() {
+	*x = LeaseAttachResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseAttachResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseAttachResponse) ProtoMessage() {}
+
+func (x *LeaseAttachResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseAttachResponse.ProtoReflect.Descriptor instead.
+func (*LeaseAttachResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *LeaseAttachResponse) GetLease() *LeaseRecord {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+// LeaseAdmit has a range take keys of a lease whose home is another range, unless that lease was evicted since the ticket.
+type LeaseAdmit struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Key             []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // of the range
+	Id              int64                  `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	GrantedRevision int64                  `protobuf:"varint,3,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"`
+	Ticket          int64                  `protobuf:"varint,4,opt,name=ticket,proto3" json:"ticket,omitempty"` // the range's revision before the lease was attached
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LeaseAdmit) Reset() {
+	*x = LeaseAdmit{}
+	mi := &file_api_kvpb_command_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseAdmit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseAdmit) ProtoMessage() {}
+
+func (x *LeaseAdmit) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseAdmit.ProtoReflect.Descriptor instead.
+func (*LeaseAdmit) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *LeaseAdmit) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *LeaseAdmit) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LeaseAdmit) GetGrantedRevision() int64 {
+	if x != nil {
+		return x.GrantedRevision
+	}
+	return 0
+}
+
+func (x *LeaseAdmit) GetTicket() int64 {
+	if x != nil {
+		return x.Ticket
+	}
+	return 0
+}
+
+type LeaseAdmitResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Admitted      bool                   `protobuf:"varint,1,opt,name=admitted,proto3" json:"admitted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseAdmitResponse) Reset() {
+	*x = LeaseAdmitResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseAdmitResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseAdmitResponse) ProtoMessage() {}
+
+func (x *LeaseAdmitResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseAdmitResponse.ProtoReflect.Descriptor instead.
+func (*LeaseAdmitResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *LeaseAdmitResponse) GetAdmitted() bool {
+	if x != nil {
+		return x.Admitted
+	}
+	return false
+}
+
+// LeaseEvict deletes the keys that a lease holds in a range that is not its home, and its leave to put more.
+type LeaseEvict struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Key             []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // of the range
+	Id              int64                  `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
+	GrantedRevision int64                  `protobuf:"varint,3,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LeaseEvict) Reset() {
+	*x = LeaseEvict{}
+	mi := &file_api_kvpb_command_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseEvict) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseEvict) ProtoMessage() {}
+
+func (x *LeaseEvict) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseEvict.ProtoReflect.Descriptor instead.
+func (*LeaseEvict) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *LeaseEvict) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *LeaseEvict) GetId() int64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *LeaseEvict) GetGrantedRevision() int64 {
+	if x != nil {
+		return x.GrantedRevision
+	}
+	return 0
+}
+
+type LeaseEvictResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseEvictResponse) Reset() {
+	*x = LeaseEvictResponse{}
+	mi := &file_api_kvpb_command_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseEvictResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseEvictResponse) ProtoMessage() {}
+
+func (x *LeaseEvictResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseEvictResponse.ProtoReflect.Descriptor instead.
+func (*LeaseEvictResponse) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *LeaseEvictResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_api_kvpb_command_proto protoreflect.FileDescriptor
 
 const file_api_kvpb_command_proto_rawDesc = "" +
 	"\n" +
-	"\x16api/kvpb/command.proto\x12\vcairn.kv.v1\x1a\x15api/metapb/meta.proto\"\xf9\x05\n" +
+	"\x16api/kvpb/command.proto\x12\vcairn.kv.v1\x1a\x15api/metapb/meta.proto\"\xab\b\n" +
 	"\aCommand\x12\x1d\n" +
 	"\n" +
 	"now_micros\x18\x01 \x01(\x03R\tnowMicros\x12\x12\n" +
@@ -1389,7 +2125,15 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"\x03txn\x18\f \x01(\fH\x00R\x03txn\x12 \n" +
 	"\n" +
 	"compaction\x18\r \x01(\fH\x00R\n" +
-	"compaction\x12F\n" +
+	"compaction\x12:\n" +
+	"\vlease_grant\x18\x0e \x01(\v2\x17.cairn.kv.v1.LeaseGrantH\x00R\n" +
+	"leaseGrant\x12=\n" +
+	"\flease_revoke\x18\x0f \x01(\v2\x18.cairn.kv.v1.LeaseRevokeH\x00R\vleaseRevoke\x12=\n" +
+	"\flease_attach\x18\x10 \x01(\v2\x18.cairn.kv.v1.LeaseAttachH\x00R\vleaseAttach\x12:\n" +
+	"\vlease_admit\x18\x11 \x01(\v2\x17.cairn.kv.v1.LeaseAdmitH\x00R\n" +
+	"leaseAdmit\x12:\n" +
+	"\vlease_evict\x18\x12 \x01(\v2\x17.cairn.kv.v1.LeaseEvictH\x00R\n" +
+	"leaseEvict\x12F\n" +
 	"\x0fchange_replicas\x18\x14 \x01(\v2\x1b.cairn.kv.v1.ChangeReplicasH\x00R\x0echangeReplicas\x12O\n" +
 	"\x12publish_descriptor\x18\x15 \x01(\v2\x1e.cairn.kv.v1.PublishDescriptorH\x00R\x11publishDescriptor\x12*\n" +
 	"\x05split\x18\x16 \x01(\v2\x12.cairn.kv.v1.SplitH\x00R\x05split\x12C\n" +
@@ -1475,7 +2219,49 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"\x16ChangeReplicasResponse\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
-	"descriptorB#Z!github.com/cairndb/cairn/api/kvpbb\x06proto3"
+	"descriptor\".\n" +
+	"\n" +
+	"LeaseGrant\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x10\n" +
+	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\"D\n" +
+	"\x12LeaseGrantResponse\x12.\n" +
+	"\x05lease\x18\x01 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\"\xa0\x01\n" +
+	"\vLeaseRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x10\n" +
+	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\x12)\n" +
+	"\x10granted_revision\x18\x03 \x01(\x03R\x0fgrantedRevision\x12,\n" +
+	"\x05spans\x18\x04 \x03(\v2\x16.cairn.kv.v1.LeaseSpanR\x05spans\x12\x16\n" +
+	"\x06ending\x18\x05 \x01(\bR\x06ending\"3\n" +
+	"\tLeaseSpan\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\fR\x03end\"^\n" +
+	"\vLeaseRevoke\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12)\n" +
+	"\x10granted_revision\x18\x02 \x01(\x03R\x0fgrantedRevision\x12\x14\n" +
+	"\x05begin\x18\x03 \x01(\bR\x05begin\"a\n" +
+	"\x13LeaseRevokeResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12.\n" +
+	"\x05lease\x18\x02 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\"I\n" +
+	"\vLeaseAttach\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x03R\x02id\x12*\n" +
+	"\x04span\x18\x02 \x01(\v2\x16.cairn.kv.v1.LeaseSpanR\x04span\"E\n" +
+	"\x13LeaseAttachResponse\x12.\n" +
+	"\x05lease\x18\x01 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\"q\n" +
+	"\n" +
+	"LeaseAdmit\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x03R\x02id\x12)\n" +
+	"\x10granted_revision\x18\x03 \x01(\x03R\x0fgrantedRevision\x12\x16\n" +
+	"\x06ticket\x18\x04 \x01(\x03R\x06ticket\"0\n" +
+	"\x12LeaseAdmitResponse\x12\x1a\n" +
+	"\badmitted\x18\x01 \x01(\bR\badmitted\"Y\n" +
+	"\n" +
+	"LeaseEvict\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x0e\n" +
+	"\x02id\x18\x02 \x01(\x03R\x02id\x12)\n" +
+	"\x10granted_revision\x18\x03 \x01(\x03R\x0fgrantedRevision\"0\n" +
+	"\x12LeaseEvictResponse\x12\x1a\n" +
+	"\brevision\x18\x01 \x01(\x03R\brevisionB#Z!github.com/cairndb/cairn/api/kvpbb\x06proto3"
 
 var (
 	file_api_kvpb_command_proto_rawDescOnce sync.Once
@@ -1489,7 +2275,7 @@ func file_api_kvpb_command_proto_rawDescGZIP() []byte {
 	return file_api_kvpb_command_proto_rawDescData
 }
 
-var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_api_kvpb_command_proto_goTypes = []any{
 	(*Command)(nil),                     // 0: cairn.kv.v1.Command
 	(*ChangeReplicas)(nil),              // 1: cairn.kv.v1.ChangeReplicas
@@ -1513,39 +2299,61 @@ var file_api_kvpb_command_proto_goTypes = []any{
 	(*UnpublishDescriptor)(nil),         // 19: cairn.kv.v1.UnpublishDescriptor
 	(*UnpublishDescriptorResponse)(nil), // 20: cairn.kv.v1.UnpublishDescriptorResponse
 	(*ChangeReplicasResponse)(nil),      // 21: cairn.kv.v1.ChangeReplicasResponse
-	(*metapb.RangeDescriptor)(nil),      // 22: cairn.meta.v1.RangeDescriptor
+	(*LeaseGrant)(nil),                  // 22: cairn.kv.v1.LeaseGrant
+	(*LeaseGrantResponse)(nil),          // 23: cairn.kv.v1.LeaseGrantResponse
+	(*LeaseRecord)(nil),                 // 24: cairn.kv.v1.LeaseRecord
+	(*LeaseSpan)(nil),                   // 25: cairn.kv.v1.LeaseSpan
+	(*LeaseRevoke)(nil),                 // 26: cairn.kv.v1.LeaseRevoke
+	(*LeaseRevokeResponse)(nil),         // 27: cairn.kv.v1.LeaseRevokeResponse
+	(*LeaseAttach)(nil),                 // 28: cairn.kv.v1.LeaseAttach
+	(*LeaseAttachResponse)(nil),         // 29: cairn.kv.v1.LeaseAttachResponse
+	(*LeaseAdmit)(nil),                  // 30: cairn.kv.v1.LeaseAdmit
+	(*LeaseAdmitResponse)(nil),          // 31: cairn.kv.v1.LeaseAdmitResponse
+	(*LeaseEvict)(nil),                  // 32: cairn.kv.v1.LeaseEvict
+	(*LeaseEvictResponse)(nil),          // 33: cairn.kv.v1.LeaseEvictResponse
+	(*metapb.RangeDescriptor)(nil),      // 34: cairn.meta.v1.RangeDescriptor
 }
 var file_api_kvpb_command_proto_depIdxs = []int32{
-	1,  // 0: cairn.kv.v1.Command.change_replicas:type_name -> cairn.kv.v1.ChangeReplicas
-	17, // 1: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
-	2,  // 2: cairn.kv.v1.Command.split:type_name -> cairn.kv.v1.Split
-	15, // 3: cairn.kv.v1.Command.raise_revision:type_name -> cairn.kv.v1.RaiseRevision
-	4,  // 4: cairn.kv.v1.Command.freeze:type_name -> cairn.kv.v1.Freeze
-	7,  // 5: cairn.kv.v1.Command.merge:type_name -> cairn.kv.v1.Merge
-	9,  // 6: cairn.kv.v1.Command.give_up_merge:type_name -> cairn.kv.v1.GiveUpMerge
-	11, // 7: cairn.kv.v1.Command.thaw:type_name -> cairn.kv.v1.Thaw
-	13, // 8: cairn.kv.v1.Command.absorbed:type_name -> cairn.kv.v1.Absorbed
-	19, // 9: cairn.kv.v1.Command.unpublish_descriptor:type_name -> cairn.kv.v1.UnpublishDescriptor
-	22, // 10: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 11: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 12: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 13: cairn.kv.v1.Freeze.left:type_name -> cairn.meta.v1.RangeDescriptor
-	6,  // 14: cairn.kv.v1.FreezeResponse.right:type_name -> cairn.kv.v1.FrozenRange
-	22, // 15: cairn.kv.v1.FrozenRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	6,  // 16: cairn.kv.v1.Merge.right:type_name -> cairn.kv.v1.FrozenRange
-	22, // 17: cairn.kv.v1.MergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 18: cairn.kv.v1.GiveUpMergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 19: cairn.kv.v1.Thaw.left:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 20: cairn.kv.v1.ThawResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 21: cairn.kv.v1.AbsorbedResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 22: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 23: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
-	22, // 24: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	22, // 0: cairn.kv.v1.Command.lease_grant:type_name -> cairn.kv.v1.LeaseGrant
+	26, // 1: cairn.kv.v1.Command.lease_revoke:type_name -> cairn.kv.v1.LeaseRevoke
+	28, // 2: cairn.kv.v1.Command.lease_attach:type_name -> cairn.kv.v1.LeaseAttach
+	30, // 3: cairn.kv.v1.Command.lease_admit:type_name -> cairn.kv.v1.LeaseAdmit
+	32, // 4: cairn.kv.v1.Command.lease_evict:type_name -> cairn.kv.v1.LeaseEvict
+	1,  // 5: cairn.kv.v1.Command.change_replicas:type_name -> cairn.kv.v1.ChangeReplicas
+	17, // 6: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
+	2,  // 7: cairn.kv.v1.Command.split:type_name -> cairn.kv.v1.Split
+	15, // 8: cairn.kv.v1.Command.raise_revision:type_name -> cairn.kv.v1.RaiseRevision
+	4,  // 9: cairn.kv.v1.Command.freeze:type_name -> cairn.kv.v1.Freeze
+	7,  // 10: cairn.kv.v1.Command.merge:type_name -> cairn.kv.v1.Merge
+	9,  // 11: cairn.kv.v1.Command.give_up_merge:type_name -> cairn.kv.v1.GiveUpMerge
+	11, // 12: cairn.kv.v1.Command.thaw:type_name -> cairn.kv.v1.Thaw
+	13, // 13: cairn.kv.v1.Command.absorbed:type_name -> cairn.kv.v1.Absorbed
+	19, // 14: cairn.kv.v1.Command.unpublish_descriptor:type_name -> cairn.kv.v1.UnpublishDescriptor
+	34, // 15: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 16: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 17: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 18: cairn.kv.v1.Freeze.left:type_name -> cairn.meta.v1.RangeDescriptor
+	6,  // 19: cairn.kv.v1.FreezeResponse.right:type_name -> cairn.kv.v1.FrozenRange
+	34, // 20: cairn.kv.v1.FrozenRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	6,  // 21: cairn.kv.v1.Merge.right:type_name -> cairn.kv.v1.FrozenRange
+	34, // 22: cairn.kv.v1.MergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 23: cairn.kv.v1.GiveUpMergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 24: cairn.kv.v1.Thaw.left:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 25: cairn.kv.v1.ThawResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 26: cairn.kv.v1.AbsorbedResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 27: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 28: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
+	34, // 29: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	24, // 30: cairn.kv.v1.LeaseGrantResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
+	25, // 31: cairn.kv.v1.LeaseRecord.spans:type_name -> cairn.kv.v1.LeaseSpan
+	24, // 32: cairn.kv.v1.LeaseRevokeResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
+	25, // 33: cairn.kv.v1.LeaseAttach.span:type_name -> cairn.kv.v1.LeaseSpan
+	24, // 34: cairn.kv.v1.LeaseAttachResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_api_kvpb_command_proto_init() }
@@ -1558,6 +2366,11 @@ func file_api_kvpb_command_proto_init() {
 		(*Command_DeleteRange)(nil),
 		(*Command_Txn)(nil),
 		(*Command_Compaction)(nil),
+		(*Command_LeaseGrant)(nil),
+		(*Command_LeaseRevoke)(nil),
+		(*Command_LeaseAttach)(nil),
+		(*Command_LeaseAdmit)(nil),
+		(*Command_LeaseEvict)(nil),
 		(*Command_ChangeReplicas)(nil),
 		(*Command_PublishDescriptor)(nil),
 		(*Command_Split)(nil),
@@ -1575,7 +2388,7 @@ func file_api_kvpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kvpb_command_proto_rawDesc), len(file_api_kvpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

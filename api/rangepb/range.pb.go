@@ -9,6 +9,7 @@
 package rangepb
 
 import (
+	kvpb "github.com/cairndb/cairn/api/kvpb"
 	metapb "github.com/cairndb/cairn/api/metapb"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
@@ -102,6 +103,8 @@ const (
 	RequestKind_REQUEST_KIND_RESERVE     RequestKind = 15 // body: Reserve, to the node; answered with a Reservation
 	RequestKind_REQUEST_KIND_REPORT      RequestKind = 16 // body: ReportRequest, to the node; answered with a Report
 	RequestKind_REQUEST_KIND_EXPLAIN     RequestKind = 17 // body: ExplainRequest, to the leader of the index range that lists the range; answered with an Explanation
+	RequestKind_REQUEST_KIND_CHANGES     RequestKind = 18 // body: ChangesRequest, to a node with a replica of the range; answered with a ChangesResponse
+	RequestKind_REQUEST_KIND_LEASE       RequestKind = 19 // body: LeaseQuestion, to the leader of the range that is the lease's home; answered with a LeaseAnswer
 	RequestKind_REQUEST_KIND_END         RequestKind = 5  // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
 )
 
@@ -125,6 +128,8 @@ var (
 		15: "REQUEST_KIND_RESERVE",
 		16: "REQUEST_KIND_REPORT",
 		17: "REQUEST_KIND_EXPLAIN",
+		18: "REQUEST_KIND_CHANGES",
+		19: "REQUEST_KIND_LEASE",
 		5:  "REQUEST_KIND_END",
 	}
 	RequestKind_value = map[string]int32{
@@ -145,6 +150,8 @@ var (
 		"REQUEST_KIND_RESERVE":     15,
 		"REQUEST_KIND_REPORT":      16,
 		"REQUEST_KIND_EXPLAIN":     17,
+		"REQUEST_KIND_CHANGES":     18,
+		"REQUEST_KIND_LEASE":       19,
 		"REQUEST_KIND_END":         5,
 	}
 )
@@ -2898,11 +2905,358 @@ func (x *ExplainRequest) GetDescriptor_() *metapb.RangeDescriptor {
 	return nil
 }
 
+// ChangesRequest asks a replica, be it ahead of others or behind, for what was written in a span from a revision on.
+type ChangesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyspaceId    uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	Start         []byte                 `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
+	End           []byte                 `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`                               // empty: the end of the keyspace
+	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                            // the lowest revision that is wanted
+	MostBytes     uint64                 `protobuf:"varint,5,opt,name=most_bytes,json=mostBytes,proto3" json:"most_bytes,omitempty"` // the page ends with the revision that reaches this size
+	PrevKv        bool                   `protobuf:"varint,6,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
+	WaitMicros    uint64                 `protobuf:"varint,7,opt,name=wait_micros,json=waitMicros,proto3" json:"wait_micros,omitempty"` // if there is nothing at or above `from`, not even the range's own revision, wait this long for it
+	Known         int64                  `protobuf:"varint,8,opt,name=known,proto3" json:"known,omitempty"`                             // and, if it is not 0, do not wait when the range's revision is above it
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangesRequest) Reset() {
+	*x = ChangesRequest{}
+	mi := &file_api_rangepb_range_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangesRequest) ProtoMessage() {}
+
+func (x *ChangesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangesRequest.ProtoReflect.Descriptor instead.
+func (*ChangesRequest) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *ChangesRequest) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *ChangesRequest) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ChangesRequest) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *ChangesRequest) GetFrom() int64 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *ChangesRequest) GetMostBytes() uint64 {
+	if x != nil {
+		return x.MostBytes
+	}
+	return 0
+}
+
+func (x *ChangesRequest) GetPrevKv() bool {
+	if x != nil {
+		return x.PrevKv
+	}
+	return false
+}
+
+func (x *ChangesRequest) GetWaitMicros() uint64 {
+	if x != nil {
+		return x.WaitMicros
+	}
+	return 0
+}
+
+func (x *ChangesRequest) GetKnown() int64 {
+	if x != nil {
+		return x.Known
+	}
+	return 0
+}
+
+// ChangesResponse is a page of changes: all those of its span with revisions in [from, next).
+type ChangesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Start         []byte                 `protobuf:"bytes,1,opt,name=start,proto3" json:"start,omitempty"` // the part of the asked span that is answered for: from its start to the end of the range, or to its own end
+	End           []byte                 `protobuf:"bytes,2,opt,name=end,proto3" json:"end,omitempty"`
+	Next          int64                  `protobuf:"varint,3,opt,name=next,proto3" json:"next,omitempty"`
+	Events        [][]byte               `protobuf:"bytes,4,rep,name=events,proto3" json:"events,omitempty"`        // mvccpb.Event, ordered by revision and within one as they were written
+	Revision      int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"`   // of the replica when it was read: nothing at or below it will come any more
+	Compacted     int64                  `protobuf:"varint,6,opt,name=compacted,proto3" json:"compacted,omitempty"` // above `from`: there are no events, some of those asked for are compacted
+	RangeId       uint64                 `protobuf:"varint,7,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
+	Generation    uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangesResponse) Reset() {
+	*x = ChangesResponse{}
+	mi := &file_api_rangepb_range_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangesResponse) ProtoMessage() {}
+
+func (x *ChangesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangesResponse.ProtoReflect.Descriptor instead.
+func (*ChangesResponse) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *ChangesResponse) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *ChangesResponse) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *ChangesResponse) GetNext() int64 {
+	if x != nil {
+		return x.Next
+	}
+	return 0
+}
+
+func (x *ChangesResponse) GetEvents() [][]byte {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ChangesResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
+func (x *ChangesResponse) GetCompacted() int64 {
+	if x != nil {
+		return x.Compacted
+	}
+	return 0
+}
+
+func (x *ChangesResponse) GetRangeId() uint64 {
+	if x != nil {
+		return x.RangeId
+	}
+	return 0
+}
+
+func (x *ChangesResponse) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+// LeaseQuestion is what only the leader of a lease's home can answer, from memory: no entry of a log is made.
+type LeaseQuestion struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	KeyspaceId    uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	KeepAlive     []int64                `protobuf:"varint,2,rep,packed,name=keep_alive,json=keepAlive,proto3" json:"keep_alive,omitempty"` // leases that are to have their whole TTL again
+	TimeToLive    int64                  `protobuf:"varint,3,opt,name=time_to_live,json=timeToLive,proto3" json:"time_to_live,omitempty"`   // a lease whose remaining time is asked for
+	List          bool                   `protobuf:"varint,4,opt,name=list,proto3" json:"list,omitempty"`                                   // all leases whose home the range is, of the keyspace
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaseQuestion) Reset() {
+	*x = LeaseQuestion{}
+	mi := &file_api_rangepb_range_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseQuestion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseQuestion) ProtoMessage() {}
+
+func (x *LeaseQuestion) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseQuestion.ProtoReflect.Descriptor instead.
+func (*LeaseQuestion) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *LeaseQuestion) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
+	}
+	return 0
+}
+
+func (x *LeaseQuestion) GetKeepAlive() []int64 {
+	if x != nil {
+		return x.KeepAlive
+	}
+	return nil
+}
+
+func (x *LeaseQuestion) GetTimeToLive() int64 {
+	if x != nil {
+		return x.TimeToLive
+	}
+	return 0
+}
+
+func (x *LeaseQuestion) GetList() bool {
+	if x != nil {
+		return x.List
+	}
+	return false
+}
+
+type LeaseAnswer struct {
+	state            protoimpl.MessageState `protogen:"open.v1"`
+	KeptTtl          []int64                `protobuf:"varint,1,rep,packed,name=kept_ttl,json=keptTtl,proto3" json:"kept_ttl,omitempty"`                     // seconds, for each of keep_alive: 0: there is no such lease
+	RemainingSeconds int64                  `protobuf:"varint,2,opt,name=remaining_seconds,json=remainingSeconds,proto3" json:"remaining_seconds,omitempty"` // of time_to_live; -1: there is no such lease
+	Lease            *kvpb.LeaseRecord      `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`                                                // of time_to_live
+	Leases           []int64                `protobuf:"varint,4,rep,packed,name=leases,proto3" json:"leases,omitempty"`
+	Revision         int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"` // of the range
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *LeaseAnswer) Reset() {
+	*x = LeaseAnswer{}
+	mi := &file_api_rangepb_range_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseAnswer) ProtoMessage() {}
+
+func (x *LeaseAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_api_rangepb_range_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseAnswer.ProtoReflect.Descriptor instead.
+func (*LeaseAnswer) Descriptor() ([]byte, []int) {
+	return file_api_rangepb_range_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *LeaseAnswer) GetKeptTtl() []int64 {
+	if x != nil {
+		return x.KeptTtl
+	}
+	return nil
+}
+
+func (x *LeaseAnswer) GetRemainingSeconds() int64 {
+	if x != nil {
+		return x.RemainingSeconds
+	}
+	return 0
+}
+
+func (x *LeaseAnswer) GetLease() *kvpb.LeaseRecord {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *LeaseAnswer) GetLeases() []int64 {
+	if x != nil {
+		return x.Leases
+	}
+	return nil
+}
+
+func (x *LeaseAnswer) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 var File_api_rangepb_range_proto protoreflect.FileDescriptor
 
 const file_api_rangepb_range_proto_rawDesc = "" +
 	"\n" +
-	"\x17api/rangepb/range.proto\x12\x0ecairn.range.v1\x1a\x15api/metapb/meta.proto\"D\n" +
+	"\x17api/rangepb/range.proto\x12\x0ecairn.range.v1\x1a\x16api/kvpb/command.proto\x1a\x15api/metapb/meta.proto\"D\n" +
 	"\tRaftFrame\x127\n" +
 	"\bmessages\x18\x01 \x03(\v2\x1b.cairn.range.v1.RaftMessageR\bmessages\"\xf9\x01\n" +
 	"\vRaftMessage\x12\x19\n" +
@@ -3117,14 +3471,51 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x0eExplainRequest\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
-	"descriptor*\xcf\x01\n" +
+	"descriptor\"\xdc\x01\n" +
+	"\x0eChangesRequest\x12\x1f\n" +
+	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
+	"keyspaceId\x12\x14\n" +
+	"\x05start\x18\x02 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\x03 \x01(\fR\x03end\x12\x12\n" +
+	"\x04from\x18\x04 \x01(\x03R\x04from\x12\x1d\n" +
+	"\n" +
+	"most_bytes\x18\x05 \x01(\x04R\tmostBytes\x12\x17\n" +
+	"\aprev_kv\x18\x06 \x01(\bR\x06prevKv\x12\x1f\n" +
+	"\vwait_micros\x18\a \x01(\x04R\n" +
+	"waitMicros\x12\x14\n" +
+	"\x05known\x18\b \x01(\x03R\x05known\"\xda\x01\n" +
+	"\x0fChangesResponse\x12\x14\n" +
+	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
+	"\x03end\x18\x02 \x01(\fR\x03end\x12\x12\n" +
+	"\x04next\x18\x03 \x01(\x03R\x04next\x12\x16\n" +
+	"\x06events\x18\x04 \x03(\fR\x06events\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\x12\x1c\n" +
+	"\tcompacted\x18\x06 \x01(\x03R\tcompacted\x12\x19\n" +
+	"\brange_id\x18\a \x01(\x04R\arangeId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\b \x01(\x04R\n" +
+	"generation\"\x85\x01\n" +
+	"\rLeaseQuestion\x12\x1f\n" +
+	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
+	"keyspaceId\x12\x1d\n" +
+	"\n" +
+	"keep_alive\x18\x02 \x03(\x03R\tkeepAlive\x12 \n" +
+	"\ftime_to_live\x18\x03 \x01(\x03R\n" +
+	"timeToLive\x12\x12\n" +
+	"\x04list\x18\x04 \x01(\bR\x04list\"\xb9\x01\n" +
+	"\vLeaseAnswer\x12\x19\n" +
+	"\bkept_ttl\x18\x01 \x03(\x03R\akeptTtl\x12+\n" +
+	"\x11remaining_seconds\x18\x02 \x01(\x03R\x10remainingSeconds\x12.\n" +
+	"\x05lease\x18\x03 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\x12\x16\n" +
+	"\x06leases\x18\x04 \x03(\x03R\x06leases\x12\x1a\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision*\xcf\x01\n" +
 	"\x11FortificationKind\x12\"\n" +
 	"\x1eFORTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16FORTIFICATION_KIND_ASK\x10\x01\x12\x1c\n" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xda\x03\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\x8c\x04\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
@@ -3143,7 +3534,9 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x13REQUEST_KIND_DIRECT\x10\x0e\x12\x18\n" +
 	"\x14REQUEST_KIND_RESERVE\x10\x0f\x12\x17\n" +
 	"\x13REQUEST_KIND_REPORT\x10\x10\x12\x18\n" +
-	"\x14REQUEST_KIND_EXPLAIN\x10\x11\x12\x14\n" +
+	"\x14REQUEST_KIND_EXPLAIN\x10\x11\x12\x18\n" +
+	"\x14REQUEST_KIND_CHANGES\x10\x12\x12\x16\n" +
+	"\x12REQUEST_KIND_LEASE\x10\x13\x12\x14\n" +
 	"\x10REQUEST_KIND_END\x10\x05*\xcb\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +
@@ -3167,7 +3560,7 @@ func file_api_rangepb_range_proto_rawDescGZIP() []byte {
 }
 
 var file_api_rangepb_range_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
+var file_api_rangepb_range_proto_msgTypes = make([]protoimpl.MessageInfo, 42)
 var file_api_rangepb_range_proto_goTypes = []any{
 	(FortificationKind)(0),         // 0: cairn.range.v1.FortificationKind
 	(RequestKind)(0),               // 1: cairn.range.v1.RequestKind
@@ -3210,9 +3603,14 @@ var file_api_rangepb_range_proto_goTypes = []any{
 	(*Report)(nil),                 // 38: cairn.range.v1.Report
 	(*RangeReport)(nil),            // 39: cairn.range.v1.RangeReport
 	(*ExplainRequest)(nil),         // 40: cairn.range.v1.ExplainRequest
-	(*metapb.NodeRecord)(nil),      // 41: cairn.meta.v1.NodeRecord
-	(*metapb.NodeLoad)(nil),        // 42: cairn.meta.v1.NodeLoad
-	(*metapb.RangeDescriptor)(nil), // 43: cairn.meta.v1.RangeDescriptor
+	(*ChangesRequest)(nil),         // 41: cairn.range.v1.ChangesRequest
+	(*ChangesResponse)(nil),        // 42: cairn.range.v1.ChangesResponse
+	(*LeaseQuestion)(nil),          // 43: cairn.range.v1.LeaseQuestion
+	(*LeaseAnswer)(nil),            // 44: cairn.range.v1.LeaseAnswer
+	(*metapb.NodeRecord)(nil),      // 45: cairn.meta.v1.NodeRecord
+	(*metapb.NodeLoad)(nil),        // 46: cairn.meta.v1.NodeLoad
+	(*metapb.RangeDescriptor)(nil), // 47: cairn.meta.v1.RangeDescriptor
+	(*kvpb.LeaseRecord)(nil),       // 48: cairn.kv.v1.LeaseRecord
 }
 var file_api_rangepb_range_proto_depIdxs = []int32{
 	4,  // 0: cairn.range.v1.RaftFrame.messages:type_name -> cairn.range.v1.RaftMessage
@@ -3224,12 +3622,12 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	9,  // 6: cairn.range.v1.Gossip.entries:type_name -> cairn.range.v1.GossipEntry
 	8,  // 7: cairn.range.v1.Gossip.digest:type_name -> cairn.range.v1.GossipVersion
 	8,  // 8: cairn.range.v1.GossipEntry.version:type_name -> cairn.range.v1.GossipVersion
-	41, // 9: cairn.range.v1.GossipEntry.record:type_name -> cairn.meta.v1.NodeRecord
-	42, // 10: cairn.range.v1.GossipEntry.load:type_name -> cairn.meta.v1.NodeLoad
+	45, // 9: cairn.range.v1.GossipEntry.record:type_name -> cairn.meta.v1.NodeRecord
+	46, // 10: cairn.range.v1.GossipEntry.load:type_name -> cairn.meta.v1.NodeLoad
 	13, // 11: cairn.range.v1.RequestFrame.requests:type_name -> cairn.range.v1.Request
 	1,  // 12: cairn.range.v1.Request.kind:type_name -> cairn.range.v1.RequestKind
 	14, // 13: cairn.range.v1.Latch.id:type_name -> cairn.range.v1.LatchID
-	43, // 14: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 14: cairn.range.v1.LatchGrant.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	14, // 15: cairn.range.v1.Unlatch.id:type_name -> cairn.range.v1.LatchID
 	20, // 16: cairn.range.v1.ResponseFrame.responses:type_name -> cairn.range.v1.Response
 	25, // 17: cairn.range.v1.Response.error:type_name -> cairn.range.v1.Error
@@ -3237,26 +3635,27 @@ var file_api_rangepb_range_proto_depIdxs = []int32{
 	19, // 19: cairn.range.v1.ControlFrame.responses:type_name -> cairn.range.v1.ResponseFrame
 	24, // 20: cairn.range.v1.ChecksumRequest.after:type_name -> cairn.range.v1.VersionPosition
 	24, // 21: cairn.range.v1.ChecksumRequest.until:type_name -> cairn.range.v1.VersionPosition
-	43, // 22: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 22: cairn.range.v1.ChecksumResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	24, // 23: cairn.range.v1.ChecksumResponse.reached:type_name -> cairn.range.v1.VersionPosition
 	2,  // 24: cairn.range.v1.Error.code:type_name -> cairn.range.v1.ErrorCode
-	43, // 25: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 25: cairn.range.v1.Error.descriptors:type_name -> cairn.meta.v1.RangeDescriptor
 	27, // 26: cairn.range.v1.SnapshotMessage.offer:type_name -> cairn.range.v1.SnapshotOffer
 	29, // 27: cairn.range.v1.SnapshotMessage.resume:type_name -> cairn.range.v1.SnapshotResume
 	30, // 28: cairn.range.v1.SnapshotMessage.chunk:type_name -> cairn.range.v1.SnapshotChunk
 	31, // 29: cairn.range.v1.SnapshotMessage.ack:type_name -> cairn.range.v1.SnapshotAck
 	32, // 30: cairn.range.v1.SnapshotMessage.done:type_name -> cairn.range.v1.SnapshotDone
 	28, // 31: cairn.range.v1.SnapshotOffer.files:type_name -> cairn.range.v1.SnapshotFile
-	43, // 32: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
-	43, // 33: cairn.range.v1.DirectiveAnswer.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 32: cairn.range.v1.SnapshotOffer.range:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 33: cairn.range.v1.DirectiveAnswer.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	39, // 34: cairn.range.v1.Report.ranges:type_name -> cairn.range.v1.RangeReport
-	43, // 35: cairn.range.v1.RangeReport.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	43, // 36: cairn.range.v1.ExplainRequest.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	47, // 35: cairn.range.v1.RangeReport.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	47, // 36: cairn.range.v1.ExplainRequest.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	48, // 37: cairn.range.v1.LeaseAnswer.lease:type_name -> cairn.kv.v1.LeaseRecord
+	38, // [38:38] is the sub-list for method output_type
+	38, // [38:38] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_api_rangepb_range_proto_init() }
@@ -3277,7 +3676,7 @@ func file_api_rangepb_range_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_rangepb_range_proto_rawDesc), len(file_api_rangepb_range_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   38,
+			NumMessages:   42,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
