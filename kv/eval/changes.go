@@ -17,10 +17,21 @@ import (
 type ChangesRequest struct {
 	Start, End []byte // [Start, End), within the range; an empty End is the end of the keyspace
 	From       base.Revision
-	// MostBytes is about how much a page holds (EventBytes); one revision is on it whole, whatever its size.
+	FromSub    uint32 // of the revision From only what has this Record.Sub or a higher one
+	// MostBytes is about how much a page holds (EventBytes). One revision is on it whole, whatever its size, unless Cut lets the page
+	// end within it; at least one change is.
 	MostBytes int
+	Cut       bool
 	// Prev wants the version before, if a read at the revision before could show it.
 	Prev bool
+}
+
+// ChangesPage is all that was written from the asked revision on, up to Next without it.
+type ChangesPage struct {
+	Events []Event // by revision, and within one as they were written
+	Next   base.Revision
+	// NextSub is not 0 if the page ended within the revision Next: what has a lower Record.Sub is on it.
+	NextSub uint32
 }
 
 // EventBytes is what an event counts on a page: its keys and values, and what comes with them in memory.
@@ -32,73 +43,94 @@ func EventBytes(ev *Event) int {
 	return n
 }
 
-// Changes returns a page of changes: all those of the span with revisions in [req.From, next), ordered by revision and within one as
-// they were written. next is the one after the range's revision if nothing was left out. A From below the compaction's mark is
-// refused as compacted: what was overwritten there may be gone. See Range for what the reader must hold.
+// Changes returns a page of changes. Its Next is the one after the range's revision if nothing was left out. A From below the
+// compaction's mark is refused as compacted: what was overwritten there may be gone. See Range for what the reader must hold.
 //
-// Keys are stored by key and not by revision, so a page is one walk over the whole span: blocks that hold nothing new enough are left
-// out by the engine, and of what is too new for the page nothing but the key is looked at. Larger pages make for fewer walks.
-func Changes(r engine.Reader, env *Env, req ChangesRequest) (events []Event, next base.Revision, err error) {
+// Versions are stored by key and not by revision, so a page is one walk over the whole span: blocks that hold nothing new enough are
+// left out by the engine, and of what is too new for the page nothing but the key is looked at. Larger pages make for fewer walks.
+func Changes(r engine.Reader, env *Env, req ChangesRequest) (ChangesPage, error) {
 	switch {
 	case bytes.Compare(req.Start, env.Start) < 0, len(env.End) > 0 && (len(req.End) == 0 || bytes.Compare(req.End, env.End) > 0):
-		return nil, 0, ErrOutOfSpan
+		return ChangesPage{}, ErrOutOfSpan
 	case req.From < env.Counters.Compacted:
-		return nil, 0, rpctypes.ErrGRPCCompacted
+		return ChangesPage{}, rpctypes.ErrGRPCCompacted
 	case req.From > env.Counters.Revision || len(req.End) > 0 && bytes.Compare(req.Start, req.End) >= 0:
-		return nil, max(req.From, env.Counters.Revision+1), nil
+		return ChangesPage{Next: max(req.From, env.Counters.Revision+1)}, nil
 	}
-	p := changesPage{
-		from: max(req.From, 1), next: env.Counters.Revision + 1, most: max(1, req.MostBytes), cutAt: 2 * max(1, req.MostBytes),
+	g := gathering{
+		from: position{max(req.From, 1), req.FromSub}, most: max(1, req.MostBytes), cutAt: 2 * max(1, req.MostBytes), within: req.Cut,
+		next: position{env.Counters.Revision + 1, 0},
 	}
 	span := keys.DataSpan(env.Keyspace, req.Start, req.End)
-	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, MinRevision: p.from})
+	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, MinRevision: g.from.rev})
 	if err != nil {
-		return nil, 0, err
+		return ChangesPage{}, err
 	}
-	err = p.walk(it)
+	err = g.walk(it)
 	if cerr := it.Close(); err == nil {
 		err = cerr
 	}
 	if err != nil {
-		return nil, 0, err
+		return ChangesPage{}, err
 	}
-	p.cut()
+	g.cut()
 	if req.Prev {
-		err = p.lookBack(r, env)
-		p.cut()
+		err = g.lookBack(r, env)
+		g.cut()
 	}
-	return p.events, p.next, err
+	return ChangesPage{Events: g.events, Next: g.next.rev, NextSub: g.next.sub}, err
 }
 
-// changesPage gathers the changes of the lowest revisions of a span.
-type changesPage struct {
-	from, next  base.Revision // what it holds: next sinks as it overflows
-	events      []Event       // their bytes are copies
-	bytes, most int
-	cutAt       int    // bytes at which it is ordered and cut
-	seek        []byte // scratch
+// position is a place in the order of all changes.
+type position struct {
+	rev base.Revision
+	sub uint32
 }
 
-func (p *changesPage) walk(it engine.Iterator) error {
+func (p position) compare(o position) int {
+	if c := cmp.Compare(p.rev, o.rev); c != 0 {
+		return c
+	}
+	return cmp.Compare(p.sub, o.sub)
+}
+
+func (e *Event) position() position { return position{e.Record.Mod, e.Record.Sub} }
+
+// gathering is the lowest changes of a span, while they are looked for.
+type gathering struct {
+	from, next position // what it holds: next sinks as it overflows
+	within     bool     // it may end within a revision
+	events     []Event  // their bytes are copies
+	bytes      int
+	most       int
+	cutAt      int    // bytes at which it is ordered and cut
+	seek       []byte // scratch
+}
+
+func (g *gathering) walk(it engine.Iterator) error {
 	tooNew := 0
 	for ok := it.First(); ok; {
 		prefix, rev, err := splitVersion(it.Key())
 		switch {
 		case err != nil:
 			return err
-		case rev < p.from: // and so are the key's other versions
+		case rev < g.from.rev: // and so are the key's other versions
 			tooNew, ok = 0, it.NextPrefix()
 			continue
-		case rev >= p.next:
+		case rev > g.next.rev || rev == g.next.rev && g.next.sub == 0:
 			if tooNew++; tooNew <= stepsBeforeSeek {
 				ok = it.Next()
 				continue
 			}
-			p.seek = binary.BigEndian.AppendUint64(append(p.seek[:0], prefix...), ^uint64(p.next-1))
-			tooNew, ok = 0, it.SeekGE(p.seek)
+			highest := g.next.rev
+			if g.next.sub == 0 {
+				highest--
+			}
+			g.seek = binary.BigEndian.AppendUint64(append(g.seek[:0], prefix...), ^uint64(highest))
+			tooNew, ok = 0, it.SeekGE(g.seek)
 			continue
 		}
-		if err := p.add(it, rev); err != nil {
+		if err := g.add(it, rev); err != nil {
 			return err
 		}
 		tooNew, ok = 0, it.Next()
@@ -106,8 +138,8 @@ func (p *changesPage) walk(it engine.Iterator) error {
 	return it.Error()
 }
 
-// add takes a copy of the version on which the iterator stands.
-func (p *changesPage) add(it engine.Iterator, rev base.Revision) error {
+// add takes a copy of the version on which the iterator stands, if it is one of those that are wanted.
+func (g *gathering) add(it engine.Iterator, rev base.Revision) error {
 	k := it.Key()
 	v, err := it.Value()
 	if err != nil {
@@ -117,6 +149,9 @@ func (p *changesPage) add(it engine.Iterator, rev base.Revision) error {
 	if err != nil {
 		return corruptRecord(k, err)
 	}
+	if at := (position{rev, rec.Sub}); at.compare(g.from) < 0 || at.compare(g.next) >= 0 {
+		return nil
+	}
 	_, key, _, ok := keys.DecodeData(make([]byte, 0, len(k)+len(rec.Value)), k)
 	if !ok {
 		return corruptRecord(k, errNotData)
@@ -125,44 +160,44 @@ func (p *changesPage) add(it engine.Iterator, rev base.Revision) error {
 		both := append(key, rec.Value...)
 		key, rec.Value = both[:len(key):len(key)], both[len(key):]
 	}
-	p.events = append(p.events, Event{Key: key, Record: rec})
-	if p.bytes += EventBytes(&p.events[len(p.events)-1]); p.bytes >= p.cutAt {
-		p.cut()
-		p.cutAt = p.bytes + p.most // so that a revision larger than a page is not ordered again and again
+	g.events = append(g.events, Event{Key: key, Record: rec})
+	if g.bytes += EventBytes(&g.events[len(g.events)-1]); g.bytes >= g.cutAt {
+		g.cut()
+		g.cutAt = g.bytes + g.most // so that a revision larger than a page is not ordered again and again
 	}
 	return nil
 }
 
-// cut orders what was gathered and drops the highest revisions, whole ones, that are more than fits.
-func (p *changesPage) cut() {
-	slices.SortFunc(p.events, func(a, b Event) int {
-		if c := cmp.Compare(a.Record.Mod, b.Record.Mod); c != 0 {
-			return c
-		}
-		return cmp.Compare(a.Record.Sub, b.Record.Sub)
-	})
-	size, begin, before := 0, 0, 0 // of the events so far; where the last one's revision begins, and the size before that
-	for i := range p.events {
-		if i == 0 || p.events[i].Record.Mod != p.events[i-1].Record.Mod {
+// cut orders what was gathered and drops the highest of it that is more than fits.
+func (g *gathering) cut() {
+	slices.SortFunc(g.events, func(a, b Event) int { return a.position().compare(b.position()) })
+	size, begin, before := 0, 0, 0 // of the events so far; where the last part that is not cut begins, and the size before that
+	for i := range g.events {
+		ev := &g.events[i]
+		if g.within || i == 0 || ev.Record.Mod != g.events[i-1].Record.Mod {
 			begin, before = i, size
 		}
-		size += EventBytes(&p.events[i])
-		if size > p.most && begin > 0 {
-			p.next = p.events[begin].Record.Mod
-			clear(p.events[begin:])
-			p.events, size = p.events[:begin], before
-			break
+		size += EventBytes(ev)
+		if size <= g.most || begin == 0 {
+			continue
 		}
+		g.next = g.events[begin].position()
+		if g.events[begin-1].Record.Mod != g.next.rev {
+			g.next.sub = 0 // nothing of its revision is here
+		}
+		clear(g.events[begin:])
+		g.events, size = g.events[:begin], before
+		break
 	}
-	p.bytes = size
+	g.bytes = size
 }
 
 // lookBack finds what was there before each change: what a read at the revision before it shows. The walk left out blocks with old
 // versions only, so they are looked up.
-func (p *changesPage) lookBack(r engine.Reader, env *Env) error {
+func (g *gathering) lookBack(r engine.Reader, env *Env) error {
 	f := finder{r: r}
-	for i := range p.events {
-		ev := &p.events[i]
+	for i := range g.events {
+		ev := &g.events[i]
 		if ev.Record.Version == 1 || ev.Record.Mod-1 < env.Counters.Compacted {
 			continue
 		}
