@@ -53,6 +53,15 @@ const (
 	LogKeepEntries = 5_000
 	LogKeepBytes   = 8 << 20
 
+	// LeaseSpans bounds the spans that a lease's record names: beyond it two neighbours become one, which costs an eviction in each range
+	// between them. LeaseEvictGroups is how many groups of leases a range remembers the latest eviction of: an admission that crosses
+	// one of its group is made again, so that thousands of evictions a second hold up few.
+	LeaseSpans       = 64
+	LeaseEvictGroups = 256
+	// LeaseMinTTL is etcd's: one and a half elections, in whole seconds. LeaseMaxTTL too; both are in seconds.
+	LeaseMinTTL = 2
+	LeaseMaxTTL = 9_000_000_000
+
 	// RecentEntriesBytes bounds the applied entries that a range keeps in memory for followers a moment behind: some
 	// hundred entries, a few passes at full load.
 	RecentEntriesBytes = 128 << 10

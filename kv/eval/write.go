@@ -26,7 +26,7 @@ type write struct {
 func (p *Pass) begin(env *Env) *write {
 	return &write{
 		view: view{find: &p.find, ks: env.Keyspace, current: env.Counters.Revision, compacted: env.Counters.Compacted},
-		p:    p, env: env, next: env.nextRevision(),
+		p:    p, env: env, next: env.NextRevision(),
 	}
 }
 
@@ -86,6 +86,9 @@ func (w *write) put(req *pb.PutRequest, respond bool) (*pb.PutResponse, error) {
 	}
 	n := len(w.find.key) - keys.RevisionLen // the finder has just encoded the key
 	if err := w.set(w.find.key[:n], &rec); err != nil {
+		return nil, err
+	}
+	if err := w.rehold(req.GetKey(), prev.Lease, rec.Lease); err != nil {
 		return nil, err
 	}
 	w.event(req.GetKey(), &rec)
@@ -148,13 +151,18 @@ func (w *write) deletePoint(key []byte, previous bool, resp *pb.DeleteRangeRespo
 		prev.Value = bytes.Clone(prev.Value)
 		resp.PrevKvs = []*mvccpb.KeyValue{prev.KeyValue(key)}
 	}
+	resp.Deleted = 1
+	return w.bury(key, w.find.key[:len(w.find.key)-keys.RevisionLen], prev.Lease)
+}
+
+// bury writes the tombstone of a key that exists. prefix is that of its engine key.
+func (w *write) bury(key, prefix []byte, lease int64) error {
 	tombstone := Record{Tombstone: true}
-	if err := w.set(w.find.key[:len(w.find.key)-keys.RevisionLen], &tombstone); err != nil {
+	if err := w.set(prefix, &tombstone); err != nil {
 		return err
 	}
 	w.event(key, &tombstone)
-	resp.Deleted = 1
-	return nil
+	return w.rehold(key, lease, 0)
 }
 
 // deleteSpan writes below its own scan, which does not see it.
@@ -179,23 +187,24 @@ func (w *write) deleteSpan(req *pb.DeleteRangeRequest, previous bool, resp *pb.D
 }
 
 func (w *write) deleteScanned(s *scanner, previous bool, found *kvList) error {
-	if previous {
-		rec, err := s.record()
-		if err != nil {
+	var rec Record
+	var err error
+	leased := hasLease(s.value)
+	if previous || leased {
+		if rec, err = s.record(); err != nil {
 			return err
 		}
+	}
+	if previous {
 		if err := found.append(s, &rec); err != nil {
 			return err
 		}
 	}
-	tombstone := Record{Tombstone: true}
-	if err := w.set(s.key[:len(s.key)-keys.RevisionLen], &tombstone); err != nil {
-		return err
+	var key []byte
+	if leased || w.env.WantEvents {
+		if key, err = s.userKey(nil); err != nil {
+			return err
+		}
 	}
-	if !w.env.WantEvents {
-		return nil
-	}
-	key, err := s.userKey(nil)
-	w.event(key, &tombstone)
-	return err
+	return w.bury(key, s.key[:len(s.key)-keys.RevisionLen], rec.Lease)
 }

@@ -56,7 +56,7 @@ func (p *pass) touched(cmd *kvpb.Command) {
 
 func (p *pass) env(nowMicros int64, mine bool) eval.Env {
 	return eval.Env{
-		Keyspace: base.KeyspaceID(p.desc.KeyspaceId), Start: p.desc.Start, End: p.desc.End,
+		Range: p.id, Keyspace: base.KeyspaceID(p.desc.KeyspaceId), Start: p.desc.Start, End: p.desc.End,
 		Counters: p.counters, NowMicros: nowMicros, WantResponse: mine,
 	}
 }
