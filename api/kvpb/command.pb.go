@@ -1745,16 +1745,18 @@ func (x *LeaseGuest) GetSpans() []*LeaseSpan {
 }
 
 // LeaseRevoke ends a lease, in its home, and deletes the keys that it holds there. A lease that has spans is only marked as ending, as
-// any is with begin, until a revoke says that it was evicted. A lease that is not there, or whose granted_revision is another (if it is given), is
+// any is with begin, until a revoke says that it was evicted in just these. A lease that is not there, or whose granted_revision is another (if it is given), is
 // refused as not found.
 type LeaseRevoke struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Id              int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	GrantedRevision int64                  `protobuf:"varint,2,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"` // 0: whichever there is
 	Begin           bool                   `protobuf:"varint,3,opt,name=begin,proto3" json:"begin,omitempty"`
-	Evicted         bool                   `protobuf:"varint,4,opt,name=evicted,proto3" json:"evicted,omitempty"` // since that one was marked, LeaseEvict was applied in all ranges of its spans; granted_revision is given
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Where, since that one was marked, LeaseEvict was applied in all ranges: its spans, as it was answered last. A split of the home may
+	// have added some meanwhile. granted_revision is given with it.
+	Evicted       []*LeaseSpan `protobuf:"bytes,4,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseRevoke) Reset() {
@@ -1808,18 +1810,18 @@ func (x *LeaseRevoke) GetBegin() bool {
 	return false
 }
 
-func (x *LeaseRevoke) GetEvicted() bool {
+func (x *LeaseRevoke) GetEvicted() []*LeaseSpan {
 	if x != nil {
 		return x.Evicted
 	}
-	return false
+	return nil
 }
 
 type LeaseRevokeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the range after the command
 	Lease         *LeaseRecord           `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`        // as it was, or as it is if it is there still
-	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`       // it is gone. If not, it is ending: evict it in its spans, and revoke it again
+	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`       // it is gone. If not, it is ending: evict it in its spans, and revoke it again with them, until it is
 	Deleted       int64                  `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`   // keys
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2351,12 +2353,12 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"\n" +
 	"LeaseGuest\x12)\n" +
 	"\x10granted_revision\x18\x01 \x01(\x03R\x0fgrantedRevision\x12,\n" +
-	"\x05spans\x18\x02 \x03(\v2\x16.cairn.kv.v1.LeaseSpanR\x05spans\"x\n" +
+	"\x05spans\x18\x02 \x03(\v2\x16.cairn.kv.v1.LeaseSpanR\x05spans\"\x90\x01\n" +
 	"\vLeaseRevoke\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12)\n" +
 	"\x10granted_revision\x18\x02 \x01(\x03R\x0fgrantedRevision\x12\x14\n" +
-	"\x05begin\x18\x03 \x01(\bR\x05begin\x12\x18\n" +
-	"\aevicted\x18\x04 \x01(\bR\aevicted\"\x91\x01\n" +
+	"\x05begin\x18\x03 \x01(\bR\x05begin\x120\n" +
+	"\aevicted\x18\x04 \x03(\v2\x16.cairn.kv.v1.LeaseSpanR\aevicted\"\x91\x01\n" +
 	"\x13LeaseRevokeResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12.\n" +
 	"\x05lease\x18\x02 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\x12\x14\n" +
@@ -2471,16 +2473,17 @@ var file_api_kvpb_command_proto_depIdxs = []int32{
 	24, // 30: cairn.kv.v1.LeaseGrantResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
 	25, // 31: cairn.kv.v1.LeaseRecord.spans:type_name -> cairn.kv.v1.LeaseSpan
 	25, // 32: cairn.kv.v1.LeaseGuest.spans:type_name -> cairn.kv.v1.LeaseSpan
-	24, // 33: cairn.kv.v1.LeaseRevokeResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
-	25, // 34: cairn.kv.v1.LeaseAttach.span:type_name -> cairn.kv.v1.LeaseSpan
-	24, // 35: cairn.kv.v1.LeaseAttachResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
-	25, // 36: cairn.kv.v1.LeaseAdmit.span:type_name -> cairn.kv.v1.LeaseSpan
-	25, // 37: cairn.kv.v1.LeaseEvictResponse.span:type_name -> cairn.kv.v1.LeaseSpan
-	38, // [38:38] is the sub-list for method output_type
-	38, // [38:38] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	25, // 33: cairn.kv.v1.LeaseRevoke.evicted:type_name -> cairn.kv.v1.LeaseSpan
+	24, // 34: cairn.kv.v1.LeaseRevokeResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
+	25, // 35: cairn.kv.v1.LeaseAttach.span:type_name -> cairn.kv.v1.LeaseSpan
+	24, // 36: cairn.kv.v1.LeaseAttachResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
+	25, // 37: cairn.kv.v1.LeaseAdmit.span:type_name -> cairn.kv.v1.LeaseSpan
+	25, // 38: cairn.kv.v1.LeaseEvictResponse.span:type_name -> cairn.kv.v1.LeaseSpan
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_api_kvpb_command_proto_init() }

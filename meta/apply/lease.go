@@ -82,7 +82,7 @@ func (p *pass) leaseRevoke(c *kvpb.LeaseRevoke, nowMicros int64) (done, error) {
 	if rec == nil {
 		return done{refusal: refusal}, err
 	}
-	evicted := rec.Ending && c.Evicted && c.GrantedRevision == rec.GrantedRevision
+	evicted := rec.Ending && c.GrantedRevision == rec.GrantedRevision && sameSpans(rec.Spans, c.Evicted)
 	if c.Begin || len(rec.Spans) > 0 && !evicted {
 		if !rec.Ending {
 			rec.Ending = true
