@@ -62,6 +62,9 @@ type Proposal struct {
 	Change *raftpb.ConfChangeV2
 	// Latch, if set, is the latch through which it is proposed: as long as that one holds the range, and as its end.
 	Latch *LatchID
+	// Term, if not 0, is the one that it belongs to: a leader of another refuses it. What a leader decided from what only it knows
+	// must not be carried out by its successor, nor by itself when it leads again.
+	Term uint64
 }
 
 // LatchID names a latch in the whole cluster. One that began earlier goes before a later one where two cannot both be had;
