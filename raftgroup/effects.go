@@ -125,6 +125,9 @@ type Admin struct {
 	Transfer base.ReplicaID
 	// Campaign asks for an election now: used at bootstrap, where the only replica need not wait for its timer.
 	Campaign bool
+	// Warm has the replica not go cold for as long as if something had happened to it, and wakes nothing that rests. A cold one is
+	// built again: what its leader alone knows, such as its lease, can be asked for.
+	Warm bool
 }
 
 // ReceivedSnapshot is a MsgSnap with the token of its staged data.
