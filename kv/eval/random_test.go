@@ -51,8 +51,8 @@ func newRun(t *rapid.T, e, other engine.Engine) *randomRun {
 		ks = 77
 	}
 	r := &randomRun{T: t, e: e, other: other, env: newEnv(ks), oth: newEnv(ks), m: newModel(ks.Single(), 3), draw: generator{t}}
-	exists := func(id int64) bool { return id == 3 }
-	r.env.LeaseExists, r.oth.LeaseExists = exists, exists
+	grant(t, e, 3)
+	grant(t, other, 3)
 	r.oth.WantResponse = false
 	r.env.Events, r.env.WantPrev = &r.events, rapid.Bool().Draw(t, "with what was before")
 	r.heads = eval.NewHeads(rapid.IntRange(1, 4).Draw(t, "heads"))
@@ -69,6 +69,8 @@ func (r *randomRun) all() {
 			r.changes()
 		}
 	}
+	checkIndex(r, r.e, r.env)
+	checkIndex(r, r.other, r.oth)
 	mine, others := contents(r, r.e, r.env.Keyspace), contents(r, r.other, r.env.Keyspace)
 	if r.m.compacted < 0 && len(mine) != len(others) {
 		r.Fatalf("%d versions here, %d on the other replica", len(mine), len(others))
