@@ -521,9 +521,6 @@ const (
 
 	// WatchProgressInterval is after how long without an event a watch that asked for it is told how far it is. etcd's default.
 	WatchProgressInterval = 10 * time.Minute
-	// WatchPollTime is how long a pull waits at a replica that has nothing new: a lost answer, or a replica that does not know that it
-	// was removed, is noticed that late, and a node asks once in that time for each range that it follows from afar.
-	WatchPollTime = 30 * time.Second
 	// WatchResponseBytes is where a response to a watch is cut, behind a revision: a stream's watches take turns that often.
 	WatchResponseBytes = 256 << 10
 	// WatchStreamBytes bounds what waits to be sent to one stream, beside one response. A stream whose reader is slower waits until half
@@ -535,9 +532,9 @@ const (
 	WatchTailsBytes = 128 << 20
 	// WatchEventBytes is what one event costs in memory beside its bytes.
 	WatchEventBytes = 160
-	// WatchPulls bounds the pages that a node asks for at once for watches that catch up: a page of each is in memory. Pulls that wait
-	// for news are not counted, there is one for each range that is followed from afar.
-	WatchPulls = 64
+	// WatchPulls bounds the pages of WatchPullBytes that a node asks for at once for watches that catch up. Pulls that wait for news
+	// are not counted: there is one for each range that is followed from afar.
+	WatchPulls = 16
 	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
 	// not answer holds up none of the others.
 	WatchResolves = 8
