@@ -15,8 +15,7 @@ type client struct {
 	id      StreamID
 	watches map[int64]*watching
 	unsent  []int // bytes of responses that it has not read
-	asked   int   // for progress, and how often it was answered
-	told    int
+	told    int   // of the progress of all
 	refused int
 }
 

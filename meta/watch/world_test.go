@@ -297,7 +297,9 @@ func (w *world) servers(key []byte) (out []server) {
 // latest is the newest of those.
 func (w *world) latest(key []byte) server {
 	all := w.servers(key)
-	slices.SortStableFunc(all, func(a, b server) int { return cmp.Compare(a.r.states[a.at].d.Generation, b.r.states[b.at].d.Generation) })
+	slices.SortStableFunc(all, func(a, b server) int {
+		return cmp.Compare(a.r.states[a.at].d.Generation, b.r.states[b.at].d.Generation)
+	})
 	if r := w.holder(string(key)); len(all) > 1 {
 		return server{r, len(r.states) - 1}
 	}
