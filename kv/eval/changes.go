@@ -47,7 +47,8 @@ func EventBytes(ev *Event) int {
 // compaction's mark is refused as compacted: what was overwritten there may be gone. See Range for what the reader must hold.
 //
 // Versions are stored by key and not by revision, so a page is one walk over the whole span: blocks that hold nothing new enough are
-// left out by the engine, and of what is too new for the page nothing but the key is looked at. Larger pages make for fewer walks.
+// left out by the engine, and once the page is full so are those that hold nothing old enough; of what else is too new nothing but the
+// key is looked at. Keys that are written in the order of time cost what is on the page; others make larger pages worth it.
 func Changes(r engine.Reader, env *Env, req ChangesRequest) (ChangesPage, error) {
 	switch {
 	case bytes.Compare(req.Start, env.Start) < 0, len(env.End) > 0 && (len(req.End) == 0 || bytes.Compare(req.End, env.End) > 0):
@@ -62,7 +63,8 @@ func Changes(r engine.Reader, env *Env, req ChangesRequest) (ChangesPage, error)
 		next: position{env.Counters.Revision + 1, 0},
 	}
 	span := keys.DataSpan(env.Keyspace, req.Start, req.End)
-	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, MinRevision: g.from.rev})
+	g.below = g.next.rev
+	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, MinRevision: g.from.rev, BelowRevision: &g.below})
 	if err != nil {
 		return ChangesPage{}, err
 	}
@@ -98,9 +100,10 @@ func (e *Event) position() position { return position{e.Record.Mod, e.Record.Sub
 
 // gathering is the lowest changes of a span, while they are looked for.
 type gathering struct {
-	from, next position // what it holds: next sinks as it overflows
-	within     bool     // it may end within a revision
-	events     []Event  // their bytes are copies
+	from, next position      // what it holds: next sinks as it overflows
+	below      base.Revision // the lowest revision of which nothing is wanted, for the engine
+	within     bool          // it may end within a revision
+	events     []Event       // their bytes are copies
 	bytes      int
 	most       int
 	cutAt      int    // bytes at which it is ordered and cut
@@ -164,6 +167,9 @@ func (g *gathering) add(it engine.Iterator, rev base.Revision) error {
 	if g.bytes += EventBytes(&g.events[len(g.events)-1]); g.bytes >= g.cutAt {
 		g.cut()
 		g.cutAt = g.bytes + g.most // so that a revision larger than a page is not ordered again and again
+		if g.below = g.next.rev; g.next.sub > 0 {
+			g.below++
+		}
 	}
 	return nil
 }

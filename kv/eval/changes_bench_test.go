@@ -50,8 +50,8 @@ func BenchmarkCatchUp(b *testing.B) {
 							b.Fatalf("%d events", events)
 						}
 						b.ReportMetric(float64(pages), "pages")
-						b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/float64(events), "µs/event")
 					}
+					b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/behind, "ns/event")
 				})
 			}
 		})
