@@ -194,7 +194,9 @@ func TestCloseAndNow(t *testing.T) {
 		t.Errorf("one range is at %d, and its last write at %d", now, last)
 	}
 	began := d.NowMicros()
-	applied := func(id base.RangeID) uint64 { return w.nodes[base.NodeID(1+(id-100)%2)].cfg.Store.View(id).AppliedIndex }
+	applied := func(id base.RangeID) uint64 {
+		return w.nodes[base.NodeID(1+(id-100)%2)].cfg.Store.View(id).AppliedIndex
+	}
 	var before [4]uint64
 	for i := range before {
 		before[i] = applied(base.RangeID(100 + i))
