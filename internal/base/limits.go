@@ -123,6 +123,17 @@ const (
 	// MaxFrameBytes and a client's 4 MiB. What a page costs beside its pairs is then below a hundredth.
 	PageBytes = 1 << 20
 
+	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
+	// between nodes, half of MaxFrameBytes.
+	WatchPullBytes = MaxFrameBytes / 2
+
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
+	WatchPollTime = 5 * time.Second
+	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
+	WatchPullsAtOnce = 4
+	// WatchClosesAtOnce bounds the entries under way by which a node closes ranges: it is one of many that write there.
+	WatchClosesAtOnce = 64
+
 	// SpreadTries bounds how often a read over several ranges is begun again because the latch of one of them did not last: its
 	// leader changed, or was slow.
 	SpreadTries = 20
