@@ -349,6 +349,18 @@ const (
 	ChecksumPageBytes      = 4 << 20
 	ChecksumBytesPerSecond = 32 << 20
 	ChecksumsAtOnce        = 2
+	// ArchivePageBytes is how much one request for versions of a snapshot of the clients' data looks at, and ArchiveBlockBytes bounds a
+	// block of its file: a page and one maximal pair, far below a frame. ArchiveBytesPerSecond bounds what a node reads for snapshots,
+	// all together, and ArchivePagesAtOnce how many pages it reads for others at once, as for hashing.
+	ArchivePageBytes      = 1 << 20
+	ArchiveBlockBytes     = 4 << 20
+	ArchiveBytesPerSecond = 64 << 20
+	ArchivePagesAtOnce    = 2
+	// ArchiveLeases bounds the leases in one page: some tens of bytes each.
+	ArchiveLeases = 10_000
+	// ArchiveStall is how long whoever reads a snapshot may take none of it before it is ended: meanwhile it keeps disk space that would
+	// be free.
+	ArchiveStall = time.Minute
 
 	// CheckRanges is how many ranges a check compares at once: each of their nodes is asked for as many pages.
 	CheckRanges = 4

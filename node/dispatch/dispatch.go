@@ -51,7 +51,8 @@ type Dispatcher struct {
 	cfg    Config
 	routes *routes
 
-	checks *checksums
+	checks  *checksums
+	exports *checksums // what is read for snapshots of the clients' data
 
 	nextID atomic.Uint64
 	puts   latency.Histogram // of the writes that are led here
@@ -82,7 +83,7 @@ func New(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{
 		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
-		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(),
+		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(), exports: newExports(),
 	}
 	// An answer to a request of an earlier process of this node, late, must not be taken for one of this process.
 	d.nextID.Store(uint64(cfg.Store.Incarnation()) << 40)

@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -30,6 +31,9 @@ type Backend interface {
 
 	// HashKV hashes the versions of a keyspace that a read at a revision (0: the newest) may need; the header has the newest revision.
 	HashKV(ctx context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error)
+
+	// Snapshot writes one of the clients' data of the whole cluster.
+	Snapshot(ctx context.Context, w io.Writer) error
 
 	// Where is what this node knows of the range that holds a key, without asking anybody.
 	Where(ks base.KeyspaceID, key []byte) Where

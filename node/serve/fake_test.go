@@ -3,6 +3,7 @@ package serve
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -36,6 +37,7 @@ type fakeBackend struct {
 	health   []*metapb.NodeHealth
 	toldBy   base.NodeID
 	age      time.Duration // of health
+	blocks   int           // of a megabyte that a snapshot has
 	hang     bool          // proposals wait for their context
 
 	mu       sync.Mutex
@@ -56,6 +58,15 @@ func (b *fakeBackend) Keyspace(_ context.Context, name string) (base.KeyspaceID,
 		return 0, status.Error(codes.NotFound, "no such keyspace")
 	}
 	return 100, b.err
+}
+
+func (b *fakeBackend) Snapshot(ctx context.Context, w io.Writer) error {
+	for range b.blocks {
+		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+			return err
+		}
+	}
+	return b.err
 }
 
 func (b *fakeBackend) CreateKeyspace(context.Context, string, bool) (*metapb.KeyspaceRecord, error) {

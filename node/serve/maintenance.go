@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,7 +24,8 @@ const EtcdVersion = "3.6.0"
 // maintenanceService is etcd's Maintenance service, as far as Cairn can answer it truthfully.
 type maintenanceService struct {
 	pb.UnimplementedMaintenanceServer
-	cfg *Config
+	cfg     *Config
+	streams *sync.WaitGroup // handlers that may outlive their streams for a moment
 }
 
 // Status is this node's view of the first range of the request's keyspace: of a single keyspace's only one.

@@ -134,7 +134,7 @@ func NewServer(cfg Config) (*Server, error) {
 func (s *Server) register() {
 	pb.RegisterKVServer(s.Server, &kvService{cfg: &s.cfg})
 	pb.RegisterClusterServer(s.Server, &memberService{cfg: &s.cfg})
-	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg})
+	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg, streams: &s.streams})
 	pb.RegisterWatchServer(s.Server, pb.UnimplementedWatchServer{})
 	pb.RegisterLeaseServer(s.Server, pb.UnimplementedLeaseServer{})
 	pb.RegisterAuthServer(s.Server, pb.UnimplementedAuthServer{})
