@@ -102,6 +102,7 @@ type Keyspace struct {
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Single        bool                   `protobuf:"varint,2,opt,name=single,proto3" json:"single,omitempty"`
 	Revision      int64                  `protobuf:"varint,3,opt,name=revision,proto3" json:"revision,omitempty"` // the file holds what the keyspace was at it
+	KeyspaceId    uint64                 `protobuf:"varint,4,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -153,6 +154,13 @@ func (x *Keyspace) GetSingle() bool {
 func (x *Keyspace) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *Keyspace) GetKeyspaceId() uint64 {
+	if x != nil {
+		return x.KeyspaceId
 	}
 	return 0
 }
@@ -520,11 +528,13 @@ const file_api_archivepb_archive_proto_rawDesc = "" +
 	"\n" +
 	"cluster_id\x18\x02 \x01(\x04R\tclusterId\x12=\n" +
 	"\x1bcluster_created_unix_micros\x18\x03 \x01(\x03R\x18clusterCreatedUnixMicros\x12*\n" +
-	"\x11taken_unix_micros\x18\x04 \x01(\x03R\x0ftakenUnixMicros\"R\n" +
+	"\x11taken_unix_micros\x18\x04 \x01(\x03R\x0ftakenUnixMicros\"s\n" +
 	"\bKeyspace\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06single\x18\x02 \x01(\bR\x06single\x12\x1a\n" +
-	"\brevision\x18\x03 \x01(\x03R\brevision\"_\n" +
+	"\brevision\x18\x03 \x01(\x03R\brevision\x12\x1f\n" +
+	"\vkeyspace_id\x18\x04 \x01(\x04R\n" +
+	"keyspaceId\"_\n" +
 	"\vKeyspaceEnd\x12\x1c\n" +
 	"\tcompacted\x18\x01 \x01(\x03R\tcompacted\x12\x1a\n" +
 	"\bversions\x18\x02 \x01(\x04R\bversions\x12\x16\n" +

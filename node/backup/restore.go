@@ -11,6 +11,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/cairndb/cairn/api/archivepb"
@@ -148,7 +149,7 @@ func fill(cfg *RestoreConfig, dir string, contents *Contents) (cluster uint64, e
 		rand.Read(b[:]) // never fails: crypto/rand
 		id.ClusterId = binary.BigEndian.Uint64(b[:])
 	}
-	r := &restorer{cfg: cfg, eng: eng, id: id, nextID: base.FirstFreeID}
+	r := &restorer{cfg: cfg, eng: eng, id: id, lastID: base.FirstFreeID - 1}
 	f, err := os.Open(cfg.File)
 	if err != nil {
 		return 0, err
@@ -165,7 +166,7 @@ type restorer struct {
 	cfg    *RestoreConfig
 	eng    engine.Engine
 	id     *metapb.StoreIdentity
-	nextID uint64 // of a keyspace and its range
+	lastID uint64 // the highest of a keyspace
 
 	space  base.KeyspaceID
 	begun  *archivepb.Keyspace
@@ -183,15 +184,24 @@ func (r *restorer) keyspace(k *archivepb.Keyspace) error {
 	if err := keyspace.CheckName(k.Name); err != nil {
 		return err
 	}
-	r.space = base.KeyspaceID(r.nextID)
-	if k.Single {
-		r.space = r.space.AsSingle()
+	r.space = base.KeyspaceID(k.KeyspaceId)
+	if err := r.checkID(k); err != nil {
+		return err
 	}
 	r.made = append(r.made, &metapb.KeyspaceRecord{
 		KeyspaceId: uint64(r.space), Name: k.Name, Single: k.Single, State: metapb.KeyspaceState_KEYSPACE_STATE_ACTIVE,
-		First: store.FirstDescriptor(base.RangeID(r.nextID), r.space, base.NodeID(r.id.NodeId)), CreatedUnixMicros: r.cfg.UnixMicros(),
+		First: store.FirstDescriptor(base.RangeID(base.FirstFreeID+len(r.made)), r.space, base.NodeID(r.id.NodeId)), CreatedUnixMicros: r.cfg.UnixMicros(),
 	})
-	r.nextID++
+	return nil
+}
+
+// checkID has keyspaces keep their ids, by which those who hash their data tell them apart.
+func (r *restorer) checkID(k *archivepb.Keyspace) error {
+	number := r.space.Number()
+	if number < base.FirstFreeID || r.space.Single() != k.Single || slices.ContainsFunc(r.made, func(m *metapb.KeyspaceRecord) bool { return m.KeyspaceId == k.KeyspaceId }) {
+		return fmt.Errorf("the keyspace %s cannot have the id %x", k.Name, k.KeyspaceId)
+	}
+	r.lastID = max(r.lastID, number)
 	return nil
 }
 
@@ -262,7 +272,7 @@ func (r *restorer) records() (eval.Counters, error) {
 	b := r.eng.NewIndexedBatch()
 	defer b.Close()
 	pass := eval.NewPass(b)
-	recs, err := keyspace.Records(r.made, r.nextID-1)
+	recs, err := keyspace.Records(r.made, r.lastID)
 	if err != nil {
 		return env.Counters, err
 	}

@@ -88,7 +88,7 @@ func within(ctx context.Context, step func(context.Context) error) error {
 
 // save writes one keyspace.
 func save(ctx context.Context, c Cluster, k *fixed, pin *store.Pin, out *archive.Writer) error {
-	err := out.Keyspace(&archivepb.Keyspace{Name: k.name, Single: k.id.Single(), Revision: k.revision})
+	err := out.Keyspace(&archivepb.Keyspace{Name: k.name, Single: k.id.Single(), Revision: k.revision, KeyspaceId: uint64(k.id)})
 	if err != nil {
 		return err
 	}

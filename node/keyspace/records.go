@@ -98,7 +98,8 @@ func (m *Manager) next(ctx context.Context, counter string) (uint64, error) {
 	return sysrec.Draw(ctx, m.cfg.Cluster, []byte(counter), base.FirstFreeID)
 }
 
-// Records are what `sys` holds of keyspaces that a cluster begins with, and of which no id up to the last may be used again.
+// Records are what `sys` holds of keyspaces that a cluster begins with, each with one range, whose ids count from base.FirstFreeID. No
+// keyspace's id up to the last is used again.
 func Records(recs []*metapb.KeyspaceRecord, last uint64) (out []*mvccpb.KeyValue, err error) {
 	for _, r := range recs {
 		raw, err := proto.Marshal(r)
@@ -107,8 +108,10 @@ func Records(recs []*metapb.KeyspaceRecord, last uint64) (out []*mvccpb.KeyValue
 		}
 		out = append(out, &mvccpb.KeyValue{Key: recordKey(r.Name), Value: raw})
 	}
-	for _, counter := range []string{keyspaceCounter, rangeCounter} {
-		out = append(out, &mvccpb.KeyValue{Key: []byte(counter), Value: binary.BigEndian.AppendUint64(nil, last)})
+	counter := func(key string, last uint64) {
+		out = append(out, &mvccpb.KeyValue{Key: []byte(key), Value: binary.BigEndian.AppendUint64(nil, last)})
 	}
+	counter(keyspaceCounter, last)
+	counter(rangeCounter, base.FirstFreeID-1+uint64(len(recs)))
 	return out, nil
 }

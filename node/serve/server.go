@@ -137,7 +137,7 @@ func (s *Server) register() {
 	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg, streams: &s.streams})
 	pb.RegisterWatchServer(s.Server, pb.UnimplementedWatchServer{})
 	pb.RegisterLeaseServer(s.Server, pb.UnimplementedLeaseServer{})
-	pb.RegisterAuthServer(s.Server, pb.UnimplementedAuthServer{})
+	pb.RegisterAuthServer(s.Server, &authService{cfg: &s.cfg})
 	clusterpb.RegisterClusterServer(s.Server, &clusterService{cfg: &s.cfg})
 	healthpb.RegisterHealthServer(s.Server, s.health)
 	reflection.Register(s.Server)

@@ -99,16 +99,16 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, errLease := pb.NewLeaseClient(conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 1})
-	_, errAuth := pb.NewAuthClient(conn).AuthStatus(ctx, &pb.AuthStatusRequest{})
+	_, errAuth := pb.NewAuthClient(conn).AuthEnable(ctx, &pb.AuthEnableRequest{})
 	_, errHash := pb.NewMaintenanceClient(conn).Hash(ctx, &pb.HashRequest{})
-	_, errAlarm := pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE})
+	_, errDown := pb.NewMaintenanceClient(conn).Downgrade(ctx, &pb.DowngradeRequest{Version: "3.5.0"})
 	_, errAdd := pb.NewClusterClient(conn).MemberAdd(ctx, &pb.MemberAddRequest{})
 	watch, err := pb.NewWatchClient(conn).Watch(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, errWatch := watch.Recv()
-	for name, err := range map[string]error{"LeaseGrant": errLease, "AuthStatus": errAuth, "Hash": errHash, "Alarm": errAlarm,
+	for name, err := range map[string]error{"LeaseGrant": errLease, "AuthEnable": errAuth, "Hash": errHash, "Downgrade": errDown,
 		"MemberAdd": errAdd, "Watch": errWatch} {
 		if status.Code(err) != codes.Unimplemented {
 			t.Errorf("%s: %v", name, err)
