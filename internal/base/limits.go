@@ -53,6 +53,28 @@ const (
 	LogKeepEntries = 5_000
 	LogKeepBytes   = 8 << 20
 
+	// LeaseSpans bounds the spans that a lease's record names: beyond it two neighbours become one, which costs an eviction in each range
+	// between them. LeaseEvictGroups is how many groups of leases a range remembers the latest eviction of: an admission that crosses
+	// one of its group is made again, so that thousands of evictions a second hold up few.
+	LeaseSpans       = 64
+	LeaseEvictGroups = 256
+	// LeaseMinTTL is etcd's: one and a half elections, in whole seconds. LeaseMaxTTL too; both are in seconds.
+	LeaseMinTTL = 2
+	LeaseMaxTTL = 9_000_000_000
+	// LessorInterval is how often the leader of a range looks at the leases of clients that live there, and LessorLate how much later a look
+	// may come and still count as time in which the node was there: several times what a loaded machine needs, below the shortest TTL.
+	// LessorLooks bounds the leases of one look, some milliseconds of work.
+	LessorInterval = 250 * time.Millisecond
+	LessorLate     = time.Second
+	LessorLooks    = 10_000
+	// LeaseRevokesAtOnce bounds the revokes of one range's expired leases that are under way: as many as fill a few passes of its log.
+	// LeaseRevokeRetry is the pause after one that failed. LeaseRevokePatience is how long one may take of which nothing is heard, and
+	// LeaseEndingPatience how long somebody else may take to end a revoke that he began: more than RequestTimeout, so that he is done or gone.
+	LeaseRevokesAtOnce  = 1024
+	LeaseRevokeRetry    = 500 * time.Millisecond
+	LeaseRevokePatience = 15 * time.Second
+	LeaseEndingPatience = 10 * time.Second
+
 	// RecentEntriesBytes bounds the applied entries that a range keeps in memory for followers a moment behind: some
 	// hundred entries, a few passes at full load.
 	RecentEntriesBytes = 128 << 10
@@ -81,6 +103,17 @@ const (
 	// PageBytes bounds one page of a long read, in memory and between nodes: with one maximal pair above it, it is well below
 	// MaxFrameBytes and a client's 4 MiB. What a page costs beside its pairs is then below a hundredth.
 	PageBytes = 1 << 20
+
+	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
+	// between nodes, half of MaxFrameBytes.
+	WatchPullBytes = MaxFrameBytes / 2
+
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
+	WatchPollTime = 5 * time.Second
+	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
+	WatchPullsAtOnce = 4
+	// WatchClosesAtOnce bounds the entries under way by which a node closes ranges: it is one of many that write there.
+	WatchClosesAtOnce = 64
 
 	// SpreadTries bounds how often a read over several ranges is begun again because the latch of one of them did not last: its
 	// leader changed, or was slow.

@@ -133,6 +133,14 @@ const (
 	StepCarriedOutTwice
 	ReservationIgnored
 
+	// Leases of clients.
+
+	LeaseExpiresAtElection
+	LeaseExpiresInPause
+	LeaseAdmitIgnoresTicket
+	LeaseIndexForgets
+	LeaseSplitForgetsGuest
+
 	count
 )
 
