@@ -521,9 +521,6 @@ const (
 
 	// WatchProgressInterval is after how long without an event a watch that asked for it is told how far it is. etcd's default.
 	WatchProgressInterval = 10 * time.Minute
-	// WatchPollTime is how long a pull waits at a replica that has nothing new: a lost answer, or a replica that does not know that it
-	// was removed, is noticed that late, and a node asks once in that time for each range that it follows from afar.
-	WatchPollTime = 30 * time.Second
 	// WatchResponseBytes is where a response to a watch is cut, behind a revision: a stream's watches take turns that often.
 	WatchResponseBytes = 256 << 10
 	// WatchStreamBytes bounds what waits to be sent to one stream, beside one response. A stream whose reader is slower waits until half
