@@ -538,6 +538,12 @@ const (
 	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
 	// not answer holds up none of the others.
 	WatchResolves = 8
+	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
+	WatchSentBytes = 64 << 10
+	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
+	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
+	WatchLeaderless = 3
+	WatchLeaderKeys = 1024
 	// WatchMergeBytes bounds the events that a watch over several ranges holds back until all are as far, WatchMergePulls the pages that
 	// it asks for at once as it catches up, each of which may come on top.
 	WatchMergeBytes = 4 << 20
