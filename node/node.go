@@ -25,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/node/reconcile"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/node/watch"
 	"github.com/cairndb/cairn/node/web"
 	"github.com/cairndb/cairn/transport"
 )
@@ -75,6 +76,7 @@ type member struct {
 	monitor    *health.Monitor
 	fence      *health.Fence
 	gossip     *gossip.Gossip
+	watches    *watch.Watches
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -202,6 +204,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
 		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
+		OnEvents: handler{n, m}.events, OnGone: handler{n, m}.gone,
 		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
 	if err != nil {
@@ -216,6 +219,12 @@ func (n *Node) run(out *join.Outcome) error {
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
+	if m.watches, err = watch.New(watch.Config{
+		Ranges: m.dispatch, Want: m.store.Watch, Now: m.store.Now, Seed: uint64(n.incarnation), ProgressInterval: n.cfg.WatchProgressInterval, Logger: n.cfg.Logger,
+	}); err != nil {
+		t.Close()
+		return err
+	}
 	m.keyspaces = keyspace.New(keyspace.Config{
 		Cluster: m.dispatch, Nodes: func() []base.NodeID { return m.candidates(n.book.all(), self) }, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
@@ -268,6 +277,7 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	for _, r := range m.store.Ranges() {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
+	m.watches.Start()
 	m.reconciler.Start()
 	m.gossip.Start()
 	m.monitor.Start()
@@ -316,6 +326,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			m.monitor.Stop()
 			m.gossip.Stop()
 			m.operate.Stop()
+			m.watches.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()
