@@ -20,6 +20,7 @@ import (
 	"github.com/cairndb/cairn/node/health"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
+	"github.com/cairndb/cairn/node/lessor"
 	"github.com/cairndb/cairn/node/operate"
 	"github.com/cairndb/cairn/node/placement"
 	"github.com/cairndb/cairn/node/reconcile"
@@ -77,6 +78,7 @@ type member struct {
 	fence      *health.Fence
 	gossip     *gossip.Gossip
 	watches    *watch.Watches
+	lessor     *lessor.Lessor
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -95,8 +97,7 @@ func New(cfg Config) (*Node, error) {
 // it then answers health, Identity, Init and Consent only, and Ready stays open.
 func (n *Node) Start(ctx context.Context) error {
 	// The listener comes first: a second process with the same address must not touch the store.
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", n.cfg.Listen)
+	l, err := n.listen(ctx)
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w: give another --listen, or stop what uses it", n.cfg.Listen, err)
 	}
@@ -123,6 +124,14 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	n.wg.Go(n.enter)
 	return nil
+}
+
+func (n *Node) listen(ctx context.Context) (net.Listener, error) {
+	if n.cfg.Listener != nil {
+		return n.cfg.Listener, nil
+	}
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp", n.cfg.Listen)
 }
 
 func (n *Node) open() error {
@@ -203,7 +212,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
-		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
+		OnFatal: n.fail, OnLeases: handler{n, m}.leases, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
 		OnEvents: handler{n, m}.events, OnGone: handler{n, m}.gone,
 		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
@@ -214,7 +223,7 @@ func (n *Node) run(out *join.Outcome) error {
 	m.dispatch = dispatch.New(dispatch.Config{
 		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
 		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
-		Placement: places{m},
+		Placement: places{m}, Leases: leases{m},
 		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
@@ -239,6 +248,7 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
+	m.lessor = lessor.New(lessor.Config{Store: m.store, Dispatch: m.dispatch, Logger: n.cfg.Logger})
 	m.placement = n.newPlacement(m, self)
 	m.reconciler = reconcile.New(reconcile.Config{
 		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Logger: n.cfg.Logger,
@@ -278,6 +288,7 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
 	m.watches.Start()
+	m.lessor.Start()
 	m.reconciler.Start()
 	m.gossip.Start()
 	m.monitor.Start()
@@ -327,6 +338,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			m.gossip.Stop()
 			m.operate.Stop()
 			m.watches.Stop()
+			m.lessor.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()

@@ -10,6 +10,25 @@ const (
 	RequestOverheadBytes = 512 * 1024
 	// MaxTxnOps bounds the operations of one transaction. etcd's default (--max-txn-ops).
 	MaxTxnOps = 128
+	// LeaseAdmitTries bounds how often a write is tried again because its lease was evicted from the range meanwhile: its home says that
+	// the lease is gone as soon as the first of these evictions begins, so that a second try settles it nearly always.
+	LeaseAdmitTries = 4
+	// LeaseQuestionIDs bounds the leases of one question about keep-alives, and the items of one page of a list of leases or of a
+	// lease's keys: some 100 KB, which the leader answers within milliseconds.
+	LeaseQuestionIDs = 10_000
+	// LeaseKeepAliveQueue bounds the keep-alives that wait on a node for the leader of one range: what 300,000 clients send within a
+	// second, at a TTL of ten. Above it a client is told to try again, which it does within half a second.
+	LeaseKeepAliveQueue = 100_000
+	// LeaseStreamQueue bounds the keep-alives of one stream that were read and not asked for yet; above it the client's flow stops.
+	LeaseStreamQueue = 1_000
+	// LeaseIDTries bounds how often an id is drawn for a lease whose client gave none: of 2^63 one that is taken is drawn twice in a row
+	// only by a broken source of random numbers.
+	LeaseIDTries = 4
+	// LeaseEnders bounds the leases that a node ends in several ranges at once: each waits for one commit after the other, so that these keep
+	// the logs of as many ranges busy.
+	LeaseEnders = 64
+	// OrphanLeaseTTL is how many seconds a lock or a leadership lasts whose client gave no lease: etcd's, for nobody keeps it alive.
+	OrphanLeaseTTL = 60
 	// RequestTimeout bounds a request that came without a deadline. etcd's 5 s plus twice its election time.
 	RequestTimeout = 7 * time.Second
 
@@ -53,6 +72,28 @@ const (
 	LogKeepEntries = 5_000
 	LogKeepBytes   = 8 << 20
 
+	// LeaseSpans bounds the spans that a lease's record names: beyond it two neighbours become one, which costs an eviction in each range
+	// between them. LeaseEvictGroups is how many groups of leases a range remembers the latest eviction of: an admission that crosses
+	// one of its group is made again, so that thousands of evictions a second hold up few.
+	LeaseSpans       = 64
+	LeaseEvictGroups = 256
+	// LeaseMinTTL is etcd's: one and a half elections, in whole seconds. LeaseMaxTTL too; both are in seconds.
+	LeaseMinTTL = 2
+	LeaseMaxTTL = 9_000_000_000
+	// LessorInterval is how often the leader of a range looks at the leases of clients that live there, and LessorLate how much later a look
+	// may come and still count as time in which the node was there: several times what a loaded machine needs, below the shortest TTL.
+	// LessorLooks bounds the leases of one look, some milliseconds of work.
+	LessorInterval = 250 * time.Millisecond
+	LessorLate     = time.Second
+	LessorLooks    = 10_000
+	// LeaseRevokesAtOnce bounds the revokes of one range's expired leases that are under way: as many as fill a few passes of its log.
+	// LeaseRevokeRetry is the pause after one that failed. LeaseRevokePatience is how long one may take of which nothing is heard, and
+	// LeaseEndingPatience how long somebody else may take to end a revoke that he began: more than RequestTimeout, so that he is done or gone.
+	LeaseRevokesAtOnce  = 1024
+	LeaseRevokeRetry    = 500 * time.Millisecond
+	LeaseRevokePatience = 15 * time.Second
+	LeaseEndingPatience = 10 * time.Second
+
 	// RecentEntriesBytes bounds the applied entries that a range keeps in memory for followers a moment behind: some
 	// hundred entries, a few passes at full load.
 	RecentEntriesBytes = 128 << 10
@@ -86,7 +127,8 @@ const (
 	// between nodes, half of MaxFrameBytes.
 	WatchPullBytes = MaxFrameBytes / 2
 
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too. A lost
+	// answer, or a replica that does not know that it was removed, is noticed that late.
 	WatchPollTime = 5 * time.Second
 	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
 	WatchPullsAtOnce = 4
@@ -534,9 +576,9 @@ const (
 	WatchTailsBytes = 128 << 20
 	// WatchEventBytes is what one event costs in memory beside its bytes.
 	WatchEventBytes = 160
-	// WatchPulls bounds the pages that a node asks for at once for watches that catch up: a page of each is in memory. Pulls that wait
-	// for news are not counted, there is one for each range that is followed from afar.
-	WatchPulls = 64
+	// WatchPulls bounds the pages of WatchPullBytes that a node asks for at once for watches that catch up. Pulls that wait for news
+	// are not counted: there is one for each range that is followed from afar.
+	WatchPulls = 16
 	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
 	// not answer holds up none of the others.
 	WatchResolves = 8
