@@ -95,7 +95,8 @@ func (p *pass) splitHeld(left, right *metapb.RangeDescriptor) error {
 }
 
 // splitHome makes a lease that lives here a guest of the part of its home where it holds keys and does not live. It is still written
-// under the id of the left part.
+// under the id of the left part. One that is ending takes no more keys anywhere, and becomes no guest: parts of that span may have been
+// evicted already.
 func (p *pass) splitHome(id int64, holds [2]bool, left, right *metapb.RangeDescriptor) error {
 	away := right
 	if bytes.Compare(eval.LeaseHome(id), right.Start) >= 0 {
@@ -110,7 +111,7 @@ func (p *pass) splitHome(id int64, holds [2]bool, left, right *metapb.RangeDescr
 	}
 	span := &kvpb.LeaseSpan{Start: away.Start, End: away.End}
 	rec.Spans = addSpan(rec.Spans, span, base.LeaseSpans)
-	if err := writeLease(p.batch, p.id, rec); err != nil {
+	if err := writeLease(p.batch, p.id, rec); err != nil || rec.Ending {
 		return err
 	}
 	guest := &kvpb.LeaseGuest{GrantedRevision: rec.GrantedRevision, Spans: []*kvpb.LeaseSpan{span}}
