@@ -116,7 +116,10 @@ func (w *write) deleteHeld(entry []byte, id int64) error {
 	case !existed || prev.Lease != id:
 		return &base.Corruption{Where: keys.Pretty(entry), Cause: errNotHeld}
 	}
-	return w.bury(bytes.Clone(key), w.find.key[:len(w.find.key)-keys.RevisionLen], id)
+	if w.wantsPrev() {
+		prev.Value = bytes.Clone(prev.Value)
+	}
+	return w.bury(bytes.Clone(key), w.find.key[:len(w.find.key)-keys.RevisionLen], &prev)
 }
 
 // ReadLease reads a lease that lives in a range. Nil, and no error: there is none of that id.

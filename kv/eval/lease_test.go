@@ -79,14 +79,15 @@ func TestDeleteLeased(t *testing.T) {
 	put("moved", -4)
 	put("none", 0)
 	before := env.Counters.Revision
-	env.WantEvents = true
+	var events []eval.Event
+	env.Events = &events
 	n, err := p.DeleteLeased(env, 3)
 	noError(t, err)
 	if n != 4 || env.Counters.Revision != before+1 {
 		t.Fatalf("%d deleted, at %d after %d", n, env.Counters.Revision, before)
 	}
 	for i, want := range []string{"a", "a\x00", "b", "d"} {
-		if ev := env.Events[i]; string(ev.Key) != want || !ev.Record.Tombstone || ev.Record.Sub != uint32(i) || ev.Record.Mod != before+1 {
+		if ev := events[i]; string(ev.Key) != want || !ev.Record.Tombstone || ev.Record.Sub != uint32(i) || ev.Record.Mod != before+1 {
 			t.Errorf("event %d is %q %+v", i, ev.Key, ev.Record)
 		}
 	}
