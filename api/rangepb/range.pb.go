@@ -2919,7 +2919,7 @@ type ChangesRequest struct {
 	KeyspaceId    uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
 	Start         []byte                 `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
 	End           []byte                 `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`                               // empty: the end of the keyspace
-	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                            // the lowest revision that is wanted
+	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                            // the lowest revision that is wanted; 0: no events, only which range it is, and its revision (next is above it)
 	MostBytes     uint64                 `protobuf:"varint,5,opt,name=most_bytes,json=mostBytes,proto3" json:"most_bytes,omitempty"` // the page ends with the revision that reaches this size
 	PrevKv        bool                   `protobuf:"varint,6,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
 	WaitMicros    uint64                 `protobuf:"varint,7,opt,name=wait_micros,json=waitMicros,proto3" json:"wait_micros,omitempty"` // if there is nothing at or above `from`, not even the range's own revision, wait this long for it

@@ -80,7 +80,7 @@ type simNode struct {
 	sends               []raftgroup.Message
 	ready               []func()
 	listeners           []*listener // of each of its processes
-	watch               func(bool) // around the installation of a snapshot
+	watch               func(bool)  // around the installation of a snapshot
 }
 
 func (n *simNode) worker() *worker { return n.s.workers[0] }
