@@ -26,6 +26,7 @@ import (
 	"github.com/cairndb/cairn/node/reconcile"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/node/watch"
 	"github.com/cairndb/cairn/node/web"
 	"github.com/cairndb/cairn/transport"
 )
@@ -77,6 +78,7 @@ type member struct {
 	fence      *health.Fence
 	gossip     *gossip.Gossip
 	lessor     *lessor.Lessor
+	watches    *watch.Watches
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -206,13 +208,7 @@ func (n *Node) run(out *join.Outcome) error {
 		return err
 	}
 	m.transport = t
-	m.store, err = store.New(store.Config{
-		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
-		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
-		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
-		OnFatal: n.fail, OnLeases: handler{n, m}.leases, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
-		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
-	})
+	m.store, err = store.New(n.storeConfig(handler{n, m}, self))
 	if err != nil {
 		t.Close()
 		return err
@@ -225,6 +221,12 @@ func (n *Node) run(out *join.Outcome) error {
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
+	if m.watches, err = watch.New(watch.Config{
+		Ranges: m.dispatch, Want: m.store.Watch, Now: m.store.Now, Seed: uint64(n.incarnation), ProgressInterval: n.cfg.WatchProgressInterval, Logger: n.cfg.Logger,
+	}); err != nil {
+		t.Close()
+		return err
+	}
 	m.keyspaces = keyspace.New(keyspace.Config{
 		Cluster: m.dispatch, Nodes: func() []base.NodeID { return m.candidates(n.book.all(), self) }, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
@@ -266,6 +268,18 @@ func (n *Node) run(out *join.Outcome) error {
 	return n.begin(m, id)
 }
 
+// storeConfig is the member's store's: what it reports goes to the member's other parts.
+func (n *Node) storeConfig(h handler, self base.NodeID) store.Config {
+	return store.Config{
+		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
+		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
+		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
+		OnFatal: n.fail, OnChange: h.changed, OnApplied: h.applied, OnCold: h.cold, OnIndexed: h.indexed,
+		OnEvents: h.events, OnGone: h.gone, OnLeases: h.leases,
+		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return h.m.gossip.Handle(from, g) },
+	}
+}
+
 // begin lets the member's parts run, once all are there.
 func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	n.mu.Lock()
@@ -279,6 +293,7 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
 	m.lessor.Start()
+	m.watches.Start()
 	m.reconciler.Start()
 	m.gossip.Start()
 	m.monitor.Start()
@@ -328,6 +343,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			m.gossip.Stop()
 			m.operate.Stop()
 			m.lessor.Stop()
+			m.watches.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()

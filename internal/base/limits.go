@@ -563,6 +563,8 @@ const (
 
 	// WatchProgressInterval is after how long without an event a watch that asked for it is told how far it is. etcd's default.
 	WatchProgressInterval = 10 * time.Minute
+	// WatchProgressLeast is the shortest that it can be set to, as with etcd.
+	WatchProgressLeast = 100 * time.Millisecond
 	// WatchResponseBytes is where a response to a watch is cut, behind a revision: a stream's watches take turns that often.
 	WatchResponseBytes = 256 << 10
 	// WatchStreamBytes bounds what waits to be sent to one stream, beside one response. A stream whose reader is slower waits until half
@@ -580,6 +582,16 @@ const (
 	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
 	// not answer holds up none of the others.
 	WatchResolves = 8
+	// WatchMailboxBytes bounds the events that wait for the hub: some seconds of writes at full load. What comes on top is read from the
+	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
+	WatchMailboxBytes = 32 << 20
+	WatchMailboxAsks  = 4096
+	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
+	WatchSentBytes = 64 << 10
+	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
+	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
+	WatchLeaderless = 3
+	WatchLeaderKeys = 1024
 	// WatchMergeBytes bounds the events that a watch over several ranges holds back until all are as far, WatchMergePulls the pages that
 	// it asks for at once as it catches up, each of which may come on top.
 	WatchMergeBytes = 4 << 20

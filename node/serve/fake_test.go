@@ -142,6 +142,11 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 
 func (b *fakeBackend) Leases() (Leases, error) { return b.leases, b.err }
 
+func (b *fakeBackend) HasLeader(base.KeyspaceID, []byte) bool { return true }
+func (b *fakeBackend) OpenWatches(WatchSink) (WatchStream, error) {
+	return nil, status.Error(codes.Unimplemented, "no watches here")
+}
+
 // HashKV answers with what it was asked.
 func (b *fakeBackend) HashKV(_ context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {
 	return &pb.HashKVResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Hash: uint32(ks), HashRevision: revision, CompactRevision: 3}, b.err
