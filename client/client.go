@@ -9,11 +9,12 @@ import (
 type Client struct {
 	KV
 
-	cfg    Config
-	conns  *conns
-	routes *routes
-	turn   atomic.Uint64 // which endpoint a request of which nothing is known begins with
-	stats  counters
+	cfg     Config
+	conns   *conns
+	routes  *routes
+	watches *watches
+	turn    atomic.Uint64 // which endpoint a request of which nothing is known begins with
+	stats   counters
 }
 
 // New makes a client. It opens no connection: the first request does.
@@ -24,6 +25,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	c := &Client{cfg: cfg, routes: newRoutes(cfg.CachedRanges)}
 	c.conns = newConns(&c.cfg)
+	c.watches = &watches{c: c, shared: make(map[streamKey]*watchStream)}
 	c.KV = c.Keyspace(cfg.Keyspace)
 	return c, nil
 }

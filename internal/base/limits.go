@@ -445,6 +445,11 @@ const (
 	// a failover. Each further try waits twice as long, ClientReadDoublings times, so that a long read comes to its end.
 	ClientReadTry       = time.Second
 	ClientReadDoublings = 12
+	// ClientWatchBytes bounds what waits in the client for the caller of one watch, beside one response; ClientUpdateBytes is what an update
+	// or an event costs in memory beside its bytes. Some thousand events: a caller that is slow for a moment goes on without a word
+	// to the node.
+	ClientWatchBytes  = 1 << 20
+	ClientUpdateBytes = 128
 	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
 	ClientMaxAnswerBytes = 256 << 20
 
