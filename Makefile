@@ -89,6 +89,10 @@ bench-idle: ## what idle ranges cost: CPU, frames, memory, restart, failover of 
 bench-ranges: ## what many ranges cost: puts, gets, splits, snapshots, scans (15 minutes; RANGES_FLAGS=-quick: 2)
 	cd bench/ranges && go run . $(RANGES_FLAGS)
 
+.PHONY: bench-watch
+bench-watch: ## watches and leases beside etcd's: fan-out, latency, memory, keep-alives, expiry, catching up (40 minutes; WATCH_FLAGS=-quick: 6)
+	cd bench && go run ./cmd/watch $(WATCH_FLAGS)
+
 .PHONY: bench-moves
 bench-moves: ## what replicas that move cost those who write meanwhile (5 minutes; RANGES_FLAGS=-quick: 2)
 	cd bench/ranges && go run . -parts moves $(RANGES_FLAGS)

@@ -133,6 +133,20 @@ const (
 	StepCarriedOutTwice
 	ReservationIgnored
 
+	// Leases of clients.
+
+	LeaseExpiresAtElection
+	LeaseExpiresInPause
+	LeaseAdmitIgnoresTicket
+	LeaseIndexForgets
+	LeaseSplitForgetsGuest
+	// Watches.
+
+	WatchGapAtSplit
+	WatchDoubleAtResume
+	WatchEarlyProgress
+	WatchLostAtCompaction
+
 	count
 )
 

@@ -25,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -36,7 +37,10 @@ type Replica struct {
 	desc     *metapb.RangeDescriptor
 	counters eval.Counters
 	applied  position
+	grants   int64       // number of the last lease that was granted
 	heads    *eval.Heads // nil until the first command
+
+	wantEvents, wantPrev bool
 }
 
 // position is a place in the log.
@@ -55,6 +59,12 @@ type Result struct {
 	Merges []*kvpb.FrozenRange
 	// Indexed is what has changed in the index that the range holds, in log order.
 	Indexed []Indexed
+	// Events are what was written to the range's keys, in log order, if they are wanted (WantEvents).
+	Events []*watch.Event
+	// Leases are those that live in the range and were granted, attached to more, marked as ending or revoked, in log order. LeasesMoved:
+	// a split or a merge has taken some away or brought some, and they are to be read anew (eval.ReadLeases).
+	Leases      []LeaseChange
+	LeasesMoved bool
 }
 
 // Indexed is an entry of the index as it is now; a nil Descriptor: it is gone. Without a key it says that any entry may be another.
@@ -84,6 +94,9 @@ func (r *Replica) AppliedIndex() uint64 { return r.applied.index }
 
 // AppliedTerm is its term.
 func (r *Replica) AppliedTerm() uint64 { return r.applied.term }
+
+// WantEvents says whether Apply is to tell what it writes to the range's keys, and with the versions before.
+func (r *Replica) WantEvents(events, prev bool) { r.wantEvents, r.wantPrev = events, prev }
 
 // Apply writes the effects of entries, which follow the last ones without a gap, into a pass's indexed batch. Several ranges may
 // share a pass, and then share its look into the engine: that is most of what one command alone costs. Responses are made for the
@@ -121,6 +134,15 @@ type pass struct {
 	data  *eval.Pass // all that is written to the range's data goes through it
 	self  base.NodeID
 	out   *Result
+
+	written []eval.Event // by the command, if that is wanted
+}
+
+// forget looks everything up again: whose the keys and the leases are has changed.
+func (p *pass) forget() {
+	p.heads = nil
+	p.data.Remember(nil)
+	p.out.LeasesMoved = true
 }
 
 func (p *pass) entries(entries []*raftpb.Entry) error {
@@ -167,6 +189,10 @@ func (p *pass) entry(e *raftpb.Entry) error {
 	if err != nil {
 		return fmt.Errorf("%s: entry %d of term %d: %w", p.id, e.GetIndex(), e.GetTerm(), err)
 	}
+	for i := range p.written {
+		p.out.Events = append(p.out.Events, watch.EncodeEvent(&p.written[i]))
+	}
+	p.written = base.Emptied(p.written)
 	if mine {
 		p.out.Outcomes = append(p.out.Outcomes, Outcome{ID: id, Response: done.response, Err: done.refusal})
 	}
@@ -208,6 +234,16 @@ func (p *pass) command(cmd *kvpb.Command, change *raftpb.ConfChangeV2, mine bool
 		return p.thaw(body.Thaw)
 	case *kvpb.Command_Absorbed:
 		return p.absorbed(body.Absorbed)
+	case *kvpb.Command_LeaseGrant:
+		return p.leaseGrant(body.LeaseGrant)
+	case *kvpb.Command_LeaseRevoke:
+		return p.leaseRevoke(body.LeaseRevoke, cmd.NowMicros)
+	case *kvpb.Command_LeaseAttach:
+		return p.leaseAttach(body.LeaseAttach)
+	case *kvpb.Command_LeaseAdmit:
+		return p.leaseAdmit(body.LeaseAdmit)
+	case *kvpb.Command_LeaseEvict:
+		return p.leaseEvict(body.LeaseEvict, cmd.NowMicros)
 	case *kvpb.Command_PublishDescriptor:
 		return p.publish(body.PublishDescriptor, cmd.NowMicros)
 	case *kvpb.Command_UnpublishDescriptor:

@@ -37,6 +37,7 @@ type fakeBackend struct {
 	toldBy   base.NodeID
 	age      time.Duration // of health
 	hang     bool          // proposals wait for their context
+	leases   Leases
 
 	mu       sync.Mutex
 	proposed []*kvpb.Command
@@ -139,6 +140,8 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
 }
 
+func (b *fakeBackend) Leases() (Leases, error) { return b.leases, b.err }
+
 // HashKV answers with what it was asked.
 func (b *fakeBackend) HashKV(_ context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {
 	return &pb.HashKVResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Hash: uint32(ks), HashRevision: revision, CompactRevision: 3}, b.err
@@ -195,7 +198,7 @@ func (m fakeMembership) Announce(context.Context, *clusterpb.AnnounceRequest) (*
 
 // member is a backend whose node is part of a cluster.
 func memberBackend() *fakeBackend {
-	return &fakeBackend{id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
+	return &fakeBackend{leases: newFakeLeases(), id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
 		Address: "127.0.0.1:1", Version: "0.1.0", Incarnation: 3}}
 }
 

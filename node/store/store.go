@@ -16,6 +16,7 @@ import (
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/node/latency"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -54,8 +55,15 @@ type Config struct {
 	OnGossip func(from base.NodeID, g *rangepb.Gossip) error
 	// OnApplied is told, after it is visible, of each range in which something was applied. It must not block.
 	OnApplied func(base.RangeID)
+	// OnLeases is told, after it is visible and before whoever asked for it, what has become of leases of clients that live in a range;
+	// moved: some have come or gone otherwise. It must not block.
+	OnLeases func(id base.RangeID, changes []apply.LeaseChange, moved bool)
 	// OnIndexed is told, after it is visible, of each range in whose index something changed. It must not block.
 	OnIndexed func(base.RangeID, []apply.Indexed)
+	// OnEvents is told what was applied in a range that is watched (Watch), after it is visible and before whoever wrote it is answered,
+	// and OnGone that its replica here has ended; for one range in order. They must not block.
+	OnEvents func(watch.Applied)
+	OnGone   func(base.RangeID)
 }
 
 // EnsureDefaults fills what was left empty.
@@ -93,8 +101,17 @@ func (c *Config) EnsureDefaults() {
 	if c.OnApplied == nil {
 		c.OnApplied = func(base.RangeID) {}
 	}
+	if c.OnLeases == nil {
+		c.OnLeases = func(base.RangeID, []apply.LeaseChange, bool) {}
+	}
 	if c.OnIndexed == nil {
 		c.OnIndexed = func(base.RangeID, []apply.Indexed) {}
+	}
+	if c.OnEvents == nil {
+		c.OnEvents = func(watch.Applied) {}
+	}
+	if c.OnGone == nil {
+		c.OnGone = func(base.RangeID) {}
 	}
 }
 
@@ -130,6 +147,7 @@ type Store struct {
 	compactor *compactor
 	supports  *supports
 	loads     tallies
+	polls     polls
 	syncs     latency.Histogram // from the commit of a batch until it was on disk
 	transport transport.Transport
 
@@ -361,6 +379,9 @@ func (s *Store) Passes() (n uint64) {
 func (s *Store) Transfer(id base.RangeID, to base.ReplicaID) {
 	s.admin(id, raftgroup.Admin{Range: id, Transfer: to})
 }
+
+// Warm has a local replica not go cold for a while, though nothing happens to it; a cold one is built again.
+func (s *Store) Warm(id base.RangeID) { s.admin(id, raftgroup.Admin{Range: id, Warm: true}) }
 
 // Removed tells a local replica that the index no longer lists it: it ends, and ids below the given one stay dead here.
 // One with another id is not concerned.

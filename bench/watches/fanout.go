@@ -1,0 +1,274 @@
+package watches
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+)
+
+// Fan-out: all watchers watch one key, over connections of their own, over ten, or all over one; a connection has one stream, as
+// with etcd's client. Puts are made as fast as the watchers get them: at most `ahead` are put and not with everybody. The
+// latency of the second figure is at half that rate, from when a put was due.
+const (
+	ahead     = 32
+	putters   = 16
+	fanoutKey = "watched"
+)
+
+// cell is one row: how many watchers over how many connections; 0: as many as watchers.
+type cell struct{ watchers, conns int }
+
+func (c cell) String() string {
+	switch c.conns {
+	case 0:
+		return fmt.Sprintf("%d watchers, own connections", c.watchers)
+	case 1:
+		return fmt.Sprintf("%d watchers, one connection", c.watchers)
+	}
+	return fmt.Sprintf("%d watchers, %d connections", c.watchers, c.conns)
+}
+
+// found are the figures of one side's blocks of a cell.
+type found struct {
+	rate, p50, p99, cpu []float64 // events/s; ms at full rate; µs of CPU an event
+	half50, half99      []float64 // ms at half the rate
+	halfRate            []float64 // puts/s
+}
+
+func (s *Suite) fanout(ctx context.Context, sides *[2]side) error {
+	w := s.table()
+	fmt.Fprintf(w, "fan-out\tevents/s %s\t%s\tratio\tp99 ms\t\tCPU µs/event\t\tratio\tput to event at half load, p50 / p99 ms\t\n", s.Names[0], s.Names[1])
+	for _, n := range s.Watchers {
+		for _, conns := range []int{0, 10, 1} {
+			c := cell{n, conns}
+			var f [2]found
+			if err := s.pairs(sides, func(i int, x *side) error { return s.fanoutBlock(ctx, x, c, &f[i]) }); err != nil {
+				return fmt.Errorf("%s: %w", c, err)
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s / %s\t%s / %s\n", c,
+				figure(f[0].rate, 0), figure(f[1].rate, 0), figure(ratios(f[0].rate, f[1].rate), 2),
+				figure(f[0].p99, 1), figure(f[1].p99, 1), figure(f[0].cpu, 2), figure(f[1].cpu, 2), figure(ratios(f[0].cpu, f[1].cpu), 2),
+				figure(f[0].half50, 1), figure(f[0].half99, 1), figure(f[1].half50, 1), figure(f[1].half99, 1))
+		}
+	}
+	return w.Flush()
+}
+
+// crowd is all watchers of a block.
+type crowd struct {
+	watchers int
+	got      atomic.Int64 // events, by all of them
+	more     chan struct{}
+
+	mu   sync.Mutex
+	took []time.Duration // of one event in a stream's response
+	on   bool
+	err  error
+
+	conns  []*grpc.ClientConn
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// gather connects all watchers.
+func (s *Suite) gather(ctx context.Context, x *side, c cell) (_ *crowd, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	g := &crowd{watchers: c.watchers, more: make(chan struct{}, 1), cancel: cancel}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.leave())
+		}
+	}()
+	conns := c.conns
+	if conns == 0 {
+		conns = c.watchers
+	}
+	for i := range conns {
+		conn, err := connect(x.cluster.Endpoints[i%len(x.cluster.Endpoints)])
+		if err != nil {
+			return nil, err
+		}
+		g.conns = append(g.conns, conn)
+		st, err := watch(ctx, conn)
+		if err != nil {
+			return nil, err
+		}
+		n := (i+1)*c.watchers/conns - i*c.watchers/conns
+		if err := st.create(n, &pb.WatchCreateRequest{Key: []byte(fanoutKey)}); err != nil {
+			return nil, err
+		}
+		g.wg.Go(func() { g.receive(ctx, st) })
+	}
+	return g, nil
+}
+
+func (g *crowd) receive(ctx context.Context, st stream) {
+	var r response
+	for {
+		if err := st.RecvMsg(&r); err != nil {
+			if ctx.Err() == nil {
+				g.fail(err)
+			}
+			return
+		}
+		if r.canceled {
+			g.fail(fmt.Errorf("a watch was cancelled: %s", r.reason))
+			return
+		}
+		g.got.Add(int64(r.events))
+		select {
+		case g.more <- struct{}{}:
+		default:
+		}
+		if at, ok := sent(r.first); ok && r.events > 0 {
+			took := time.Since(at)
+			g.mu.Lock()
+			if g.on {
+				g.took = append(g.took, took)
+			}
+			g.mu.Unlock()
+		}
+	}
+}
+
+func (g *crowd) fail(err error) {
+	g.mu.Lock()
+	if g.err == nil {
+		g.err = err
+	}
+	g.mu.Unlock()
+	select {
+	case g.more <- struct{}{}:
+	default:
+	}
+}
+
+func (g *crowd) failed() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
+
+// count begins to count anew.
+func (g *crowd) count(on bool) (took []time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	took, g.took, g.on = g.took, nil, on
+	return took
+}
+
+func (g *crowd) leave() error {
+	g.cancel()
+	var errs []error
+	for _, c := range g.conns {
+		errs = append(errs, c.Close())
+	}
+	g.wg.Wait()
+	return errors.Join(errs...)
+}
+
+// put puts at the given rate, or with 0 as fast as the watchers get it, until ctx ends.
+func (g *crowd) put(ctx context.Context, x *side, size int, perSecond float64) (puts int64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	base := g.got.Load() / int64(g.watchers)
+	due := make(chan struct{})
+	var wg sync.WaitGroup
+	var done atomic.Int64
+	for range putters {
+		wg.Go(func() {
+			for range due {
+				if _, err := x.client.Put(ctx, fanoutKey, stamp(size)); err != nil && ctx.Err() == nil {
+					g.fail(err)
+				}
+				done.Add(1)
+			}
+		})
+	}
+	began := time.Now()
+	for n := int64(0); ctx.Err() == nil && g.failed() == nil; n++ {
+		if perSecond > 0 {
+			_ = wait(ctx, time.Until(began.Add(time.Duration(float64(n)/perSecond*float64(time.Second)))))
+		}
+		for ctx.Err() == nil && g.failed() == nil && perSecond == 0 && n-(g.got.Load()/int64(g.watchers)-base) >= ahead {
+			select {
+			case <-g.more:
+			case <-ctx.Done():
+			}
+		}
+		select {
+		case due <- struct{}{}:
+		case <-ctx.Done():
+		}
+	}
+	close(due)
+	wg.Wait()
+	return done.Load(), g.failed()
+}
+
+const warm = time.Second
+
+func (s *Suite) fanoutBlock(ctx context.Context, x *side, c cell, f *found) (err error) {
+	g, err := s.gather(ctx, x, c)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.leave()) }()
+	rate, took, cpu, err := s.load(ctx, x, g, 0)
+	if err != nil {
+		return err
+	}
+	perPut := rate / float64(c.watchers)
+	f.rate, f.cpu = append(f.rate, rate), append(f.cpu, cpu)
+	f.p50, f.p99 = append(f.p50, ms(quantile(took, 0.5))), append(f.p99, ms(quantile(took, 0.99)))
+	_, took, _, err = s.load(ctx, x, g, perPut/2)
+	f.half50, f.half99 = append(f.half50, ms(quantile(took, 0.5))), append(f.half99, ms(quantile(took, 0.99)))
+	f.halfRate = append(f.halfRate, perPut/2)
+	s.Say("%s: %s: %.0f events/s (%.0f puts/s), p99 %.1f ms, %.2f µs CPU an event; at half: p50 %.1f, p99 %.1f ms", x.name, c, rate, perPut,
+		f.p99[len(f.p99)-1], cpu, f.half50[len(f.half50)-1], f.half99[len(f.half99)-1])
+	return err
+}
+
+// load puts for a block and says what the watchers got in it.
+func (s *Suite) load(ctx context.Context, x *side, g *crowd, perSecond float64) (rate float64, took []time.Duration, cpu float64, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := g.put(ctx, x, s.Value, perSecond)
+		ended <- err
+	}()
+	if err := wait(ctx, warm); err != nil {
+		return 0, nil, 0, err
+	}
+	before, err := x.cluster.Usage()
+	if err != nil {
+		return 0, nil, 0, err
+	}
+	g.count(true)
+	from, at := g.got.Load(), time.Now()
+	if err := wait(ctx, s.Block); err != nil {
+		return 0, nil, 0, err
+	}
+	events, lasted := g.got.Load()-from, time.Since(at)
+	took = g.count(false)
+	used, err := x.used(before)
+	if err != nil {
+		return 0, nil, 0, err
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		return 0, nil, 0, err
+	}
+	if events == 0 {
+		return 0, nil, 0, errors.New("no watcher got anything")
+	}
+	return float64(events) / lasted.Seconds(), took, float64(used.Microseconds()) / float64(events), nil
+}
