@@ -28,6 +28,7 @@ import (
 	"github.com/cairndb/cairn/node/retention"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/node/watch"
 	"github.com/cairndb/cairn/node/web"
 	"github.com/cairndb/cairn/transport"
 )
@@ -78,6 +79,7 @@ type member struct {
 	monitor    *health.Monitor
 	fence      *health.Fence
 	gossip     *gossip.Gossip
+	watches    *watch.Watches
 	lessor     *lessor.Lessor
 	alarms     *alarm.Alarms
 	retention  *retention.Retention
@@ -225,6 +227,7 @@ func (n *Node) assemble(m *member, out *join.Outcome) (err error) {
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
 		OnFatal: n.fail, OnLeases: h.leases, OnChange: h.changed, OnApplied: h.applied, OnCold: h.cold, OnIndexed: h.indexed,
+		OnEvents: h.events, OnGone: h.gone,
 		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
 	if err != nil {
@@ -238,6 +241,11 @@ func (n *Node) assemble(m *member, out *join.Outcome) (err error) {
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
+	if m.watches, err = watch.New(watch.Config{
+		Ranges: m.dispatch, Want: m.store.Watch, Now: m.store.Now, Seed: uint64(n.incarnation), ProgressInterval: n.cfg.WatchProgressInterval, Logger: n.cfg.Logger,
+	}); err != nil {
+		return err
+	}
 	m.keyspaces = keyspace.New(keyspace.Config{
 		Cluster: m.dispatch, Nodes: func() []base.NodeID { return m.candidates(n.book.all(), self) }, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
@@ -290,6 +298,7 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	for _, r := range m.store.Ranges() {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
+	m.watches.Start()
 	m.lessor.Start()
 	m.reconciler.Start()
 	m.gossip.Start()
@@ -343,6 +352,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			m.monitor.Stop()
 			m.gossip.Stop()
 			m.operate.Stop()
+			m.watches.Stop()
 			m.lessor.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()

@@ -28,9 +28,9 @@ const (
 	WatchTailsBytes = 128 << 20
 	// WatchEventBytes is what one event costs in memory beside its bytes.
 	WatchEventBytes = 160
-	// WatchPulls bounds the pages that a node asks for at once for watches that catch up: a page of each is in memory. Pulls that wait
-	// for news are not counted, there is one for each range that is followed from afar.
-	WatchPulls = 64
+	// WatchPulls bounds the pages of WatchPullBytes that a node asks for at once for watches that catch up. Pulls that wait for news
+	// are not counted: there is one for each range that is followed from afar.
+	WatchPulls = 16
 	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
 	// not answer holds up none of the others.
 	WatchResolves = 8
@@ -112,4 +112,16 @@ const (
 
 	// QuotaInterval is the time between two looks at how large the store is: so much can be written above its quota.
 	QuotaInterval = 250 * time.Millisecond
+	// WatchProgressLeast is the shortest that it can be set to, as with etcd.
+	WatchProgressLeast = 100 * time.Millisecond
+	// WatchMailboxBytes bounds the events that wait for the hub: some seconds of writes at full load. What comes on top is read from the
+	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
+	WatchMailboxBytes = 32 << 20
+	WatchMailboxAsks  = 4096
+	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
+	WatchSentBytes = 64 << 10
+	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
+	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
+	WatchLeaderless = 3
+	WatchLeaderKeys = 1024
 )

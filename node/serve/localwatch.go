@@ -3,10 +3,13 @@ package serve
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -18,6 +21,7 @@ type localWatch struct {
 	create            *pb.WatchCreateRequest // nil once it was asked for
 	take              func(*pb.WatchResponse) (more bool, err error)
 	end               context.CancelCauseFunc
+	sending           sync.Mutex // whoever sends; the service may still do so when it has returned
 }
 
 var errWatched = errors.New("what was watched for has come")
@@ -26,8 +30,13 @@ var errWatched = errors.New("what was watched for has come")
 func watchLocally(ctx context.Context, srv pb.WatchServer, req *pb.WatchCreateRequest, take func(*pb.WatchResponse) (more bool, err error)) error {
 	within, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	err := srv.Watch(&localWatch{ctx: within, create: req, take: take, end: end})
-	switch cause := context.Cause(within); {
+	w := &localWatch{ctx: within, create: req, take: take, end: end}
+	err := srv.Watch(w)
+	cause := context.Cause(within)
+	end(nil)
+	w.sending.Lock() // take is not called any more
+	defer w.sending.Unlock()
+	switch {
 	case errors.Is(cause, errWatched):
 		return nil
 	case cause != nil:
@@ -51,8 +60,23 @@ func (w *localWatch) Recv() (*pb.WatchRequest, error) {
 	return nil, context.Cause(w.ctx)
 }
 
+// SendMsg implements grpc.ServerStream: the service sends what is encoded already.
+func (w *localWatch) SendMsg(m any) error {
+	r, ok := m.(encoded)
+	if !ok {
+		return status.Errorf(codes.Internal, "a response of type %T", m)
+	}
+	resp := &pb.WatchResponse{}
+	if err := proto.Unmarshal(mem.BufferSlice(r).Materialize(), resp); err != nil {
+		return err
+	}
+	return w.Send(resp)
+}
+
 // Send implements pb.Watch_WatchServer.
 func (w *localWatch) Send(resp *pb.WatchResponse) error {
+	w.sending.Lock()
+	defer w.sending.Unlock()
 	if err := context.Cause(w.ctx); err != nil {
 		return err
 	}
