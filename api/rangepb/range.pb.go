@@ -1220,8 +1220,9 @@ func (x *Unlatch) GetCommand() []byte {
 // and more says that it stopped before the span's end. A RangeRequest's count is of the whole span, as etcd's is.
 type PageRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Range         []byte                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`                           // etcdserverpb.RangeRequest in the order of the keys; its limit bounds what is returned
-	MostBytes     uint64                 `protobuf:"varint,2,opt,name=most_bytes,json=mostBytes,proto3" json:"most_bytes,omitempty"` // a page ends with the pair that reaches this size
+	Range         []byte                 `protobuf:"bytes,1,opt,name=range,proto3" json:"range,omitempty"`                                    // etcdserverpb.RangeRequest in the order of the keys; its limit bounds what is returned
+	MostBytes     uint64                 `protobuf:"varint,2,opt,name=most_bytes,json=mostBytes,proto3" json:"most_bytes,omitempty"`          // a page ends with the pair that reaches this size
+	RevisionOnly  bool                   `protobuf:"varint,3,opt,name=revision_only,json=revisionOnly,proto3" json:"revision_only,omitempty"` // no key is looked at: only the header is wanted, if the range holds the whole span
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1268,6 +1269,13 @@ func (x *PageRequest) GetMostBytes() uint64 {
 		return x.MostBytes
 	}
 	return 0
+}
+
+func (x *PageRequest) GetRevisionOnly() bool {
+	if x != nil {
+		return x.RevisionOnly
+	}
+	return false
 }
 
 type ResponseFrame struct {
@@ -2911,11 +2919,13 @@ type ChangesRequest struct {
 	KeyspaceId    uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
 	Start         []byte                 `protobuf:"bytes,2,opt,name=start,proto3" json:"start,omitempty"`
 	End           []byte                 `protobuf:"bytes,3,opt,name=end,proto3" json:"end,omitempty"`                               // empty: the end of the keyspace
-	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                            // the lowest revision that is wanted
+	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                            // the lowest revision that is wanted; 0: no events, only which range it is, and its revision (next is above it)
 	MostBytes     uint64                 `protobuf:"varint,5,opt,name=most_bytes,json=mostBytes,proto3" json:"most_bytes,omitempty"` // the page ends with the revision that reaches this size
 	PrevKv        bool                   `protobuf:"varint,6,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
 	WaitMicros    uint64                 `protobuf:"varint,7,opt,name=wait_micros,json=waitMicros,proto3" json:"wait_micros,omitempty"` // if there is nothing at or above `from`, not even the range's own revision, wait this long for it
 	Known         int64                  `protobuf:"varint,8,opt,name=known,proto3" json:"known,omitempty"`                             // and, if it is not 0, do not wait when the range's revision is above it
+	Cut           bool                   `protobuf:"varint,9,opt,name=cut,proto3" json:"cut,omitempty"`                                 // the page may end within a revision, if the whole of it is larger than a page
+	FromSub       uint32                 `protobuf:"varint,10,opt,name=from_sub,json=fromSub,proto3" json:"from_sub,omitempty"`         // of the revision `from` leave out as many changes: a page ended there
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3006,6 +3016,20 @@ func (x *ChangesRequest) GetKnown() int64 {
 	return 0
 }
 
+func (x *ChangesRequest) GetCut() bool {
+	if x != nil {
+		return x.Cut
+	}
+	return false
+}
+
+func (x *ChangesRequest) GetFromSub() uint32 {
+	if x != nil {
+		return x.FromSub
+	}
+	return 0
+}
+
 // ChangesResponse is a page of changes: all those of its span with revisions in [from, next).
 type ChangesResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3017,6 +3041,7 @@ type ChangesResponse struct {
 	Compacted     int64                  `protobuf:"varint,6,opt,name=compacted,proto3" json:"compacted,omitempty"` // above `from`: there are no events, some of those asked for are compacted
 	RangeId       uint64                 `protobuf:"varint,7,opt,name=range_id,json=rangeId,proto3" json:"range_id,omitempty"`
 	Generation    uint64                 `protobuf:"varint,8,opt,name=generation,proto3" json:"generation,omitempty"`
+	NextSub       uint32                 `protobuf:"varint,9,opt,name=next_sub,json=nextSub,proto3" json:"next_sub,omitempty"` // of the revision `next` the changes before this one are in the page too; the rest is to be asked for
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3103,6 +3128,13 @@ func (x *ChangesResponse) GetRangeId() uint64 {
 func (x *ChangesResponse) GetGeneration() uint64 {
 	if x != nil {
 		return x.Generation
+	}
+	return 0
+}
+
+func (x *ChangesResponse) GetNextSub() uint32 {
+	if x != nil {
+		return x.NextSub
 	}
 	return 0
 }
@@ -3331,11 +3363,12 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\x03R\brevision\"L\n" +
 	"\aUnlatch\x12'\n" +
 	"\x02id\x18\x01 \x01(\v2\x17.cairn.range.v1.LatchIDR\x02id\x12\x18\n" +
-	"\acommand\x18\x02 \x01(\fR\acommand\"B\n" +
+	"\acommand\x18\x02 \x01(\fR\acommand\"g\n" +
 	"\vPageRequest\x12\x14\n" +
 	"\x05range\x18\x01 \x01(\fR\x05range\x12\x1d\n" +
 	"\n" +
-	"most_bytes\x18\x02 \x01(\x04R\tmostBytes\"G\n" +
+	"most_bytes\x18\x02 \x01(\x04R\tmostBytes\x12#\n" +
+	"\rrevision_only\x18\x03 \x01(\bR\frevisionOnly\"G\n" +
 	"\rResponseFrame\x126\n" +
 	"\tresponses\x18\x01 \x03(\v2\x18.cairn.range.v1.ResponseR\tresponses\"[\n" +
 	"\bResponse\x12\x0e\n" +
@@ -3471,7 +3504,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x0eExplainRequest\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +
-	"descriptor\"\xdc\x01\n" +
+	"descriptor\"\x89\x02\n" +
 	"\x0eChangesRequest\x12\x1f\n" +
 	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
 	"keyspaceId\x12\x14\n" +
@@ -3483,7 +3516,10 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\aprev_kv\x18\x06 \x01(\bR\x06prevKv\x12\x1f\n" +
 	"\vwait_micros\x18\a \x01(\x04R\n" +
 	"waitMicros\x12\x14\n" +
-	"\x05known\x18\b \x01(\x03R\x05known\"\xda\x01\n" +
+	"\x05known\x18\b \x01(\x03R\x05known\x12\x10\n" +
+	"\x03cut\x18\t \x01(\bR\x03cut\x12\x19\n" +
+	"\bfrom_sub\x18\n" +
+	" \x01(\rR\afromSub\"\xf5\x01\n" +
 	"\x0fChangesResponse\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
 	"\x03end\x18\x02 \x01(\fR\x03end\x12\x12\n" +
@@ -3494,7 +3530,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\brange_id\x18\a \x01(\x04R\arangeId\x12\x1e\n" +
 	"\n" +
 	"generation\x18\b \x01(\x04R\n" +
-	"generation\"\x85\x01\n" +
+	"generation\x12\x19\n" +
+	"\bnext_sub\x18\t \x01(\rR\anextSub\"\x85\x01\n" +
 	"\rLeaseQuestion\x12\x1f\n" +
 	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
 	"keyspaceId\x12\x1d\n" +

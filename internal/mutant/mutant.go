@@ -133,6 +133,13 @@ const (
 	StepCarriedOutTwice
 	ReservationIgnored
 
+	// Watches.
+
+	WatchGapAtSplit
+	WatchDoubleAtResume
+	WatchEarlyProgress
+	WatchLostAtCompaction
+
 	count
 )
 

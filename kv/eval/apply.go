@@ -128,8 +128,15 @@ func (p *Pass) applyTxn(env *Env, req *pb.TxnRequest) (*pb.TxnResponse, error) {
 	}
 	w := p.begin(env)
 	x := execution{view: &w.view, env: env, w: w}
+	told := 0
+	if env.Events != nil {
+		told = len(*env.Events)
+	}
 	resp, err := x.txn(req, env.WantResponse)
 	w.end()
+	if env.Events != nil {
+		*env.Events = append((*env.Events)[:told], lastOfEach((*env.Events)[told:])...)
+	}
 	return resp, err
 }
 

@@ -81,9 +81,10 @@ type Env struct {
 	// WantResponse is false where nobody waits for the answer: what only the response needs is then not read.
 	WantResponse bool
 
-	// WantEvents has Apply append to Events what it changed, in the order of the changes.
-	WantEvents bool
-	Events     []Event
+	// Events, if set, gets what is changed, in the order of the changes: of each key that a command wrote what it holds in the end.
+	// With WantPrev each comes with the version before; a put may then cost a look into the engine.
+	Events   *[]Event
+	WantPrev bool
 }
 
 // Event is one change of one key. Its bytes are those of the command or copies: they stay valid and are not written to.
@@ -91,6 +92,7 @@ type Event struct {
 	Key []byte
 	// Record is the version that was written. Record.Sub orders the changes of one revision.
 	Record Record
+	Prev   *Record // the version before, if it is wanted and there was one
 }
 
 // nextRevision is the revision of the command's writes, if it writes.

@@ -45,6 +45,14 @@ func Page(r engine.Reader, env *Env, req *pb.RangeRequest, mostBytes int) (*pb.R
 	return resp, err
 }
 
+// RevisionOf answers a read with the range's revision alone, if the range holds the read's span.
+func RevisionOf(env *Env, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if !env.holds(req.GetKey(), req.GetRangeEnd()) {
+		return nil, ErrOutOfSpan
+	}
+	return &pb.RangeResponse{Header: &pb.ResponseHeader{Revision: int64(env.Counters.Revision)}}, nil
+}
+
 // PairBytes is what a pair counts in a page: its key and value, and what comes with them in memory.
 func PairBytes(kv *mvccpb.KeyValue) int { return len(kv.Key) + len(kv.Value) + pairOverhead }
 

@@ -82,7 +82,11 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 	if d.HasArg("now") {
 		d.ScanArgs(t, "now", &now)
 	}
-	s.env.WantEvents, s.env.Events = d.HasArg("events"), nil
+	var events []eval.Event
+	s.env.Events, s.env.WantPrev = nil, d.HasArg("prev")
+	if d.HasArg("events") {
+		s.env.Events = &events
+	}
 	b := s.e.NewIndexedBatch()
 	pass := eval.NewPass(b)
 	var out strings.Builder
@@ -103,8 +107,8 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) string {
 	noError(t, pass.Close())
 	noError(t, b.CommitNoSync())
 	noError(t, b.Close())
-	for _, ev := range s.env.Events {
-		fmt.Fprintf(&out, "event %s %s\n", quote(ev.Key), showRecord(&ev.Record))
+	for _, ev := range events {
+		fmt.Fprintf(&out, "event %s\n", showEvent(&ev))
 	}
 	return out.String()
 }
@@ -155,6 +159,14 @@ func (s *story) dump(t *testing.T) string {
 	}
 	fmt.Fprintf(&out, "revision %d, compacted %d\n", s.env.Counters.Revision, s.env.Counters.Compacted)
 	return out.String()
+}
+
+func showEvent(ev *eval.Event) string {
+	s := quote(ev.Key) + " " + showRecord(&ev.Record)
+	if ev.Prev != nil {
+		s += " (before: " + showRecord(ev.Prev) + ")"
+	}
+	return s
 }
 
 func showRecord(r *eval.Record) string {

@@ -3,6 +3,7 @@ package eval
 import (
 	"bytes"
 	"encoding/binary"
+	"slices"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -54,10 +55,41 @@ func (w *write) set(prefix []byte, rec *Record) error {
 	return w.find.wrote(prefix)
 }
 
-func (w *write) event(key []byte, rec *Record) {
-	if w.env.WantEvents {
-		w.env.Events = append(w.env.Events, Event{Key: key, Record: *rec})
+// event tells what was written. prev, if it is wanted, is what was there before, with a value that is a copy.
+func (w *write) event(key []byte, rec, prev *Record, existed bool) {
+	if w.env.Events == nil {
+		return
 	}
+	ev := Event{Key: key, Record: *rec}
+	if existed && w.env.WantPrev {
+		before := *prev
+		ev.Prev = &before
+	}
+	*w.env.Events = append(*w.env.Events, ev)
+}
+
+// wantsPrev says whether the events want the version before.
+func (w *write) wantsPrev() bool { return w.env.Events != nil && w.env.WantPrev }
+
+// lastOfEach leaves, of several events of one key in one revision, the last, for that is what is stored, with what was before them.
+func lastOfEach(events []Event) []Event {
+	if len(events) < 2 {
+		return events
+	}
+	at := make(map[string]int, len(events))
+	again := false
+	for i := range events {
+		ev := &events[i]
+		if before, ok := at[string(ev.Key)]; ok {
+			ev.Prev = events[before].Prev
+			events[before].Record.Mod, again = 0, true
+		}
+		at[string(ev.Key)] = i
+	}
+	if !again {
+		return events
+	}
+	return slices.DeleteFunc(events, func(ev Event) bool { return ev.Record.Mod == 0 })
 }
 
 // put is refused only where its value or lease is to be kept and there is none. The lease was checked.
@@ -79,16 +111,18 @@ func (w *write) put(req *pb.PutRequest, respond bool) (*pb.PutResponse, error) {
 	if req.GetIgnoreLease() {
 		rec.Lease = prev.Lease
 	}
+	if existed && (respond && req.GetPrevKv() || w.wantsPrev()) {
+		prev.Value = bytes.Clone(prev.Value)
+	}
 	var prevKV *mvccpb.KeyValue
 	if respond && req.GetPrevKv() && existed {
-		prev.Value = bytes.Clone(prev.Value)
 		prevKV = prev.KeyValue(req.GetKey())
 	}
 	n := len(w.find.key) - keys.RevisionLen // the finder has just encoded the key
 	if err := w.set(w.find.key[:n], &rec); err != nil {
 		return nil, err
 	}
-	w.event(req.GetKey(), &rec)
+	w.event(req.GetKey(), &rec, &prev, existed)
 	if !respond {
 		return nil, nil
 	}
@@ -107,7 +141,7 @@ func (w *write) previous(req *pb.PutRequest, respond bool) (Record, bool, error)
 	f := w.find
 	f.key = keys.Data(f.key[:0], w.ks, req.GetKey(), newest)
 	prefix := f.key[:len(f.key)-keys.RevisionLen]
-	if !req.GetIgnoreValue() && !(respond && req.GetPrevKv()) {
+	if !req.GetIgnoreValue() && !(respond && req.GetPrevKv()) && !w.wantsPrev() {
 		if h, ok := w.p.heads.get(prefix); ok || mutant.Is(mutant.UnreplicatedState) {
 			return Record{Create: h.create, Version: h.version, Lease: h.lease}, h.version != 0, nil
 		}
@@ -144,15 +178,17 @@ func (w *write) deletePoint(key []byte, previous bool, resp *pb.DeleteRangeRespo
 	if err != nil || !existed {
 		return err
 	}
-	if previous {
+	if previous || w.wantsPrev() {
 		prev.Value = bytes.Clone(prev.Value)
+	}
+	if previous {
 		resp.PrevKvs = []*mvccpb.KeyValue{prev.KeyValue(key)}
 	}
 	tombstone := Record{Tombstone: true}
 	if err := w.set(w.find.key[:len(w.find.key)-keys.RevisionLen], &tombstone); err != nil {
 		return err
 	}
-	w.event(key, &tombstone)
+	w.event(key, &tombstone, &prev, true)
 	resp.Deleted = 1
 	return nil
 }
@@ -179,23 +215,28 @@ func (w *write) deleteSpan(req *pb.DeleteRangeRequest, previous bool, resp *pb.D
 }
 
 func (w *write) deleteScanned(s *scanner, previous bool, found *kvList) error {
+	var prev Record
+	if previous || w.wantsPrev() {
+		var err error
+		if prev, err = s.record(); err != nil {
+			return err
+		}
+	}
 	if previous {
-		rec, err := s.record()
-		if err != nil {
+		if err := found.append(s, &prev); err != nil { // prev.Value is then a copy
 			return err
 		}
-		if err := found.append(s, &rec); err != nil {
-			return err
-		}
+	} else {
+		prev.Value = bytes.Clone(prev.Value)
 	}
 	tombstone := Record{Tombstone: true}
 	if err := w.set(s.key[:len(s.key)-keys.RevisionLen], &tombstone); err != nil {
 		return err
 	}
-	if !w.env.WantEvents {
+	if w.env.Events == nil {
 		return nil
 	}
 	key, err := s.userKey(nil)
-	w.event(key, &tombstone)
+	w.event(key, &tombstone, &prev, true)
 	return err
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -37,6 +38,8 @@ type Replica struct {
 	counters eval.Counters
 	applied  position
 	heads    *eval.Heads // nil until the first command
+
+	wantEvents, wantPrev bool
 }
 
 // position is a place in the log.
@@ -55,6 +58,8 @@ type Result struct {
 	Merges []*kvpb.FrozenRange
 	// Indexed is what has changed in the index that the range holds, in log order.
 	Indexed []Indexed
+	// Events are what was written to the range's keys, in log order, if they are wanted (WantEvents).
+	Events []*watch.Event
 }
 
 // Indexed is an entry of the index as it is now; a nil Descriptor: it is gone. Without a key it says that any entry may be another.
@@ -84,6 +89,9 @@ func (r *Replica) AppliedIndex() uint64 { return r.applied.index }
 
 // AppliedTerm is its term.
 func (r *Replica) AppliedTerm() uint64 { return r.applied.term }
+
+// WantEvents says whether Apply is to tell what it writes to the range's keys, and with the versions before.
+func (r *Replica) WantEvents(events, prev bool) { r.wantEvents, r.wantPrev = events, prev }
 
 // Apply writes the effects of entries, which follow the last ones without a gap, into a pass's indexed batch. Several ranges may
 // share a pass, and then share its look into the engine: that is most of what one command alone costs. Responses are made for the
@@ -121,6 +129,8 @@ type pass struct {
 	data  *eval.Pass // all that is written to the range's data goes through it
 	self  base.NodeID
 	out   *Result
+
+	written []eval.Event // by the command, if that is wanted
 }
 
 func (p *pass) entries(entries []*raftpb.Entry) error {
@@ -167,6 +177,10 @@ func (p *pass) entry(e *raftpb.Entry) error {
 	if err != nil {
 		return fmt.Errorf("%s: entry %d of term %d: %w", p.id, e.GetIndex(), e.GetTerm(), err)
 	}
+	for i := range p.written {
+		p.out.Events = append(p.out.Events, watch.EncodeEvent(&p.written[i]))
+	}
+	p.written = base.Emptied(p.written)
 	if mine {
 		p.out.Outcomes = append(p.out.Outcomes, Outcome{ID: id, Response: done.response, Err: done.refusal})
 	}

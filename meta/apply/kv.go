@@ -54,11 +54,16 @@ func (p *pass) touched(cmd *kvpb.Command) {
 	p.out.Indexed = append(p.out.Indexed, entry)
 }
 
+// env is the range as a command finds it. What is written in it is told, if that is wanted.
 func (p *pass) env(nowMicros int64, mine bool) eval.Env {
-	return eval.Env{
+	env := eval.Env{
 		Keyspace: base.KeyspaceID(p.desc.KeyspaceId), Start: p.desc.Start, End: p.desc.End,
-		Counters: p.counters, NowMicros: nowMicros, WantResponse: mine,
+		Counters: p.counters, NowMicros: nowMicros, WantResponse: mine, WantPrev: p.wantPrev,
 	}
+	if p.wantEvents {
+		env.Events = &p.written
+	}
+	return env
 }
 
 func (p *pass) moved() error {

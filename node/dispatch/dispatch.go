@@ -52,6 +52,8 @@ type Dispatcher struct {
 	routes *routes
 
 	checks *checksums
+	pulls  chan struct{} // slots of pages of changes that are read
+	turn   atomic.Uint64 // which of a range's nodes is asked for changes
 
 	nextID atomic.Uint64
 	puts   latency.Histogram // of the writes that are led here
@@ -83,6 +85,7 @@ func New(cfg Config) *Dispatcher {
 	d := &Dispatcher{
 		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
 		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(),
+		pulls: make(chan struct{}, base.WatchPullsAtOnce),
 	}
 	// An answer to a request of an earlier process of this node, late, must not be taken for one of this process.
 	d.nextID.Store(uint64(cfg.Store.Incarnation()) << 40)

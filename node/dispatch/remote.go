@@ -211,6 +211,8 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.confirmHere(id, q.Body, until, done)
 	case rangepb.RequestKind_REQUEST_KIND_PAGE:
 		d.serveRead(id, until, q, &rangepb.PageRequest{}, done)
+	case rangepb.RequestKind_REQUEST_KIND_CHANGES:
+		d.serveChanges(id, until, q.Body, done)
 	case rangepb.RequestKind_REQUEST_KIND_DIRECT:
 		answer, err := d.directHere(id, q.Body)
 		done(answer, err)

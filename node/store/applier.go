@@ -2,6 +2,7 @@ package store
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
@@ -25,7 +26,9 @@ type applier struct {
 	stopped bool
 
 	results []apply.Result // one for each Apply of a pass, reused
-	byHand  bool           // nobody runs it but who calls once: see Hand
+	teller  teller
+	watched atomic.Int64 // ranges that are told of
+	byHand  bool         // nobody runs it but who calls once: see Hand
 }
 
 func newApplier(s *Store, box *mailbox) *applier {
@@ -68,16 +71,17 @@ func (a *applier) run() {
 		a.mu.Lock()
 		a.busy = false
 		a.cond.Broadcast()
-		for len(a.queue) == 0 && !a.stopped {
+		for len(a.queue)+len(a.teller.asked) == 0 && !a.stopped {
 			a.cond.Wait()
 		}
 		if a.stopped {
 			a.mu.Unlock()
 			return
 		}
-		queue := a.queue
-		a.queue, a.busy = spare[:0], true
+		queue, asked := a.queue, a.teller.asked
+		a.queue, a.teller.asked, a.busy = spare[:0], nil, true
 		a.mu.Unlock()
+		a.answer(asked)
 		if err := a.apply(queue); err != nil {
 			a.s.fatal(err)
 			a.stop()
@@ -91,12 +95,13 @@ func (a *applier) run() {
 // once applies all that waits.
 func (a *applier) once() {
 	a.mu.Lock()
-	queue := a.queue
-	a.queue = nil
+	queue, asked := a.queue, a.teller.asked
+	a.queue, a.teller.asked = nil, nil
 	a.mu.Unlock()
-	if len(queue) == 0 || a.stopped {
+	if a.stopped {
 		return
 	}
+	a.answer(asked)
 	if err := a.apply(queue); err != nil {
 		a.s.fatal(err)
 		a.stop()
@@ -104,6 +109,9 @@ func (a *applier) once() {
 }
 
 func (a *applier) apply(queue []raftgroup.Apply) error {
+	if len(queue) == 0 {
+		return nil
+	}
 	for len(a.results) < len(queue) {
 		a.results = append(a.results, apply.Result{})
 	}
@@ -120,6 +128,7 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 		case r == nil:
 			continue
 		}
+		a.wants(queue[i].Range, r.sm)
 		if err := r.sm.Apply(data, queue[i].Entries, a.s.node, &a.results[i]); err != nil {
 			return err
 		}
@@ -140,11 +149,13 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 				a.s.carriedOut(queue[i].Range, r, queue[i].Entries, n)
 			}
 			a.s.cfg.OnApplied(queue[i].Range)
+			a.s.polls.look(a.s, queue[i].Range)
 			if changed := a.results[i].Indexed; len(changed) > 0 {
 				a.s.cfg.OnIndexed(queue[i].Range, changed)
 			}
 		}
 	}
+	a.tell(queue, a.results)
 	a.box.put(func(ev *raftgroup.Events) {
 		for i := range queue {
 			ev.Applied = append(ev.Applied, a.results[i].Applied)

@@ -124,10 +124,10 @@ func (h *Hand) Synced(y *Sync) error {
 	return nil
 }
 
-// Applies says whether committed entries wait to be applied; Apply applies them.
+// Applies says whether committed entries wait to be applied, or somebody to be told how a replica is; Apply does so.
 func (h *Hand) Applies() bool {
 	for _, w := range h.s.workers {
-		if len(w.applier.queue) > 0 {
+		if len(w.applier.queue)+len(w.applier.teller.asked) > 0 {
 			return true
 		}
 	}

@@ -83,11 +83,12 @@ func (s *Store) hideAbsorbed(id base.RangeID) {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.replicas[id] != nil {
 		delete(s.replicas, id)
 		s.absorbed[id] = struct{}{}
 	}
+	s.mu.Unlock()
+	s.replaced(id)
 }
 
 // isAbsorbed says whether a range was taken over here whose loop has not ended it yet.

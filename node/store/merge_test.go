@@ -46,6 +46,14 @@ func (n *splitNode) frozen() *kvpb.FrozenRange {
 	return n.ask(rightRange, cmd).(*kvpb.FreezeResponse).Right
 }
 
+// merge puts the two together.
+func (n *splitNode) merge() {
+	n.t.Helper()
+	left, right := n.s.View(leftRange).Descriptor, n.s.View(rightRange).Descriptor
+	frozen := n.ask(rightRange, merge.Begin(left, right).Next().Propose.Command).(*kvpb.FreezeResponse).Right
+	n.ask(leftRange, n.mergeCommand(frozen))
+}
+
 func (n *splitNode) mergeCommand(right *kvpb.FrozenRange) *kvpb.Command {
 	return &kvpb.Command{Body: &kvpb.Command_Merge{Merge: &kvpb.Merge{ExpectedGeneration: n.s.View(leftRange).Descriptor.Generation, Right: right}}}
 }

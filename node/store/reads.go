@@ -67,7 +67,13 @@ func (s *Store) evaluate(view *apply.View, req, out proto.Message) error {
 		if err := proto.Unmarshal(req.Range, page); err != nil {
 			return status.Error(codes.InvalidArgument, "the page's request cannot be read: "+err.Error())
 		}
-		resp, err := eval.Page(s.eng, env, page, int(min(req.MostBytes, base.PageBytes)))
+		var resp *pb.RangeResponse
+		var err error
+		if req.RevisionOnly {
+			resp, err = eval.RevisionOf(env, page)
+		} else {
+			resp, err = eval.Page(s.eng, env, page, int(min(req.MostBytes, base.PageBytes)))
+		}
 		if err != nil {
 			return s.refusal(view, err)
 		}

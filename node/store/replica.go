@@ -61,6 +61,7 @@ func (s *Store) load(id base.RangeID) error {
 	s.mu.Lock()
 	s.replicas[id] = r
 	s.mu.Unlock()
+	s.replaced(id)
 	return nil
 }
 
@@ -69,6 +70,7 @@ func (s *Store) forget(id base.RangeID) {
 	delete(s.replicas, id)
 	delete(s.absorbed, id)
 	s.mu.Unlock()
+	s.replaced(id)
 }
 
 func (s *Store) replica(id base.RangeID) *replica {

@@ -79,6 +79,7 @@ type simNode struct {
 	wake                base.Instant
 	sends               []raftgroup.Message
 	ready               []func()
+	listeners           []*listener // of each of its processes
 	watch               func(bool) // around the installation of a snapshot
 }
 
@@ -139,11 +140,14 @@ func (n *simNode) start() {
 	n.incarnation++
 	n.eng = n.disk.open(t)
 	var err error
-	n.s, err = New(Config{
+	l := listen(t)
+	n.s, err = New(l.config(Config{
 		Engine: n.eng, Node: n.id, Incarnation: n.incarnation, Loops: 1,
 		OnFatal: func(err error) { t.Errorf("%s: %v", n.id, err) },
-	})
+	}))
 	must(t, err)
+	l.s = n.s
+	n.listeners = append(n.listeners, l)
 	w := n.worker()
 	w.loop, err = raftgroup.NewLoop(raftgroup.Config{
 		Node: n.id, Incarnation: n.incarnation, Seed: n.c.rand.Uint64(), Store: &logStore{eng: n.eng, cache: n.s.cache},
@@ -156,6 +160,9 @@ func (n *simNode) start() {
 	for _, id := range ids {
 		must(t, n.s.load(id))
 		n.s.admin(id, raftgroup.Admin{Range: id, Start: true})
+	}
+	for _, id := range n.c.ranges {
+		l.watch(id, n.id == 1)
 	}
 	n.down, n.holdSync, n.holdApply, n.wake, n.sends, n.ready = false, false, false, n.c.now, nil, nil
 	n.c.logf("%s starts with %v", n.id, ids)
@@ -278,12 +285,10 @@ func (n *simNode) sync() {
 func (n *simNode) apply() {
 	a := n.worker().applier
 	a.mu.Lock()
-	queue := a.queue
-	a.queue = nil
+	queue, asked := a.queue, a.teller.asked
+	a.queue, a.teller.asked = nil, nil
 	a.mu.Unlock()
-	if len(queue) == 0 {
-		return
-	}
+	a.answer(asked)
 	must(n.c.t, a.apply(queue))
 	for i := range queue {
 		n.compare(n.eng, queue[i].Range)

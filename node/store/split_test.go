@@ -31,6 +31,7 @@ type splitNode struct {
 	eng engine.Engine
 	s   *Store
 	h   *Hand
+	l   *listener
 	now base.Instant
 }
 
@@ -40,14 +41,15 @@ func newSplitNode(t *testing.T, prepare func(engine.Writer)) *splitNode {
 
 // newSplitNodeOn has the store see its engine through another.
 func newSplitNodeOn(t *testing.T, through func(engine.Engine) engine.Engine, prepare func(engine.Writer)) *splitNode {
-	n := &splitNode{t: t, eng: engine.NewMem(), now: 1}
+	n := &splitNode{t: t, eng: engine.NewMem(), l: listen(t), now: 1}
 	b := n.eng.NewBatch()
 	must(t, CreateReplica(b, desctest.First(leftRange, splitSpace), 1))
 	prepare(b)
 	must(t, b.CommitNoSync())
 	var err error
-	n.s, err = New(Config{Engine: through(n.eng), Node: 1, Incarnation: 1, Loops: 2, Clock: func() base.Instant { return n.now }})
+	n.s, err = New(n.l.config(Config{Engine: through(n.eng), Node: 1, Incarnation: 1, Loops: 2, Clock: func() base.Instant { return n.now }}))
 	must(t, err)
+	n.l.s = n.s
 	n.h, err = n.s.StartByHand(simTransport{})
 	must(t, err)
 	t.Cleanup(n.h.Stop)

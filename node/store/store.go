@@ -16,6 +16,7 @@ import (
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/node/latency"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -56,6 +57,10 @@ type Config struct {
 	OnApplied func(base.RangeID)
 	// OnIndexed is told, after it is visible, of each range in whose index something changed. It must not block.
 	OnIndexed func(base.RangeID, []apply.Indexed)
+	// OnEvents is told what was applied in a range that is watched (Watch), after it is visible and before whoever wrote it is answered,
+	// and OnGone that its replica here has ended; for one range in order. They must not block.
+	OnEvents func(watch.Applied)
+	OnGone   func(base.RangeID)
 }
 
 // EnsureDefaults fills what was left empty.
@@ -96,6 +101,12 @@ func (c *Config) EnsureDefaults() {
 	if c.OnIndexed == nil {
 		c.OnIndexed = func(base.RangeID, []apply.Indexed) {}
 	}
+	if c.OnEvents == nil {
+		c.OnEvents = func(watch.Applied) {}
+	}
+	if c.OnGone == nil {
+		c.OnGone = func(base.RangeID) {}
+	}
 }
 
 // Validate returns every problem at once.
@@ -130,6 +141,7 @@ type Store struct {
 	compactor *compactor
 	supports  *supports
 	loads     tallies
+	polls     polls
 	syncs     latency.Histogram // from the commit of a batch until it was on disk
 	transport transport.Transport
 
