@@ -22,8 +22,8 @@ import (
 //   - unique: no change comes twice, and none from before where the watch began;
 //   - atomic: what was written in one revision comes in one response, or in fragments that say so;
 //   - reliable: up to where a watch has come, nothing of its span is missing;
-//   - resumable: from a revision on it is all that was written from there on, whoever served it before; from now on it is nothing that
-//     had been answered before;
+//   - resumable: from a revision on it is all that was written from there on, whoever served it before; from now on is from behind the
+//     revision that it is told as it is created, which, as in etcd, is that of the replica that serves it;
 //   - bookmarkable: what a notification names was all sent before it, and nothing of it comes after;
 //   - the version before is the one that was before, where it was asked for; filters leave out what they name and nothing else.
 //

@@ -211,9 +211,6 @@ func (o *one) missing() {
 			}
 		}
 	}
-	if o.req.StartRevision == 0 {
-		o.now()
-	}
 }
 
 // wrongWith complains with who wrote what is missing.
@@ -223,23 +220,6 @@ func (o *one) wrongWith(way string, v seenVersion, format string, args ...any) {
 		o.add(way+": "+fmt.Sprintf(format, args...), v.op, o.op)
 	}
 }
-
-// now holds a watch from now on against what had been answered before it was asked for.
-func (o *one) now() {
-	for i := range o.msgs {
-		for _, e := range o.msgs[i].Events {
-			k, ok := o.version(e.Key, e.Revision)
-			if !ok {
-				continue
-			}
-			if v := o.versions[e.Key][k]; v.op.Returned > 0 && v.op.Returned < o.op.Invoked && isWriter(v.op) {
-				o.wrongWith("not from now on", v, "it gets %v, and that had been answered before", e)
-			}
-		}
-	}
-}
-
-func isWriter(op *linearizability.Op) bool { return len(wouldWrite(op.Request)) > 0 }
 
 // holds says whether a key belongs to the watch's span.
 func (o *one) holds(key string) bool {
