@@ -24,6 +24,9 @@ type Config struct {
 	StoreDir string
 	// Listen is the address that the node serves all its APIs on; Advertise is where others reach it (default: Listen).
 	Listen, Advertise string
+	// Listener, if set, is what was opened on Listen already: tests have no port that another process may take meanwhile. The node
+	// closes it.
+	Listener net.Listener
 	// Join are addresses of nodes through which this one finds its cluster, HOST:PORT, and names that lead to some, dns:NAME:PORT
 	// and srv:NAME. One node is enough; the node itself may be among them.
 	Join []string

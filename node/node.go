@@ -93,8 +93,7 @@ func New(cfg Config) (*Node, error) {
 // it then answers health, Identity, Init and Consent only, and Ready stays open.
 func (n *Node) Start(ctx context.Context) error {
 	// The listener comes first: a second process with the same address must not touch the store.
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", n.cfg.Listen)
+	l, err := n.listen(ctx)
 	if err != nil {
 		return fmt.Errorf("cannot listen on %s: %w: give another --listen, or stop what uses it", n.cfg.Listen, err)
 	}
@@ -121,6 +120,14 @@ func (n *Node) Start(ctx context.Context) error {
 	}
 	n.wg.Go(n.enter)
 	return nil
+}
+
+func (n *Node) listen(ctx context.Context) (net.Listener, error) {
+	if n.cfg.Listener != nil {
+		return n.cfg.Listener, nil
+	}
+	var lc net.ListenConfig
+	return lc.Listen(ctx, "tcp", n.cfg.Listen)
 }
 
 func (n *Node) open() error {

@@ -53,6 +53,28 @@ const (
 	LogKeepEntries = 5_000
 	LogKeepBytes   = 8 << 20
 
+	// LeaseSpans bounds the spans that a lease's record names: beyond it two neighbours become one, which costs an eviction in each range
+	// between them. LeaseEvictGroups is how many groups of leases a range remembers the latest eviction of: an admission that crosses
+	// one of its group is made again, so that thousands of evictions a second hold up few.
+	LeaseSpans       = 64
+	LeaseEvictGroups = 256
+	// LeaseMinTTL is etcd's: one and a half elections, in whole seconds. LeaseMaxTTL too; both are in seconds.
+	LeaseMinTTL = 2
+	LeaseMaxTTL = 9_000_000_000
+	// LessorInterval is how often the leader of a range looks at the leases of clients that live there, and LessorLate how much later a look
+	// may come and still count as time in which the node was there: several times what a loaded machine needs, below the shortest TTL.
+	// LessorLooks bounds the leases of one look, some milliseconds of work.
+	LessorInterval = 250 * time.Millisecond
+	LessorLate     = time.Second
+	LessorLooks    = 10_000
+	// LeaseRevokesAtOnce bounds the revokes of one range's expired leases that are under way: as many as fill a few passes of its log.
+	// LeaseRevokeRetry is the pause after one that failed. LeaseRevokePatience is how long one may take of which nothing is heard, and
+	// LeaseEndingPatience how long somebody else may take to end a revoke that he began: more than RequestTimeout, so that he is done or gone.
+	LeaseRevokesAtOnce  = 1024
+	LeaseRevokeRetry    = 500 * time.Millisecond
+	LeaseRevokePatience = 15 * time.Second
+	LeaseEndingPatience = 10 * time.Second
+
 	// RecentEntriesBytes bounds the applied entries that a range keeps in memory for followers a moment behind: some
 	// hundred entries, a few passes at full load.
 	RecentEntriesBytes = 128 << 10
@@ -521,9 +543,6 @@ const (
 
 	// WatchProgressInterval is after how long without an event a watch that asked for it is told how far it is. etcd's default.
 	WatchProgressInterval = 10 * time.Minute
-	// WatchPollTime is how long a pull waits at a replica that has nothing new: a lost answer, or a replica that does not know that it
-	// was removed, is noticed that late, and a node asks once in that time for each range that it follows from afar.
-	WatchPollTime = 30 * time.Second
 	// WatchResponseBytes is where a response to a watch is cut, behind a revision: a stream's watches take turns that often.
 	WatchResponseBytes = 256 << 10
 	// WatchStreamBytes bounds what waits to be sent to one stream, beside one response. A stream whose reader is slower waits until half

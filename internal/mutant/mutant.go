@@ -139,6 +139,13 @@ const (
 	WatchDoubleAtResume
 	WatchEarlyProgress
 	WatchLostAtCompaction
+	// Leases of clients.
+
+	LeaseExpiresAtElection
+	LeaseExpiresInPause
+	LeaseAdmitIgnoresTicket
+	LeaseIndexForgets
+	LeaseSplitForgetsGuest
 
 	count
 )

@@ -49,8 +49,8 @@ func newRun(t *rapid.T, e, other engine.Engine) *randomRun {
 		ks = 77
 	}
 	r := &randomRun{T: t, e: e, other: other, env: newEnv(ks), oth: newEnv(ks), m: newModel(ks.Single(), 3), draw: generator{t}}
-	exists := func(id int64) bool { return id == 3 }
-	r.env.LeaseExists, r.oth.LeaseExists = exists, exists
+	grant(t, e, 3)
+	grant(t, other, 3)
 	r.oth.WantResponse = false
 	r.heads = eval.NewHeads(rapid.IntRange(1, 4).Draw(t, "heads"))
 	return r
@@ -63,6 +63,8 @@ func (r *randomRun) all() {
 			r.read()
 		}
 	}
+	checkIndex(r, r.e, r.env)
+	checkIndex(r, r.other, r.oth)
 	mine, others := contents(r, r.e, r.env.Keyspace), contents(r, r.other, r.env.Keyspace)
 	if r.m.compacted < 0 && len(mine) != len(others) {
 		r.Fatalf("%d versions here, %d on the other replica", len(mine), len(others))

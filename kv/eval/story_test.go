@@ -72,7 +72,7 @@ func (s *story) fresh(t *testing.T, d *datadriven.TestData) string {
 	if d.HasArg("leases") {
 		var id int64
 		d.ScanArgs(t, "leases", &id)
-		s.env.LeaseExists = func(asked int64) bool { return asked == id }
+		grant(t, s.e, id)
 	}
 	return ""
 }

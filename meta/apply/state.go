@@ -72,6 +72,11 @@ func Load(r engine.Reader, id base.RangeID) (*Replica, error) {
 	if err := rep.counters.Unmarshal(raw); err != nil {
 		return nil, corruptState(keys.RangeCounters(id), err)
 	}
+	grants, err := readNumber(r, keys.RangeLeaseGrants(id)) // absent in a range that has never granted a lease
+	if err != nil {
+		return nil, err
+	}
+	rep.grants = int64(grants)
 	if mutant.Is(mutant.RevisionNotRestored) {
 		rep.counters = eval.FirstCounters()
 	}
@@ -91,6 +96,11 @@ func (r *Replica) writeChanged(w engine.Writer, before *Replica) error {
 	}
 	if r.counters != before.counters {
 		if err := w.Set(keys.RangeCounters(r.id), r.counters.Marshal()); err != nil {
+			return err
+		}
+	}
+	if r.grants != before.grants {
+		if err := w.Set(keys.RangeLeaseGrants(r.id), numberBytes(uint64(r.grants))); err != nil {
 			return err
 		}
 	}
