@@ -74,6 +74,7 @@ func (h handler) changed(c raftgroup.StateChange) {
 	h.m.dispatch.Changed(c)
 	h.m.reconciler.Changed(c)
 	h.m.placement.Changed(c)
+	h.m.lessor.Changed(c)
 	if c.Range == base.RangeSys {
 		h.m.monitor.Changed()
 		h.m.operate.Applied()
@@ -91,12 +92,18 @@ func (h handler) cold(d *metapb.RangeDescriptor) {
 // applied is told by the store that something was applied in a range.
 func (h handler) applied(id base.RangeID) {
 	h.m.reconciler.Written(id)
+	h.m.lessor.Applied(id)
 	if id == base.RangeSys {
 		h.m.reconciler.NodesChanged()
 		h.m.placement.SysChanged()
 		h.m.monitor.Changed()
 		h.m.operate.Applied()
 	}
+}
+
+// leases is told by the store what has become of leases of clients.
+func (h handler) leases(id base.RangeID, changes []apply.LeaseChange, moved bool) {
+	h.m.lessor.Leases(id, changes, moved)
 }
 
 // indexed is told by the store that the index in a range has changed.

@@ -20,6 +20,7 @@ import (
 	"github.com/cairndb/cairn/node/health"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/keyspace"
+	"github.com/cairndb/cairn/node/lessor"
 	"github.com/cairndb/cairn/node/operate"
 	"github.com/cairndb/cairn/node/placement"
 	"github.com/cairndb/cairn/node/reconcile"
@@ -75,6 +76,7 @@ type member struct {
 	monitor    *health.Monitor
 	fence      *health.Fence
 	gossip     *gossip.Gossip
+	lessor     *lessor.Lessor
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -208,7 +210,7 @@ func (n *Node) run(out *join.Outcome) error {
 		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
 		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
 		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
-		OnFatal: n.fail, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
+		OnFatal: n.fail, OnLeases: handler{n, m}.leases, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
 		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
 	})
 	if err != nil {
@@ -218,7 +220,7 @@ func (n *Node) run(out *join.Outcome) error {
 	m.dispatch = dispatch.New(dispatch.Config{
 		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
 		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
-		Placement: places{m},
+		Placement: places{m}, Leases: leases{m},
 		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
@@ -237,6 +239,7 @@ func (n *Node) run(out *join.Outcome) error {
 		t.Close()
 		return err
 	}
+	m.lessor = lessor.New(lessor.Config{Store: m.store, Dispatch: m.dispatch, Logger: n.cfg.Logger})
 	m.placement = n.newPlacement(m, self)
 	m.reconciler = reconcile.New(reconcile.Config{
 		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Logger: n.cfg.Logger,
@@ -275,6 +278,7 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	for _, r := range m.store.Ranges() {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
+	m.lessor.Start()
 	m.reconciler.Start()
 	m.gossip.Start()
 	m.monitor.Start()
@@ -323,6 +327,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			m.monitor.Stop()
 			m.gossip.Stop()
 			m.operate.Stop()
+			m.lessor.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()
 			m.transport.Close()

@@ -10,6 +10,25 @@ const (
 	RequestOverheadBytes = 512 * 1024
 	// MaxTxnOps bounds the operations of one transaction. etcd's default (--max-txn-ops).
 	MaxTxnOps = 128
+	// LeaseAdmitTries bounds how often a write is tried again because its lease was evicted from the range meanwhile: its home says that
+	// the lease is gone as soon as the first of these evictions begins, so that a second try settles it nearly always.
+	LeaseAdmitTries = 4
+	// LeaseQuestionIDs bounds the leases of one question about keep-alives, and the items of one page of a list of leases or of a
+	// lease's keys: some 100 KB, which the leader answers within milliseconds.
+	LeaseQuestionIDs = 10_000
+	// LeaseKeepAliveQueue bounds the keep-alives that wait on a node for the leader of one range: what 300,000 clients send within a
+	// second, at a TTL of ten. Above it a client is told to try again, which it does within half a second.
+	LeaseKeepAliveQueue = 100_000
+	// LeaseStreamQueue bounds the keep-alives of one stream that were read and not asked for yet; above it the client's flow stops.
+	LeaseStreamQueue = 1_000
+	// LeaseIDTries bounds how often an id is drawn for a lease whose client gave none: of 2^63 one that is taken is drawn twice in a row
+	// only by a broken source of random numbers.
+	LeaseIDTries = 4
+	// LeaseEnders bounds the leases that a node ends in several ranges at once: each waits for one commit after the other, so that these keep
+	// the logs of as many ranges busy.
+	LeaseEnders = 64
+	// OrphanLeaseTTL is how many seconds a lock or a leadership lasts whose client gave no lease: etcd's, for nobody keeps it alive.
+	OrphanLeaseTTL = 60
 	// RequestTimeout bounds a request that came without a deadline. etcd's 5 s plus twice its election time.
 	RequestTimeout = 7 * time.Second
 

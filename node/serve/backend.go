@@ -28,6 +28,9 @@ type Backend interface {
 	// ReadTxn evaluates a transaction that cannot write, as one read.
 	ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error)
 
+	// Leases are the leases of clients.
+	Leases() (Leases, error)
+
 	// HashKV hashes the versions of a keyspace that a read at a revision (0: the newest) may need; the header has the newest revision.
 	HashKV(ctx context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error)
 

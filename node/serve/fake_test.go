@@ -37,6 +37,7 @@ type fakeBackend struct {
 	toldBy   base.NodeID
 	age      time.Duration // of health
 	hang     bool          // proposals wait for their context
+	leases   Leases
 
 	mu       sync.Mutex
 	proposed []*kvpb.Command
@@ -138,6 +139,8 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 	b.readTxns++
 	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
 }
+
+func (b *fakeBackend) Leases() (Leases, error) { return b.leases, b.err }
 
 // HashKV answers with what it was asked.
 func (b *fakeBackend) HashKV(_ context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {

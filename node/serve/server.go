@@ -21,6 +21,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/electionpb"
+	"github.com/cairndb/cairn/api/lockpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/join"
 )
@@ -135,9 +137,13 @@ func (s *Server) register() {
 	pb.RegisterKVServer(s.Server, &kvService{cfg: &s.cfg})
 	pb.RegisterClusterServer(s.Server, &memberService{cfg: &s.cfg})
 	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg})
-	pb.RegisterWatchServer(s.Server, pb.UnimplementedWatchServer{})
-	pb.RegisterLeaseServer(s.Server, pb.UnimplementedLeaseServer{})
-	pb.RegisterAuthServer(s.Server, pb.UnimplementedAuthServer{})
+	watch := pb.UnimplementedWatchServer{}
+	pb.RegisterWatchServer(s.Server, watch)
+	pb.RegisterLeaseServer(s.Server, &leaseService{cfg: &s.cfg})
+	contests := contestService{cfg: &s.cfg, kv: kvService{cfg: &s.cfg}, watch: watch}
+	lockpb.RegisterLockServer(s.Server, &lockService{contestService: contests})
+	electionpb.RegisterElectionServer(s.Server, &electionService{contestService: contests})
+	pb.RegisterAuthServer(s.Server, &authService{cfg: &s.cfg})
 	clusterpb.RegisterClusterServer(s.Server, &clusterService{cfg: &s.cfg})
 	healthpb.RegisterHealthServer(s.Server, s.health)
 	reflection.Register(s.Server)
