@@ -127,7 +127,8 @@ const (
 	// between nodes, half of MaxFrameBytes.
 	WatchPullBytes = MaxFrameBytes / 2
 
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too. A lost
+	// answer, or a replica that does not know that it was removed, is noticed that late.
 	WatchPollTime = 5 * time.Second
 	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
 	WatchPullsAtOnce = 4

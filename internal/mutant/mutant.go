@@ -133,12 +133,6 @@ const (
 	StepCarriedOutTwice
 	ReservationIgnored
 
-	// Watches.
-
-	WatchGapAtSplit
-	WatchDoubleAtResume
-	WatchEarlyProgress
-	WatchLostAtCompaction
 	// Leases of clients.
 
 	LeaseExpiresAtElection
@@ -146,6 +140,12 @@ const (
 	LeaseAdmitIgnoresTicket
 	LeaseIndexForgets
 	LeaseSplitForgetsGuest
+	// Watches.
+
+	WatchGapAtSplit
+	WatchDoubleAtResume
+	WatchEarlyProgress
+	WatchLostAtCompaction
 
 	count
 )

@@ -198,7 +198,7 @@ func (m fakeMembership) Announce(context.Context, *clusterpb.AnnounceRequest) (*
 
 // member is a backend whose node is part of a cluster.
 func memberBackend() *fakeBackend {
-	return &fakeBackend{id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
+	return &fakeBackend{leases: newFakeLeases(), id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
 		Address: "127.0.0.1:1", Version: "0.1.0", Incarnation: 3}}
 }
 

@@ -98,8 +98,6 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 	conn := serveFake(t, memberBackend())
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, errLease := pb.NewLeaseClient(conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 1})
-	_, errAuth := pb.NewAuthClient(conn).AuthStatus(ctx, &pb.AuthStatusRequest{})
 	_, errHash := pb.NewMaintenanceClient(conn).Hash(ctx, &pb.HashRequest{})
 	_, errAlarm := pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE})
 	_, errAdd := pb.NewClusterClient(conn).MemberAdd(ctx, &pb.MemberAddRequest{})
@@ -108,7 +106,7 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, errWatch := watch.Recv()
-	for name, err := range map[string]error{"LeaseGrant": errLease, "AuthStatus": errAuth, "Hash": errHash, "Alarm": errAlarm,
+	for name, err := range map[string]error{"Hash": errHash, "Alarm": errAlarm,
 		"MemberAdd": errAdd, "Watch": errWatch} {
 		if status.Code(err) != codes.Unimplemented {
 			t.Errorf("%s: %v", name, err)
