@@ -15,6 +15,7 @@ import (
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/node/alarm"
 	"github.com/cairndb/cairn/node/dispatch"
 	"github.com/cairndb/cairn/node/gossip"
 	"github.com/cairndb/cairn/node/health"
@@ -24,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/node/operate"
 	"github.com/cairndb/cairn/node/placement"
 	"github.com/cairndb/cairn/node/reconcile"
+	"github.com/cairndb/cairn/node/retention"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/node/web"
@@ -77,6 +79,8 @@ type member struct {
 	fence      *health.Fence
 	gossip     *gossip.Gossip
 	lessor     *lessor.Lessor
+	alarms     *alarm.Alarms
+	retention  *retention.Retention
 }
 
 // New checks the configuration. Nothing is opened yet.
@@ -247,6 +251,10 @@ func (n *Node) run(out *join.Outcome) error {
 		Gone:  m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
 		Reports: m.placement.Reports(),
 	})
+	if err := n.keep(m, self); err != nil {
+		t.Close()
+		return err
+	}
 	if err := n.watch(m, id); err != nil {
 		t.Close()
 		return err
@@ -282,6 +290,8 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	m.reconciler.Start()
 	m.gossip.Start()
 	m.monitor.Start()
+	m.alarms.Start()
+	m.retention.Start()
 	m.placement.Start()
 	m.operate.Start()
 	return nil
@@ -324,6 +334,8 @@ func (n *Node) Stop(ctx context.Context) error {
 		if m := n.current(); m != nil { // it may have become one a moment ago
 			m.placement.Stop()
 			m.reconciler.Stop()
+			m.retention.Stop()
+			m.alarms.Stop()
 			m.monitor.Stop()
 			m.gossip.Stop()
 			m.operate.Stop()

@@ -402,6 +402,27 @@ const (
 	ChecksumPageBytes      = 4 << 20
 	ChecksumBytesPerSecond = 32 << 20
 	ChecksumsAtOnce        = 2
+	// ArchivePageBytes is how much one request for versions of a snapshot of the clients' data looks at, and ArchiveBlockBytes bounds a
+	// block of its file: a page and one maximal pair, far below a frame. ArchiveBytesPerSecond bounds what a node reads for snapshots,
+	// all together, and ArchivePagesAtOnce how many pages it reads for others at once, as for hashing.
+	ArchivePageBytes      = 1 << 20
+	ArchiveBlockBytes     = 4 << 20
+	ArchiveBytesPerSecond = 64 << 20
+	ArchivePagesAtOnce    = 2
+	// ArchiveLeases bounds the leases in one page: some tens of bytes each.
+	ArchiveLeases = 10_000
+	// RetentionMin and RetentionMax bound how long automatic compaction keeps history: it is looked at ten times in that time, and more
+	// than ten looks a second are of no use. RetentionRevisionInterval is the time between two looks if it is kept by revisions: etcd's.
+	// RetentionAtOnce is how many ranges are compacted at once: each is an entry in a log, and none is urgent.
+	RetentionMin              = time.Second
+	RetentionMax              = 100 * 365 * 24 * time.Hour
+	RetentionRevisionInterval = 5 * time.Minute
+	RetentionAtOnce           = 4
+	// QuotaInterval is the time between two looks at how large the store is: so much can be written above its quota.
+	QuotaInterval = 250 * time.Millisecond
+	// ArchiveStall is how long whoever reads a snapshot may take none of it before it is ended: meanwhile it keeps disk space that would
+	// be free.
+	ArchiveStall = time.Minute
 
 	// CheckRanges is how many ranges a check compares at once: each of their nodes is asked for as many pages.
 	CheckRanges = 4

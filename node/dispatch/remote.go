@@ -224,6 +224,8 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		d.goServe(done, func() (proto.Message, error) { return d.checksumRaw(id, until, q.Body) })
 	case rangepb.RequestKind_REQUEST_KIND_LEASE:
 		d.goServe(done, func() (proto.Message, error) { return d.leaseRaw(id, q.Body) })
+	case rangepb.RequestKind_REQUEST_KIND_EXPORT:
+		d.goServe(done, func() (proto.Message, error) { return d.exportRaw(id, until, q.Body) })
 	default:
 		done(nil, status.Error(codes.Unimplemented, "a kind of request that this version does not know"))
 	}
