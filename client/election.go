@@ -8,7 +8,7 @@ import (
 )
 
 // Election is the choice of a leader of a name among the sessions of all clients; those of etcd's concurrency package and `etcdctl elect`
-// take part in it.
+// take part in it. An Election is for one goroutine at a time.
 type Election struct{ contender }
 
 // Election is that of a name.

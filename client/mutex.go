@@ -9,7 +9,7 @@ import (
 )
 
 // Mutex is a lock of a name, for the sessions of all clients; those of etcd's concurrency package and `etcdctl lock` take part in it. Who
-// waits gets it in the order in which they came. A session is in it once: of two goroutines of one session, both hold it.
+// waits gets it in the order in which they came. A session is in it once: of two goroutines of one session, both hold it. A Mutex is for one goroutine at a time.
 type Mutex struct{ contender }
 
 // Mutex is the lock of that name.
@@ -50,7 +50,11 @@ func (c *contender) key() string { return fmt.Sprintf("%s%x", c.prefix, c.s.leas
 // Held compares, in a transaction: the session is still in the queue as it was when it got its token. Where the keys that the
 // transaction writes are in the range of the lock's, nothing is written by who has lost it.
 func (c *contender) Held() *pb.Compare {
-	return &pb.Compare{Key: []byte(c.key()), Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: c.token}}
+	token := c.token
+	if token == 0 {
+		token = -1 // 0 would hold where there is no key
+	}
+	return &pb.Compare{Key: []byte(c.key()), Target: pb.Compare_CREATE, Result: pb.Compare_EQUAL, TargetUnion: &pb.Compare_CreateRevision{CreateRevision: token}}
 }
 
 // own enters the queue, and waits until the session is its first; or, if it may not wait, leaves it.
