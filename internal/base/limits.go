@@ -443,18 +443,6 @@ const (
 	// news of a leader, so that this must leave room for many.
 	RetryTries = 1000
 
-	// ClientNodes bounds the nodes that a client remembers, and has connections to, at once: above every cluster that is.
-	ClientNodes = 10_000
-	// ClientFallbacks bounds the nodes, beside a range's own and the endpoints, that a request of a client is sent to when none of
-	// those can be reached: each costs a connection.
-	ClientFallbacks = 8
-	// ClientReadTry is how long the client's first try of a read waits for an answer, before it asks elsewhere: several times
-	// a failover. Each further try waits twice as long, ClientReadDoublings times, so that a long read comes to its end.
-	ClientReadTry       = time.Second
-	ClientReadDoublings = 12
-	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
-	ClientMaxAnswerBytes = 256 << 20
-
 	// MaxVoters bounds the voters of one range: of five two may fail at once, and each further one costs every write a message.
 	MaxVoters = 5
 	// OperationLook is how often whoever carries operations on looks how far they are, if nothing wakes it before: people watch them.
