@@ -400,6 +400,9 @@ const (
 	RetentionAtOnce           = 4
 	// QuotaInterval is the time between two looks at how large the store is: so much can be written above its quota.
 	QuotaInterval = 250 * time.Millisecond
+	// QuotaMin is the least quota of a store: an empty one that was in use has up to four logs of 8 MiB and a range's LogKeepBytes, some 50 MB
+	// that no deletion gives back.
+	QuotaMin = 64 << 20
 	// ArchiveStall is how long whoever reads a snapshot may take none of it before it is ended: meanwhile it keeps disk space that would
 	// be free.
 	ArchiveStall = time.Minute
