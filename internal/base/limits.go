@@ -53,27 +53,12 @@ const (
 	LogKeepEntries = 5_000
 	LogKeepBytes   = 8 << 20
 
-	// LeaseSpans bounds the spans that a lease's record names: beyond it two neighbours become one, which costs an eviction in each range
-	// between them. LeaseEvictGroups is how many groups of leases a range remembers the latest eviction of: an admission that crosses
-	// one of its group is made again, so that thousands of evictions a second hold up few.
-	LeaseSpans       = 64
-	LeaseEvictGroups = 256
-	// LeaseMinTTL is etcd's: one and a half elections, in whole seconds. LeaseMaxTTL too; both are in seconds.
-	LeaseMinTTL = 2
-	LeaseMaxTTL = 9_000_000_000
 	// LessorInterval is how often the leader of a range looks at the leases of clients that live there, and LessorLate how much later a look
 	// may come and still count as time in which the node was there: several times what a loaded machine needs, below the shortest TTL.
 	// LessorLooks bounds the leases of one look, some milliseconds of work.
 	LessorInterval = 250 * time.Millisecond
 	LessorLate     = time.Second
 	LessorLooks    = 10_000
-	// LeaseRevokesAtOnce bounds the revokes of one range's expired leases that are under way: as many as fill a few passes of its log.
-	// LeaseRevokeRetry is the pause after one that failed. LeaseRevokePatience is how long one may take of which nothing is heard, and
-	// LeaseEndingPatience how long somebody else may take to end a revoke that he began: more than RequestTimeout, so that he is done or gone.
-	LeaseRevokesAtOnce  = 1024
-	LeaseRevokeRetry    = 500 * time.Millisecond
-	LeaseRevokePatience = 15 * time.Second
-	LeaseEndingPatience = 10 * time.Second
 
 	// RecentEntriesBytes bounds the applied entries that a range keeps in memory for followers a moment behind: some
 	// hundred entries, a few passes at full load.
@@ -103,17 +88,6 @@ const (
 	// PageBytes bounds one page of a long read, in memory and between nodes: with one maximal pair above it, it is well below
 	// MaxFrameBytes and a client's 4 MiB. What a page costs beside its pairs is then below a hundredth.
 	PageBytes = 1 << 20
-
-	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
-	// between nodes, half of MaxFrameBytes.
-	WatchPullBytes = MaxFrameBytes / 2
-
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
-	WatchPollTime = 5 * time.Second
-	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
-	WatchPullsAtOnce = 4
-	// WatchClosesAtOnce bounds the entries under way by which a node closes ranges: it is one of many that write there.
-	WatchClosesAtOnce = 64
 
 	// SpreadTries bounds how often a read over several ranges is begun again because the latch of one of them did not last: its
 	// leader changed, or was slow.
@@ -382,30 +356,6 @@ const (
 	ChecksumPageBytes      = 4 << 20
 	ChecksumBytesPerSecond = 32 << 20
 	ChecksumsAtOnce        = 2
-	// ArchivePageBytes is how much one request for versions of a snapshot of the clients' data looks at, and ArchiveBlockBytes bounds a
-	// block of its file: a page and one maximal pair, far below a frame. ArchiveBytesPerSecond bounds what a node reads for snapshots,
-	// all together, and ArchivePagesAtOnce how many pages it reads for others at once, as for hashing.
-	ArchivePageBytes      = 1 << 20
-	ArchiveBlockBytes     = 4 << 20
-	ArchiveBytesPerSecond = 64 << 20
-	ArchivePagesAtOnce    = 2
-	// ArchiveLeases bounds the leases in one page: some tens of bytes each.
-	ArchiveLeases = 10_000
-	// RetentionMin and RetentionMax bound how long automatic compaction keeps history: it is looked at ten times in that time, and more
-	// than ten looks a second are of no use. RetentionRevisionInterval is the time between two looks if it is kept by revisions: etcd's.
-	// RetentionAtOnce is how many ranges are compacted at once: each is an entry in a log, and none is urgent.
-	RetentionMin              = time.Second
-	RetentionMax              = 100 * 365 * 24 * time.Hour
-	RetentionRevisionInterval = 5 * time.Minute
-	RetentionAtOnce           = 4
-	// QuotaInterval is the time between two looks at how large the store is: so much can be written above its quota.
-	QuotaInterval = 250 * time.Millisecond
-	// QuotaMin is the least quota of a store: an empty one that was in use has up to four logs of 8 MiB and a range's LogKeepBytes, some 50 MB
-	// that no deletion gives back.
-	QuotaMin = 64 << 20
-	// ArchiveStall is how long whoever reads a snapshot may take none of it before it is ended: meanwhile it keeps disk space that would
-	// be free.
-	ArchiveStall = time.Minute
 
 	// CheckRanges is how many ranges a check compares at once: each of their nodes is asked for as many pages.
 	CheckRanges = 4

@@ -140,6 +140,12 @@ const (
 	LeaseAdmitIgnoresTicket
 	LeaseIndexForgets
 	LeaseSplitForgetsGuest
+	// Watches.
+
+	WatchGapAtSplit
+	WatchDoubleAtResume
+	WatchEarlyProgress
+	WatchLostAtCompaction
 
 	count
 )

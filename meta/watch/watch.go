@@ -45,7 +45,8 @@ type Applied struct {
 }
 
 // Want is which ranges' replicas the hub wants to hear of from now on (Applied), and whether with the version before. The first
-// Applied after it comes at once, be there events or not; it tells where the replica stands.
+// Applied after it comes at once, be there events or not; it tells where the replica stands. A range of which there is no replica
+// here may be wanted as well: its Applied come when there is one.
 type Want struct {
 	Range        base.RangeID
 	Events, Prev bool
@@ -67,7 +68,7 @@ type Ask struct {
 	ID         uint64
 	Keyspace   base.KeyspaceID
 	Start, End []byte
-	From       base.Revision
+	From       base.Revision // of Pull; 0: no events are wanted, only which range holds Start, and a Next above its present revision
 	Prev       bool
 	Wait       bool          // if there is nothing, wait for it (base.WatchPollTime at most)
 	Known      base.Revision // with Wait: answer also when the range is above this revision
@@ -99,7 +100,7 @@ const (
 	Created  OutKind = iota + 1
 	Events           // of one watch, at most base.WatchResponseBytes unless one revision is larger; Fragment: the rest of the revision follows
 	Progress         // Watch is -1: of all watches of the stream
-	Canceled         // the watch has ended
+	Canceled         // the watch has ended; Watch is -1: it was never created, which etcd answers as created and canceled in one
 )
 
 // Out is one response to one stream.

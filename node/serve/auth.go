@@ -12,87 +12,111 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// authService is etcd's Auth service in a cluster where authentication is not enabled and nobody is defined: what it answers is what
-// etcd answers then. It cannot be enabled, and nobody can be defined: that is refused in so many words.
+// authService is etcd's Auth service on a cluster that has no users: authentication is not built. What etcd answers where nobody
+// was ever added, and authentication never enabled, is true here and answered; what would add somebody is refused, for a user that
+// protects nothing must not seem to.
 type authService struct {
 	pb.UnimplementedAuthServer
 	cfg *Config
 }
 
-func (s *authService) header() *pb.ResponseHeader {
-	return s.cfg.fillHeader(base.KeyspaceDefault, nil)
-}
+// errNoAuth refuses what would have to be remembered.
+var errNoAuth = status.Error(codes.Unimplemented, "etcdserver: authentication is not supported: there are no users and no roles, and none can be added")
 
-// errNoAuth refuses what would define or enable something.
-var errNoAuth = status.Error(codes.Unimplemented, "etcdserver: Cairn has no users and no roles: authentication cannot be enabled")
+// firstAuthRevision is what etcd's is before anything was changed.
+const firstAuthRevision = 1
 
-// AuthStatus says that it is not enabled. A store of etcd's in which nobody was ever defined is at revision 1.
+func (s *authService) header() *pb.ResponseHeader { return s.cfg.fillHeader(base.KeyspaceDefault, nil) }
+
+// AuthStatus says that it is not enabled.
 func (s *authService) AuthStatus(context.Context, *pb.AuthStatusRequest) (*pb.AuthStatusResponse, error) {
-	return &pb.AuthStatusResponse{Header: s.header(), AuthRevision: 1}, nil
+	return &pb.AuthStatusResponse{Header: s.header(), AuthRevision: firstAuthRevision}, nil
 }
 
-// AuthDisable leaves it as it is.
+// AuthEnable needs a user root, as in etcd.
+func (s *authService) AuthEnable(context.Context, *pb.AuthEnableRequest) (*pb.AuthEnableResponse, error) {
+	return nil, rpctypes.ErrGRPCRootUserNotExist
+}
+
+// AuthDisable has nothing to do, as in etcd.
 func (s *authService) AuthDisable(context.Context, *pb.AuthDisableRequest) (*pb.AuthDisableResponse, error) {
 	return &pb.AuthDisableResponse{Header: s.header()}, nil
 }
 
-// Authenticate tells clients that give a name and a password that they need none: they go on without.
+// Authenticate says so: clients that have a name and a password go on without a token.
 func (s *authService) Authenticate(context.Context, *pb.AuthenticateRequest) (*pb.AuthenticateResponse, error) {
 	return nil, rpctypes.ErrGRPCAuthNotEnabled
 }
 
+// UserList is empty.
 func (s *authService) UserList(context.Context, *pb.AuthUserListRequest) (*pb.AuthUserListResponse, error) {
 	return &pb.AuthUserListResponse{Header: s.header()}, nil
 }
 
+// RoleList is empty.
 func (s *authService) RoleList(context.Context, *pb.AuthRoleListRequest) (*pb.AuthRoleListResponse, error) {
 	return &pb.AuthRoleListResponse{Header: s.header()}, nil
 }
 
+// UserAdd is refused.
+func (s *authService) UserAdd(_ context.Context, req *pb.AuthUserAddRequest) (*pb.AuthUserAddResponse, error) {
+	if req.Name == "" {
+		return nil, rpctypes.ErrGRPCUserEmpty
+	}
+	return nil, errNoAuth
+}
+
+// RoleAdd is refused.
+func (s *authService) RoleAdd(_ context.Context, req *pb.AuthRoleAddRequest) (*pb.AuthRoleAddResponse, error) {
+	if req.Name == "" {
+		return nil, rpctypes.ErrGRPCRoleEmpty
+	}
+	return nil, errNoAuth
+}
+
+// The others name a user or a role that is not there.
+
+// UserGet finds nobody.
 func (s *authService) UserGet(context.Context, *pb.AuthUserGetRequest) (*pb.AuthUserGetResponse, error) {
 	return nil, rpctypes.ErrGRPCUserNotFound
 }
 
-func (s *authService) RoleGet(context.Context, *pb.AuthRoleGetRequest) (*pb.AuthRoleGetResponse, error) {
-	return nil, rpctypes.ErrGRPCRoleNotFound
-}
-
+// UserDelete finds nobody.
 func (s *authService) UserDelete(context.Context, *pb.AuthUserDeleteRequest) (*pb.AuthUserDeleteResponse, error) {
 	return nil, rpctypes.ErrGRPCUserNotFound
 }
 
-func (s *authService) RoleDelete(context.Context, *pb.AuthRoleDeleteRequest) (*pb.AuthRoleDeleteResponse, error) {
-	return nil, rpctypes.ErrGRPCRoleNotFound
-}
-
+// UserChangePassword finds nobody.
 func (s *authService) UserChangePassword(context.Context, *pb.AuthUserChangePasswordRequest) (*pb.AuthUserChangePasswordResponse, error) {
 	return nil, rpctypes.ErrGRPCUserNotFound
 }
 
+// UserGrantRole finds nobody.
 func (s *authService) UserGrantRole(context.Context, *pb.AuthUserGrantRoleRequest) (*pb.AuthUserGrantRoleResponse, error) {
 	return nil, rpctypes.ErrGRPCUserNotFound
 }
 
+// UserRevokeRole finds nobody.
 func (s *authService) UserRevokeRole(context.Context, *pb.AuthUserRevokeRoleRequest) (*pb.AuthUserRevokeRoleResponse, error) {
 	return nil, rpctypes.ErrGRPCUserNotFound
 }
 
+// RoleGet finds none.
+func (s *authService) RoleGet(context.Context, *pb.AuthRoleGetRequest) (*pb.AuthRoleGetResponse, error) {
+	return nil, rpctypes.ErrGRPCRoleNotFound
+}
+
+// RoleDelete finds none.
+func (s *authService) RoleDelete(context.Context, *pb.AuthRoleDeleteRequest) (*pb.AuthRoleDeleteResponse, error) {
+	return nil, rpctypes.ErrGRPCRoleNotFound
+}
+
+// RoleGrantPermission finds none.
 func (s *authService) RoleGrantPermission(context.Context, *pb.AuthRoleGrantPermissionRequest) (*pb.AuthRoleGrantPermissionResponse, error) {
 	return nil, rpctypes.ErrGRPCRoleNotFound
 }
 
+// RoleRevokePermission finds none.
 func (s *authService) RoleRevokePermission(context.Context, *pb.AuthRoleRevokePermissionRequest) (*pb.AuthRoleRevokePermissionResponse, error) {
 	return nil, rpctypes.ErrGRPCRoleNotFound
-}
-
-func (s *authService) AuthEnable(context.Context, *pb.AuthEnableRequest) (*pb.AuthEnableResponse, error) {
-	return nil, errNoAuth
-}
-
-func (s *authService) UserAdd(context.Context, *pb.AuthUserAddRequest) (*pb.AuthUserAddResponse, error) {
-	return nil, errNoAuth
-}
-
-func (s *authService) RoleAdd(context.Context, *pb.AuthRoleAddRequest) (*pb.AuthRoleAddResponse, error) {
-	return nil, errNoAuth
 }

@@ -194,18 +194,3 @@ func TestSnapshotInPieces(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
-
-// TestAuthIsNotEnabled: it answers what etcd answers then.
-func TestAuthIsNotEnabled(t *testing.T) {
-	cl := pb.NewAuthClient(serveFake(t, memberBackend()))
-	if resp, err := cl.AuthStatus(t.Context(), &pb.AuthStatusRequest{}); err != nil || resp.Enabled || resp.Header.GetMemberId() != 1 {
-		t.Errorf("%v, %v", resp, err)
-	}
-	if resp, err := cl.UserList(t.Context(), &pb.AuthUserListRequest{}); err != nil || len(resp.Users) != 0 {
-		t.Errorf("%v, %v", resp, err)
-	}
-	_, err := cl.Authenticate(t.Context(), &pb.AuthenticateRequest{Name: "root", Password: "x"})
-	if status.Convert(err).Message() != "etcdserver: authentication is not enabled" {
-		t.Errorf("%v", err)
-	}
-}

@@ -1,0 +1,121 @@
+package watch
+
+import (
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// Events of several ranges wait until all of these are as far. Whoever waits stands among the waiters of one source: the one that is
+// furthest behind. A source that stands still is closed: its range's revision is raised to the present through its log.
+// It is asked for only while somebody waits, with all others that are quiet in one question, and the more there are the more rarely.
+
+// wait has a cursor wait at whatever holds it up: events that it holds back, or a revision that somebody wants to hear of.
+func (h *Hub) wait(c *cursor) {
+	if c.gone || c.fresh || c.held == 0 && (c.goal == 0 || c.pos() > c.goal) {
+		h.unwait(c)
+		return
+	}
+	last, pos := &c.part, c.part.pos()
+	for p := last.sibling; p != nil; p = p.sibling {
+		if r := p.pos(); r < pos {
+			last, pos = p, r
+		}
+	}
+	s := last.source
+	if c.waits == s && s != nil && last.attached {
+		return
+	}
+	h.unwait(c)
+	if !last.attached {
+		return // it is on its way
+	}
+	c.waits, c.waitsAt = s, int32(len(s.waiters))
+	s.waiters = append(s.waiters, c)
+	if !s.blocked {
+		s.blocked = true
+		h.blocked = append(h.blocked, s)
+		h.stamp(s)
+	}
+}
+
+func (h *Hub) unwait(c *cursor) {
+	s := c.waits
+	if s == nil {
+		return
+	}
+	c.waits = nil
+	last := s.waiters[len(s.waiters)-1]
+	s.waiters[c.waitsAt], last.waitsAt = last, c.waitsAt
+	s.waiters[len(s.waiters)-1] = nil
+	s.waiters = s.waiters[:len(s.waiters)-1]
+}
+
+// stamp notes, at the next step, that a source has moved or begun to hold others up.
+func (h *Hub) stamp(s *source) {
+	if !s.stamped {
+		s.stamped = true
+		h.stamps = append(h.stamps, s)
+	}
+}
+
+// due is when a source that holds others up may be closed.
+func (s *source) due() base.Instant { return max(s.since.Add(base.WatchCloseDelay), s.closeNext) }
+
+// closeQuiet asks for the sources that have held others up for long enough to be closed.
+func (h *Hub) closeQuiet() {
+	for _, s := range h.stamps {
+		s.stamped, s.since = false, h.now
+		h.closeAt = min(h.closeAt, s.due())
+	}
+	h.stamps = base.Emptied(h.stamps)
+	if h.now < h.closeAt {
+		return
+	}
+	h.closeAt = base.Never
+	var asks []Ask
+	var closing [][]*source
+	still := h.blocked[:0]
+	for _, s := range h.blocked {
+		if s.gone || len(s.waiters) == 0 {
+			s.blocked = false
+			continue
+		}
+		still = append(still, s)
+		if s.closing {
+			continue
+		}
+		if s.due() > h.now {
+			h.closeAt = min(h.closeAt, s.due())
+			continue
+		}
+		i := 0
+		for i < len(asks) && asks[i].Keyspace != s.ks {
+			i++
+		}
+		if i == len(asks) {
+			asks, closing = append(asks, Ask{Kind: Close, Keyspace: s.ks}), append(closing, nil)
+		}
+		asks[i].Keys = append(asks[i].Keys, []byte(s.start))
+		closing[i] = append(closing[i], s)
+		s.closing = true
+	}
+	clear(h.blocked[len(still):])
+	h.blocked = still
+	for i, a := range asks {
+		h.ask(a, asked{purpose: forClosing, closing: closing[i]})
+	}
+}
+
+// closed is told that a question to close some was answered, well or not: where they are is seen where they are fed.
+func (h *Hub) closed(sources []*source) {
+	every := base.WatchCloseInterval + time.Duration(len(sources))*base.WatchClosePerRange
+	h.timers.later(0, func() {
+		for _, s := range sources {
+			s.closing, s.closeNext = false, h.now.Add(every)
+			if s.blocked {
+				h.closeAt = min(h.closeAt, s.due())
+			}
+		}
+	})
+}

@@ -1,0 +1,242 @@
+package watch
+
+import (
+	"bytes"
+	"errors"
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+)
+
+// Why a create is refused: etcd's words.
+const (
+	reasonDuplicate = "mvcc: duplicate watch ID provided on the WatchStream"
+	reasonEmpty     = "mvcc: watcher range is empty"
+	reasonCompacted = "etcdserver: mvcc: required revision has been compacted"
+)
+
+// Config is what a Hub is made of.
+type Config struct {
+	ProgressInterval time.Duration // between two tellings of Spec.Progress, and up to a tenth more
+	Rand             *base.Rand    // for jitter
+}
+
+// EnsureDefaults sets what is not set.
+func (c *Config) EnsureDefaults() {
+	if c.ProgressInterval == 0 {
+		c.ProgressInterval = base.WatchProgressInterval
+	}
+}
+
+// Validate says what is wrong.
+func (c *Config) Validate() error {
+	var errs []error
+	if c.ProgressInterval < 0 {
+		errs = append(errs, errors.New("the interval of progress is negative"))
+	}
+	if c.Rand == nil {
+		errs = append(errs, errors.New("there is no source of random numbers"))
+	}
+	return errors.Join(errs...)
+}
+
+// Hub is all watches of a node. It is owned by one goroutine, which tells it what happens and steps it after that.
+type Hub struct {
+	cfg     Config
+	now     base.Instant
+	eff     Effects
+	timers  timers
+	streams map[StreamID]*stream
+	sources map[base.RangeID]*source
+	layout  []*source // by where they begin
+
+	catching map[sharing]*cursor
+	lost     []*part // it is not known which range they are in
+	search   bool    // that may be known now
+	stirred  []*source
+
+	asks      map[uint64]asked
+	lastAsk   uint64
+	pulls     int       // that are under way, and count
+	queued    []puller  // who waits for one
+	polls     []*source // which may have to ask
+	resolving []*part   // lost ones that are asked for
+
+	ready  []*stream // with room, and parked watches
+	looked int       // events that were looked at for them in this step
+
+	blocked []*source // that hold others up, or did
+	stamps  []*source
+	closeAt base.Instant
+	asking  []*stream // for progress
+	touched []*part   // room for feedSource
+}
+
+// NewHub makes a hub without watches.
+func NewHub(cfg Config) *Hub {
+	cfg.EnsureDefaults()
+	return &Hub{
+		cfg: cfg, streams: map[StreamID]*stream{}, sources: map[base.RangeID]*source{}, catching: map[sharing]*cursor{},
+		asks: map[uint64]asked{}, closeAt: base.Never,
+	}
+}
+
+// Open begins a stream. All its watches are in one keyspace, as revisions of two cannot be compared.
+func (h *Hub) Open(id StreamID) {
+	if h.streams[id] == nil {
+		h.streams[id] = &stream{id: id}
+	}
+}
+
+// CloseStream ends a stream and its watches, of which nothing more is said.
+func (h *Hub) CloseStream(id StreamID) {
+	st := h.streams[id]
+	if st == nil {
+		return
+	}
+	st.gone = true
+	delete(h.streams, id)
+	for _, w := range st.list {
+		h.abandon(w)
+	}
+	st.list, st.byID, st.parked = nil, nil, nil
+}
+
+// Create begins a watch under an id, or, if it is 0, under one that the hub chooses. What it answers comes as Outs: Created first.
+func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
+	st := h.streams[sid]
+	if st == nil {
+		return
+	}
+	in, reason := spanOf(spec)
+	if id != 0 && st.watch(id) != nil && reason == "" {
+		reason = reasonDuplicate
+	}
+	s := h.find(in.ks, in.start)
+	if reason != "" {
+		o := Out{Kind: Canceled, Watch: -1, Reason: reason}
+		if s != nil {
+			o.Revision = s.next - 1
+		}
+		h.emit(st, o)
+		return
+	}
+	for id == 0 && st.watch(st.nextID) != nil {
+		st.nextID++
+	}
+	if id == 0 {
+		id = st.nextID
+		st.nextID++
+	}
+	w := &watch{stream: st, id: id, next: spec.From, flags: flagsOf(spec)}
+	st.add(w)
+	if spec.Progress {
+		h.ticks(st)
+	}
+	if s == nil || !s.covers(in.start, in.end) {
+		c := newCursor(in, spec.From)
+		c.fresh = spec.From == 0
+		c.add(w)
+		h.lose(&c.part) // the next step finds what is known
+		return
+	}
+	if spec.From == 0 {
+		w.next = s.next
+	}
+	h.created(w, s.next-1)
+	if w.next < s.compacted && spec.From != 0 {
+		h.endWatch(w, Out{Kind: Canceled, Watch: w.id, Revision: s.next - 1, Compacted: s.compacted})
+		return
+	}
+	h.enter(w, in)
+}
+
+func spanOf(spec Spec) (in span, reason string) {
+	end := string(spec.End)
+	if len(spec.Start)+1 == len(end) && end[len(end)-1] == 0 && bytes.HasPrefix(spec.End, spec.Start) {
+		in = span{ks: spec.Keyspace, start: end[:len(spec.Start)], end: end, prev: spec.PrevKV} // one copy of the key
+	} else {
+		in = span{ks: spec.Keyspace, start: string(spec.Start), end: end, prev: spec.PrevKV}
+	}
+	switch {
+	case spec.From < 0:
+		return in, reasonCompacted
+	case !before(in.start, in.end):
+		return in, reasonEmpty
+	}
+	return in, ""
+}
+
+func flagsOf(spec Spec) (f flags) {
+	for flag, set := range [...]bool{spec.NoPut, spec.NoDelete, spec.Fragment, spec.Progress} {
+		if set {
+			f |= 1 << flag
+		}
+	}
+	return f
+}
+
+func (h *Hub) created(w *watch, at base.Revision) {
+	if w.flags&created == 0 {
+		w.flags |= created
+		h.emit(w.stream, Out{Kind: Created, Watch: w.id, Revision: at})
+	}
+}
+
+// Cancel ends a watch, if it is there.
+func (h *Hub) Cancel(sid StreamID, id int64) {
+	st := h.streams[sid]
+	if st == nil {
+		return
+	}
+	if w := st.watch(id); w != nil {
+		at := base.Revision(0)
+		if c := w.cursor; c != nil && c.part.source != nil {
+			at = c.part.source.next - 1
+		}
+		h.created(w, at)
+		h.endWatch(w, Out{Kind: Canceled, Watch: id, Revision: at})
+	}
+}
+
+// endWatch ends a watch with a last word.
+func (h *Hub) endWatch(w *watch, last Out) {
+	h.emit(w.stream, last)
+	w.stream.remove(w)
+	h.abandon(w)
+}
+
+// abandon takes a watch from where it is.
+func (h *Hub) abandon(w *watch) {
+	w.flags |= ended
+	if c := w.cursor; c != nil {
+		c.remove(w)
+		if len(c.watches) == 0 && !c.stirring {
+			h.drop(c)
+		}
+	}
+}
+
+// Step does what is due, and returns what came of it and of all that was told since the last step. What it returns is the caller's.
+// Out and Wants are in order; asks come before those that are cancelled.
+func (h *Hub) Step(now base.Instant) Effects {
+	h.now = now
+	h.timers.run(now)
+	h.searchLost()
+	h.unpark()
+	h.searchLost()
+	h.issue()
+	h.tellProgress()
+	h.closeQuiet()
+	h.timers.set(now)
+	eff := h.eff
+	h.eff = Effects{}
+	eff.Wake = h.timers.next()
+	if h.closeAt != base.Never && (eff.Wake == 0 || h.closeAt < eff.Wake) {
+		eff.Wake = h.closeAt
+	}
+	if len(h.ready) > 0 || h.search || len(h.polls) > 0 {
+		eff.Wake = now
+	}
+	return eff
+}

@@ -1,0 +1,160 @@
+package watch
+
+import "github.com/cairndb/cairn/internal/base"
+
+// searchLost looks for the ranges of parts of which that is not known: among the sources, and by asking whoever has the first key.
+// An answer makes a source, and may be that of many parts.
+func (h *Hub) searchLost() {
+	for _, s := range h.stirred {
+		s.stir = false
+		for _, p := range append([]*part(nil), s.waiting...) {
+			h.settle(p.cursor)
+		}
+	}
+	h.stirred = base.Emptied(h.stirred)
+	if !h.search {
+		return
+	}
+	h.search = false
+	for i := 0; i < len(h.lost); {
+		p := h.lost[i]
+		if s := h.find(p.cursor.ks, p.start); s != nil && s.id != p.not {
+			h.assign(p, s, s.end, s.next)
+			continue // another has taken its place
+		}
+		i++
+		if p.ask == 0 && !p.paused && len(h.resolving) < base.WatchResolves && !h.isResolving(p) {
+			h.resolving = append(h.resolving, p)
+			p.ask = h.ask(Ask{Kind: Pull, Keyspace: p.cursor.ks, Start: []byte(p.start)}, asked{purpose: forPlace, part: p})
+		}
+	}
+}
+
+func (h *Hub) isResolving(p *part) bool {
+	for _, q := range h.resolving {
+		if q.start == p.start && q.cursor.ks == p.cursor.ks {
+			return true
+		}
+	}
+	return false
+}
+
+// found takes the answer to where a part is.
+func (h *Hub) found(p *part, page *Page) {
+	s := h.ensure(p.cursor.ks, page.Range, p.start, string(page.End), page.Next)
+	h.assign(p, s, string(page.End), page.Next)
+}
+
+// assign puts a part where its range is known to be, which is known to reach to end and to be at next.
+func (h *Hub) assign(p *part, s *source, end string, next base.Revision) {
+	c := p.cursor
+	if endsBefore(end, p.end) {
+		h.lose(c.cut(p, end))
+	}
+	h.cancelAsk(&p.ask)
+	h.enlist(p, s)
+	switch {
+	case !c.fresh:
+		h.announce(c, s, next)
+		if c.gone {
+			return
+		}
+	case c.part.sibling != nil:
+		h.askPresent(c)
+		return
+	default:
+		h.begin(c, next)
+	}
+	if p.next < s.compacted {
+		h.compact(p, s.compacted)
+	}
+	h.settle(c)
+}
+
+// announce tells the clients of watches that wait for it that these are there: the first range of theirs is found. One that begins
+// later waits where the range is now: what it is told about how far it is shall not be ahead of everybody else.
+func (h *Hub) announce(c *cursor, s *source, next base.Revision) {
+	for _, w := range c.watches {
+		if w.flags&created != 0 {
+			continue
+		}
+		h.created(w, next-1)
+		if p := &c.part; p.source == s && c.held == 0 {
+			p.next = min(p.next, next)
+		}
+	}
+}
+
+// begin has a cursor begin behind the present.
+func (h *Hub) begin(c *cursor, next base.Revision) {
+	c.fresh = false
+	for p := &c.part; p != nil; p = p.sibling {
+		p.next = next
+	}
+	for _, w := range c.watches {
+		w.next = next
+		h.created(w, next-1)
+	}
+}
+
+// askPresent asks where a cursor over several ranges begins: none of them alone can say it.
+func (h *Hub) askPresent(c *cursor) {
+	if c.ask == 0 && c.fresh && !c.gone {
+		c.ask = h.ask(Ask{Kind: Now, Keyspace: c.ks, Start: []byte(c.start), End: []byte(c.end)}, asked{purpose: forPresent, cursor: c})
+	}
+}
+
+func (h *Hub) present(c *cursor, r base.Revision) {
+	if !c.fresh {
+		return
+	}
+	h.begin(c, r+1)
+	h.settle(c)
+}
+
+// enter has a watch go on from its next revision: with the live cursor of its span, with one that catches up from the same place, or
+// with one of its own.
+func (h *Hub) enter(w *watch, in span) {
+	s := h.find(in.ks, in.start)
+	if s != nil {
+		if l := h.liveOf(s, in); l != nil && l.pos() <= w.next {
+			l.add(w)
+			return
+		}
+	}
+	key := sharing{in, w.next}
+	if c := h.catching[key]; c != nil {
+		c.add(w)
+		return
+	}
+	c := newCursor(in, w.next)
+	c.add(w)
+	if s == nil {
+		h.lose(&c.part)
+		return
+	}
+	if end := s.end; endsBefore(end, c.end) {
+		h.lose(c.cut(&c.part, end))
+	} else {
+		c.part.next = min(w.next, s.next)
+	}
+	h.enlist(&c.part, s)
+	h.settle(c)
+	if !c.gone && c.astray > 0 && c.pos() == w.next {
+		c.shared = w.next
+		h.catching[key] = c
+	}
+}
+
+// sharing is what cursors that catch up are found by.
+type sharing struct {
+	span
+	next base.Revision
+}
+
+func (h *Hub) unshare(c *cursor) {
+	if c.shared != 0 {
+		delete(h.catching, sharing{c.span, c.shared})
+		c.shared = 0
+	}
+}
