@@ -3,6 +3,7 @@ package serve
 import (
 	"bytes"
 	"context"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/kvpb"
@@ -36,8 +38,11 @@ type fakeBackend struct {
 	health   []*metapb.NodeHealth
 	toldBy   base.NodeID
 	age      time.Duration // of health
-	hang     bool          // proposals wait for their context
 	leases   Leases
+	alarms   []*pb.AlarmMember
+	quota    int64
+	blocks   int  // of a megabyte that a snapshot has
+	hang     bool // proposals wait for their context
 
 	mu       sync.Mutex
 	proposed []*kvpb.Command
@@ -57,6 +62,27 @@ func (b *fakeBackend) Keyspace(_ context.Context, name string) (base.KeyspaceID,
 		return 0, status.Error(codes.NotFound, "no such keyspace")
 	}
 	return 100, b.err
+}
+
+func (b *fakeBackend) Alarm(context.Context, *pb.AlarmRequest) ([]*pb.AlarmMember, error) {
+	return b.alarms, b.err
+}
+func (b *fakeBackend) Alarms() []*pb.AlarmMember { return b.alarms }
+func (b *fakeBackend) Admit(grows bool) error {
+	if grows && len(b.alarms) > 0 {
+		return rpctypes.ErrGRPCNoSpace
+	}
+	return nil
+}
+func (b *fakeBackend) Quota() int64 { return b.quota }
+
+func (b *fakeBackend) Snapshot(ctx context.Context, w io.Writer) error {
+	for range b.blocks {
+		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+			return err
+		}
+	}
+	return b.err
 }
 
 func (b *fakeBackend) CreateKeyspace(context.Context, string, bool) (*metapb.KeyspaceRecord, error) {

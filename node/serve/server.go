@@ -140,7 +140,7 @@ func NewServer(cfg Config) (*Server, error) {
 func (s *Server) register() {
 	pb.RegisterKVServer(s.Server, &kvService{cfg: &s.cfg})
 	pb.RegisterClusterServer(s.Server, &memberService{cfg: &s.cfg})
-	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg})
+	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg, streams: &s.streams})
 	pb.RegisterWatchServer(s.Server, &watchService{s: s})
 	pb.RegisterLeaseServer(s.Server, &leaseService{cfg: &s.cfg})
 	pb.RegisterAuthServer(s.Server, &authService{cfg: &s.cfg})

@@ -99,14 +99,14 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	_, errHash := pb.NewMaintenanceClient(conn).Hash(ctx, &pb.HashRequest{})
-	_, errAlarm := pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE})
+	_, errDown := pb.NewMaintenanceClient(conn).Downgrade(ctx, &pb.DowngradeRequest{Version: "3.5.0"})
 	_, errAdd := pb.NewClusterClient(conn).MemberAdd(ctx, &pb.MemberAddRequest{})
 	watch, err := pb.NewWatchClient(conn).Watch(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, errWatch := watch.Recv()
-	for name, err := range map[string]error{"Hash": errHash, "Alarm": errAlarm,
+	for name, err := range map[string]error{"Hash": errHash, "Downgrade": errDown,
 		"MemberAdd": errAdd, "Watch": errWatch} {
 		if status.Code(err) != codes.Unimplemented {
 			t.Errorf("%s: %v", name, err)
