@@ -8,8 +8,7 @@ const (
 	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
 	// between nodes, half of MaxFrameBytes.
 	WatchPullBytes = MaxFrameBytes / 2
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too. A lost
-	// answer, or a replica that does not know that it was removed, is noticed that late.
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
 	WatchPollTime = 5 * time.Second
 	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
 	WatchPullsAtOnce = 4
@@ -17,8 +16,6 @@ const (
 	WatchClosesAtOnce = 64
 	// WatchProgressInterval is after how long without an event a watch that asked for it is told how far it is. etcd's default.
 	WatchProgressInterval = 10 * time.Minute
-	// WatchProgressLeast is the shortest that it can be set to, as with etcd.
-	WatchProgressLeast = 100 * time.Millisecond
 	// WatchResponseBytes is where a response to a watch is cut, behind a revision: a stream's watches take turns that often.
 	WatchResponseBytes = 256 << 10
 	// WatchStreamBytes bounds what waits to be sent to one stream, beside one response. A stream whose reader is slower waits until half
@@ -30,22 +27,12 @@ const (
 	WatchTailsBytes = 128 << 20
 	// WatchEventBytes is what one event costs in memory beside its bytes.
 	WatchEventBytes = 160
-	// WatchPulls bounds the pages that a node asks for at once for watches that catch up: a page of each is in memory. Pulls that wait
-	// for news are not counted, there is one for each range that is followed from afar.
-	WatchPulls = 64
+	// WatchPulls bounds the pages of WatchPullBytes that a node asks for at once for watches that catch up. Pulls that wait for news
+	// are not counted: there is one for each range that is followed from afar.
+	WatchPulls = 16
 	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
 	// not answer holds up none of the others.
 	WatchResolves = 8
-	// WatchMailboxBytes bounds the events that wait for the hub: some seconds of writes at full load. What comes on top is read from the
-	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
-	WatchMailboxBytes = 32 << 20
-	WatchMailboxAsks  = 4096
-	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
-	WatchSentBytes = 64 << 10
-	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
-	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
-	WatchLeaderless = 3
-	WatchLeaderKeys = 1024
 	// WatchMergeBytes bounds the events that a watch over several ranges holds back until all are as far, WatchMergePulls the pages that
 	// it asks for at once as it catches up, each of which may come on top.
 	WatchMergeBytes = 4 << 20
@@ -124,4 +111,19 @@ const (
 
 	// QuotaInterval is the time between two looks at how large the store is: so much can be written above its quota.
 	QuotaInterval = 250 * time.Millisecond
+	// WatchProgressLeast is the shortest that it can be set to, as with etcd.
+	WatchProgressLeast = 100 * time.Millisecond
+	// WatchMailboxBytes bounds the events that wait for the hub: some seconds of writes at full load. What comes on top is read from the
+	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
+	WatchMailboxBytes = 32 << 20
+	WatchMailboxAsks  = 4096
+	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
+	WatchSentBytes = 64 << 10
+	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
+	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
+	WatchLeaderless = 3
+	WatchLeaderKeys = 1024
+	// QuotaMin is the least quota of a store: an empty one that was in use has up to four logs of 8 MiB and a range's LogKeepBytes, some 50 MB
+	// that no deletion gives back.
+	QuotaMin = 64 << 20
 )

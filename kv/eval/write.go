@@ -71,7 +71,8 @@ func (w *write) event(key []byte, rec, prev *Record, existed bool) {
 // wantsPrev says whether the events want the version before.
 func (w *write) wantsPrev() bool { return w.env.Events != nil && w.env.WantPrev }
 
-// lastOfEach leaves, of several events of one key in one revision, the last, for that is what is stored, with what was before them.
+// lastOfEach leaves, of several events of one key in one revision, the last, for that is what is stored, with what was before them; as
+// in etcd, nothing was before a put that begins a key's life.
 func lastOfEach(events []Event) []Event {
 	if len(events) < 2 {
 		return events
@@ -81,7 +82,9 @@ func lastOfEach(events []Event) []Event {
 	for i := range events {
 		ev := &events[i]
 		if before, ok := at[string(ev.Key)]; ok {
-			ev.Prev = events[before].Prev
+			if ev.Prev = nil; ev.Record.Version != 1 {
+				ev.Prev = events[before].Prev
+			}
 			events[before].Record.Mod, again = 0, true
 		}
 		at[string(ev.Key)] = i

@@ -59,13 +59,18 @@ func (h *Hub) tellProgress() {
 		if st.gone {
 			continue
 		}
-		if !h.beyond(st) || st.full {
-			still = append(still, st)
-			continue
+		at, any := base.Revision(0), false
+		if !st.full && h.beyond(st) {
+			at, any = st.least()
 		}
-		st.asking = false
-		if at, any := st.least(); any {
+		switch {
+		case any:
+			st.asking = false
 			h.emit(st, Out{Kind: Progress, Watch: -1, Revision: at - 1})
+		case len(st.list) == 0:
+			st.asking = false
+		default:
+			still = append(still, st)
 		}
 	}
 	clear(h.asking[len(still):])

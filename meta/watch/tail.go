@@ -16,7 +16,7 @@ type tail struct {
 	prev   base.Revision // from here on the events are with the version before
 }
 
-func (e *Event) size() int { return base.WatchEventBytes + len(e.Key) + len(e.Wire) + len(e.WithPrev) }
+func (e *Event) size() int { return base.WatchEventBytes + max(len(e.Wire), len(e.WithPrev)) }
 
 func (t *tail) push(e *Event) {
 	t.events = append(t.events, e)

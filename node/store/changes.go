@@ -54,6 +54,10 @@ func (s *Store) changesOf(view *apply.View, req *rangepb.ChangesRequest) (*range
 	if len(d.End) > 0 && desc.EndAfter(req.End, d.End) {
 		resp.End = d.End
 	}
+	if req.From == 0 { // where the range is
+		resp.Next, resp.Compacted = resp.Revision+1, 0
+		return resp, nil
+	}
 	most := uint64(base.WatchPullBytes)
 	if req.MostBytes > 0 {
 		most = min(most, req.MostBytes)
