@@ -111,9 +111,6 @@ const (
 
 	// QuotaInterval is the time between two looks at how large the store is: so much can be written above its quota.
 	QuotaInterval = 250 * time.Millisecond
-	// QuotaMin is the least quota of a store: an empty one that was in use has up to four logs of 8 MiB and a range's LogKeepBytes, some 50 MB
-	// that no deletion gives back.
-	QuotaMin = 64 << 20
 	// WatchProgressLeast is the shortest that it can be set to, as with etcd.
 	WatchProgressLeast = 100 * time.Millisecond
 	// WatchMailboxBytes bounds the events that wait for the hub: some seconds of writes at full load. What comes on top is read from the
