@@ -79,6 +79,8 @@ func (n *Node) reading() *observe.Reading {
 		Leader: !known || st.LeaderNode != 0, Leads: known && st.Role == raftgroup.Leader, LeaderChanges: n.leaders.seen.Load(),
 		Syncs: m.store.Syncs().Totals(), Puts: m.dispatch.Puts().Totals(),
 	}
+	leases := m.lessor.Counts()
+	out.ClientLeases, out.LeasesExpired, out.LeasesKept = leases.Leases, leases.Expired, leases.Kept
 	out.Answered, out.Missed = m.monitor.Beats()
 	health, by, age := m.monitor.Health()
 	out.Told, out.ToldAge = by != 0, age

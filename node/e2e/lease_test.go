@@ -205,6 +205,102 @@ func TestLeasesEndOnTimeAndNotBefore(t *testing.T) {
 	t.Logf("restarted: ended between %s and %s after the grant, %s after the start", least, most, time.Since(back))
 }
 
+// In a sharded keyspace a lease holds keys in several ranges, wherever they are cut and put together meanwhile; all go with it, and none of
+// another lease does.
+func TestLeasesOverRanges(t *testing.T) {
+	c := startCluster(t, 3)
+	c.sharded("shards", "g", "p")
+	ctx, cancel := context.WithTimeout(withKeyspace(context.Background(), "shards"), 150*time.Second)
+	defer cancel()
+	cl, other := c.client(c.procs[0].addr), c.client(c.procs[1].addr)
+	home := clientv3.LeaseID(int64('h')<<56 | 5) // it lives between g and p
+	if _, err := pb.NewLeaseClient(cl.ActiveConnection()).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: int64(home), TTL: 120}); err != nil {
+		t.Fatal(err)
+	}
+	stays, err := other.Grant(ctx, 120)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(id clientv3.LeaseID, keys ...string) {
+		t.Helper()
+		for i, k := range keys {
+			if _, err := []*clientv3.Client{cl, other}[i%2].Put(ctx, k, "v", clientv3.WithLease(id)); err != nil {
+				t.Fatalf("%s: %v", k, err)
+			}
+		}
+	}
+	holds := func(id clientv3.LeaseID, want ...string) {
+		t.Helper()
+		ttl, err := other.TimeToLive(ctx, id, clientv3.WithAttachedKeys())
+		var got []string
+		if err == nil {
+			for _, k := range ttl.Keys {
+				got = append(got, string(k))
+			}
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("it holds %s, %v; want %s", got, err, want)
+		}
+	}
+	put(home, "a1", "h1", "q1")
+	put(stays.ID, "a9", "h9", "q9")
+	holds(home, "a1", "h1", "q1")
+	c.cutAt("shards", "d") // a guest's range
+	put(home, "a2", "e2")
+	c.cutAt("shards", "i") // its home, of which it keeps the left part
+	put(home, "h2", "j2")
+	c.cutAt("shards", "h") // and now it keeps the right part
+	put(home, "g3", "h3")
+	holds(home, "a1", "a2", "e2", "g3", "h1", "h2", "h3", "j2", "q1")
+	for _, key := range []string{"d", "g"} { // r[d, g) takes over r[g, h), and r[a, d) is left
+		if _, err := c.verb("range", "merge", "--keyspace", "shards", "--key", key); err != nil {
+			t.Fatalf("merge at %s: %v", key, err)
+		}
+	}
+	put(home, "f4", "g4", "h4")
+	if ka, err := other.KeepAliveOnce(ctx, home); err != nil || ka.TTL != 120 {
+		t.Errorf("%+v, %v", ka, err)
+	}
+	leases, err := cl.Leases(ctx)
+	if err != nil || len(leases.Leases) != 2 {
+		t.Errorf("%+v, %v", leases, err)
+	}
+	if _, err := other.Put(ctx, "a1", "of nobody"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cl.Revoke(ctx, home); err != nil {
+		t.Fatal(err)
+	}
+	got, err := cl.Get(ctx, "\x00", clientv3.WithFromKey())
+	var left []string
+	for _, kv := range got.Kvs {
+		left = append(left, string(kv.Key))
+	}
+	if want := []string{"a1", "a9", "h9", "q9"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("left are %s, %v; want %s", left, err, want)
+	}
+	for _, k := range []string{"a5", "h5", "q5"} {
+		if _, err := other.Put(ctx, k, "v", clientv3.WithLease(home)); err != rpctypes.ErrLeaseNotFound {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+	// A short one ends by itself in all of them; in default there is none of these.
+	short := begin(t, ctx, cl, "b/short", 2)
+	put(short.id, "k/short", "z/short")
+	short.ends(ctx, 20*time.Second)
+	eventually(t, 10*time.Second, func() error { // the ranges are visited one after the other
+		for _, k := range []string{"k/short", "z/short"} {
+			if got, err := cl.Get(ctx, k); err != nil || len(got.Kvs) > 0 {
+				return fmt.Errorf("%s: %v, %v", k, got, err)
+			}
+		}
+		return nil
+	})
+	if leases, err := cl.Leases(context.Background()); err != nil || len(leases.Leases) != 0 {
+		t.Errorf("in default: %+v, %v", leases, err)
+	}
+}
+
 // A lease that is kept alive lives on over all of that.
 func TestKeptAliveLeasesLiveOn(t *testing.T) {
 	c := startCluster(t, 3)

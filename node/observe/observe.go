@@ -45,6 +45,9 @@ type Member struct {
 	Leads         bool             // this node leads it
 	Syncs, Puts   latency.Totals
 
+	ClientLeases              int    // of clients, that live in ranges led here
+	LeasesExpired, LeasesKept uint64 // here since the start
+
 	Nodes    []*metapb.NodeRecord // as this node knows them
 	Slow     int                  // nodes that are, as the leader of `sys` told last
 	ToldAge  time.Duration        // since it told
