@@ -5,13 +5,19 @@ import "time"
 // The bounds of what clients rest on beside reads and writes, each with its reason, as in limits.go: watches, leases, snapshots of their
 // data, and what is kept of it.
 const (
-	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
-	// between nodes, half of MaxFrameBytes.
+	// WatchPullBytes bounds a page of changes, in memory: as large as still fits between nodes, half of MaxFrameBytes.
 	WatchPullBytes = MaxFrameBytes / 2
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
+	// WatchRunPages is how many pages of changes one walk gathers, and WatchRuns of how many walks the rest is kept, as long as somebody
+	// asks for it every WatchRunTime: 32 MiB, and twice as much for each walk under way. A watch that was a million revisions behind,
+	// of keys in no order, then took a third of the time.
+	WatchRunPages = 4
+	WatchRuns     = 2
+	WatchRunTime  = 5 * time.Second
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too. A lost
+	// answer, or a replica that does not know that it was removed, is noticed that late.
 	WatchPollTime = 5 * time.Second
-	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
-	WatchPullsAtOnce = 4
+	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a core, and twice a run of memory.
+	WatchPullsAtOnce = 2
 	// WatchClosesAtOnce bounds the entries under way by which a node closes ranges: it is one of many that write there.
 	WatchClosesAtOnce = 64
 	// WatchProgressInterval is after how long without an event a watch that asked for it is told how far it is. etcd's default.
