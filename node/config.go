@@ -13,6 +13,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/retention"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup/support"
@@ -52,6 +53,10 @@ type Config struct {
 	SplitQPS float64
 	// ListenKeyspace are further addresses to listen on, by the keyspace that clients mean there who name none.
 	ListenKeyspace map[string]string
+	// QuotaBytes is how large the node's store may be on disk before the cluster takes no more data; 0: any size.
+	QuotaBytes int64
+	// Retention is how much history of clients' keyspaces is kept; the zero value keeps all.
+	Retention retention.Policy
 	// UnsafeTesting lets whoever reaches the node make its disk and its clock unwell: for tests, with data that is theirs.
 	UnsafeTesting bool
 	// SupportInterval is how often the node asks others for the support on which its leases rest, SupportDuration how long
@@ -102,6 +107,9 @@ func (c *Config) Validate() error {
 		if a == "" || strings.ContainsAny(a, "=,:+-~ \t") {
 			errs = append(errs, fmt.Errorf("--attribute %q: give a word such as ssd, without = , : + - ~ or blanks", a))
 		}
+	}
+	if c.QuotaBytes < 0 {
+		errs = append(errs, fmt.Errorf("--quota-backend-bytes %d: give how large the store may be, or 0 for any size", c.QuotaBytes))
 	}
 	if c.SplitBytes < 0 {
 		errs = append(errs, fmt.Errorf("--split-bytes %d: give how large a range may be", c.SplitBytes))

@@ -105,6 +105,7 @@ const (
 	RequestKind_REQUEST_KIND_EXPLAIN     RequestKind = 17 // body: ExplainRequest, to the leader of the index range that lists the range; answered with an Explanation
 	RequestKind_REQUEST_KIND_CHANGES     RequestKind = 18 // body: ChangesRequest, to a node with a replica of the range; answered with a ChangesResponse
 	RequestKind_REQUEST_KIND_LEASE       RequestKind = 19 // body: LeaseQuestion, to the leader of the range that is the lease's home; answered with a LeaseAnswer
+	RequestKind_REQUEST_KIND_EXPORT      RequestKind = 20 // body: cairn.archive.v1.ExportRequest; answered with an ExportResponse
 	RequestKind_REQUEST_KIND_END         RequestKind = 5  // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
 )
 
@@ -130,6 +131,7 @@ var (
 		17: "REQUEST_KIND_EXPLAIN",
 		18: "REQUEST_KIND_CHANGES",
 		19: "REQUEST_KIND_LEASE",
+		20: "REQUEST_KIND_EXPORT",
 		5:  "REQUEST_KIND_END",
 	}
 	RequestKind_value = map[string]int32{
@@ -152,6 +154,7 @@ var (
 		"REQUEST_KIND_EXPLAIN":     17,
 		"REQUEST_KIND_CHANGES":     18,
 		"REQUEST_KIND_LEASE":       19,
+		"REQUEST_KIND_EXPORT":      20,
 		"REQUEST_KIND_END":         5,
 	}
 )
@@ -3607,7 +3610,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\x8c\x04\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xa5\x04\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
@@ -3628,7 +3631,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x13REQUEST_KIND_REPORT\x10\x10\x12\x18\n" +
 	"\x14REQUEST_KIND_EXPLAIN\x10\x11\x12\x18\n" +
 	"\x14REQUEST_KIND_CHANGES\x10\x12\x12\x16\n" +
-	"\x12REQUEST_KIND_LEASE\x10\x13\x12\x14\n" +
+	"\x12REQUEST_KIND_LEASE\x10\x13\x12\x17\n" +
+	"\x13REQUEST_KIND_EXPORT\x10\x14\x12\x14\n" +
 	"\x10REQUEST_KIND_END\x10\x05*\xcb\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +

@@ -52,6 +52,23 @@ func readOnly(ops []*pb.RequestOp) bool {
 	return true
 }
 
+// Puts says whether a transaction may put a key, whichever way it goes.
+func Puts(t *pb.TxnRequest) bool { return puts(t.GetSuccess()) || puts(t.GetFailure()) }
+
+func puts(ops []*pb.RequestOp) bool {
+	for _, op := range ops {
+		switch r := op.GetRequest().(type) {
+		case *pb.RequestOp_RequestPut:
+			return true
+		case *pb.RequestOp_RequestTxn:
+			if Puts(r.RequestTxn) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // way is how a transaction goes: what its comparisons chose, and the ways of the transactions among the chosen
 // operations, in order.
 type way struct {

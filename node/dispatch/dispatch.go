@@ -55,6 +55,7 @@ type Dispatcher struct {
 
 	checks  *checksums
 	keepers keepers
+	exports *checksums    // what is read for snapshots of the clients' data
 	pulls   chan struct{} // slots of pages of changes that are read
 	turn    atomic.Uint64 // which of a range's nodes is asked for changes
 
@@ -87,7 +88,7 @@ func New(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{
 		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
-		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(),
+		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(), exports: newExports(),
 		pulls: make(chan struct{}, base.WatchPullsAtOnce),
 	}
 	// An answer to a request of an earlier process of this node, late, must not be taken for one of this process.

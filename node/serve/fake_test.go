@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -18,6 +19,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/kvpb"
@@ -40,8 +42,11 @@ type fakeBackend struct {
 	health   []*metapb.NodeHealth
 	toldBy   base.NodeID
 	age      time.Duration // of health
-	hang     bool          // proposals wait for their context
 	leases   Leases
+	alarms   []*pb.AlarmMember
+	quota    int64
+	blocks   int  // of a megabyte that a snapshot has
+	hang     bool // proposals wait for their context
 
 	mu       sync.Mutex
 	proposed []*kvpb.Command
@@ -64,6 +69,27 @@ func (b *fakeBackend) Keyspace(_ context.Context, name string) (base.KeyspaceID,
 		return 0, status.Error(codes.NotFound, "no such keyspace")
 	}
 	return 100, b.err
+}
+
+func (b *fakeBackend) Alarm(context.Context, *pb.AlarmRequest) ([]*pb.AlarmMember, error) {
+	return b.alarms, b.err
+}
+func (b *fakeBackend) Alarms() []*pb.AlarmMember { return b.alarms }
+func (b *fakeBackend) Admit(grows bool) error {
+	if grows && len(b.alarms) > 0 {
+		return rpctypes.ErrGRPCNoSpace
+	}
+	return nil
+}
+func (b *fakeBackend) Quota() int64 { return b.quota }
+
+func (b *fakeBackend) Snapshot(ctx context.Context, w io.Writer) error {
+	for range b.blocks {
+		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+			return err
+		}
+	}
+	return b.err
 }
 
 func (b *fakeBackend) CreateKeyspace(context.Context, string, bool) (*metapb.KeyspaceRecord, error) {
@@ -232,7 +258,7 @@ func (m fakeMembership) Announce(context.Context, *clusterpb.AnnounceRequest) (*
 
 // member is a backend whose node is part of a cluster.
 func memberBackend() *fakeBackend {
-	return &fakeBackend{id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
+	return &fakeBackend{leases: newFakeLeases(), id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
 		Address: "127.0.0.1:1", Version: "0.1.0", Incarnation: 3}}
 }
 

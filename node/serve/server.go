@@ -140,7 +140,7 @@ func NewServer(cfg Config) (*Server, error) {
 func (s *Server) register() {
 	pb.RegisterKVServer(s.Server, &kvService{cfg: &s.cfg})
 	pb.RegisterClusterServer(s.Server, &memberService{cfg: &s.cfg})
-	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg})
+	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg, streams: &s.streams})
 	watch := &watchService{s: s}
 	pb.RegisterWatchServer(s.Server, watch)
 	pb.RegisterLeaseServer(s.Server, &leaseService{cfg: &s.cfg})
