@@ -46,6 +46,8 @@ const (
 	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
 	WatchLeaderless = 3
 	WatchLeaderKeys = 1024
+	// StreamEndGrace is how long a server that stops lets its clients take the end of their streams: a few round trips.
+	StreamEndGrace = time.Second
 	// WatchMergeBytes bounds the events that a watch over several ranges holds back until all are as far, WatchMergePulls the pages that
 	// it asks for at once as it catches up, each of which may come on top.
 	WatchMergeBytes = 4 << 20

@@ -304,3 +304,23 @@ func serveFake(t testing.TB, b *fakeBackend) *grpc.ClientConn {
 	_, conn := serveOn(t, listen(t), Config{Backend: b})
 	return conn
 }
+
+// serveAlso is another connection to a server, until the test ends.
+func serveAlso(t testing.TB, s *Server) *grpc.ClientConn {
+	t.Helper()
+	l := listen(t)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	conn, err := join.Dial(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		s.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return conn
+}
