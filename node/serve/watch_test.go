@@ -119,11 +119,11 @@ func TestWatchReaderThatStopsReading(t *testing.T) {
 	if r, err := w.Recv(); err != nil || len(r.Events) != 1 {
 		t.Fatalf("the other stream: %v, %v", r, err)
 	}
-	for s.sent.Load() != 77 {
-		time.Sleep(time.Millisecond) // the client may be told before the node is
-	}
-	if n := stuck.sent.Load(); n >= each<<20 {
+	if n := <-s.sent; n != 77 {
 		t.Errorf("%d bytes are said to be sent", n)
+	}
+	if n := len(stuck.sent); n >= each {
+		t.Errorf("all %d responses are said to be sent", n)
 	}
 	stopped := make(chan struct{})
 	go func() {
