@@ -121,7 +121,7 @@ func (f *startFlags) config(e env) (node.Config, error) {
 	}
 	cfg := node.Config{
 		StoreDir: f.store, Listen: f.listen, Advertise: f.advertise, Join: f.join, BootstrapExpect: f.expect,
-		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, QuotaBytes: max(f.quota, 0), Retention: keep, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, WatchProgressInterval: f.watchProgress, Locality: locality, Attributes: f.attributes, Version: version, Logger: logger,
+		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, WatchProgressInterval: f.watchProgress, QuotaBytes: max(f.quota, 0), Retention: keep, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Attributes: f.attributes, Version: version, Logger: logger,
 	}
 	cfg.EnsureDefaults()
 	problems = append(problems, flatten(cfg.Validate())...)

@@ -8,8 +8,7 @@ const (
 	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
 	// between nodes, half of MaxFrameBytes.
 	WatchPullBytes = MaxFrameBytes / 2
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too. A lost
-	// answer, or a replica that does not know that it was removed, is noticed that late.
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
 	WatchPollTime = 5 * time.Second
 	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
 	WatchPullsAtOnce = 4
@@ -30,9 +29,9 @@ const (
 	WatchTailsBytes = 128 << 20
 	// WatchEventBytes is what one event costs in memory beside its bytes.
 	WatchEventBytes = 160
-	// WatchPulls bounds the pages that a node asks for at once for watches that catch up: a page of each is in memory. Pulls that wait
-	// for news are not counted, there is one for each range that is followed from afar.
-	WatchPulls = 64
+	// WatchPulls bounds the pages of WatchPullBytes that a node asks for at once for watches that catch up. Pulls that wait for news
+	// are not counted: there is one for each range that is followed from afar.
+	WatchPulls = 16
 	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
 	// not answer holds up none of the others.
 	WatchResolves = 8
@@ -126,4 +125,7 @@ const (
 
 	// QuotaInterval is the time between two looks at how large the store is: so much can be written above its quota.
 	QuotaInterval = 250 * time.Millisecond
+	// QuotaMin is the least quota of a store: an empty one that was in use has up to four logs of 8 MiB and a range's LogKeepBytes, some 50 MB
+	// that no deletion gives back.
+	QuotaMin = 64 << 20
 )
