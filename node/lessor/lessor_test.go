@@ -98,7 +98,7 @@ func (w *world) grant(id, ttl int64) {
 
 func (w *world) ask(q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
 	q.KeyspaceId = uint64(base.KeyspaceDefault)
-	return w.l.Answer(w.t.Context(), base.RangeDefault, q)
+	return w.l.AnswerWithin(w.t.Context(), base.RangeDefault, q)
 }
 
 // leads waits until it answers for the default range.
@@ -114,7 +114,7 @@ func (w *world) leads() {
 func TestAnswers(t *testing.T) {
 	w := newWorld(t, 0)
 	var nl *base.NotLeader
-	if _, err := w.l.Answer(t.Context(), 99, &rangepb.LeaseQuestion{TimeToLive: 1}); !errors.As(err, &nl) {
+	if _, err := w.l.Answer(99, &rangepb.LeaseQuestion{TimeToLive: 1}); !errors.As(err, &nl) {
 		t.Errorf("of a range that is not led here: %v", err)
 	}
 	w.leads()
@@ -142,7 +142,7 @@ func TestAnswers(t *testing.T) {
 		t.Errorf("%v, %v", a, err)
 	}
 	var moved *base.RangeMoved
-	if _, err := w.l.Answer(t.Context(), base.RangeDefault, &rangepb.LeaseQuestion{KeyspaceId: 77, List: true}); !errors.As(err, &moved) {
+	if _, err := w.l.Answer(base.RangeDefault, &rangepb.LeaseQuestion{KeyspaceId: 77, List: true}); !errors.As(err, &moved) {
 		t.Errorf("of another keyspace: %v", err)
 	}
 	if c := w.l.Counts(); c.Leases != 3 || c.Kept != 2 {
