@@ -16,7 +16,7 @@ func (h *Hub) Applied(a *Applied) {
 	}
 	s.compacted = max(s.compacted, a.Compacted)
 	start, end := s.start, s.end
-	if d := a.Descriptor; d != nil {
+	if d := a.Descriptor; d != nil && a.Next >= s.next { // else it lags behind another's, and its span is of the past
 		start, end = string(d.Start), string(d.End)
 	}
 	h.narrow(s, start, end, a.Next)
@@ -50,6 +50,7 @@ func (h *Hub) take(s *source, a *Applied) {
 		s.pending = append(s.pending, a)
 	}
 	s.reached, s.quiet = max(s.reached, a.Next), false
+	h.filled(s)
 	h.pollLater(s)
 }
 

@@ -91,17 +91,21 @@ func (l *law) move() {
 		l.write(r)
 	case 6:
 		r, _ := some(l, l.live(), "range")
+		w.log("r%d is raised to %d", r.id, w.clock)
 		w.raise(r, w.clock)
 	case 7:
 		l.split()
 	case 8:
 		r, _ := some(l, l.live(), "range")
-		if right := w.merge(r); right != nil && w.local[right.id] != nil {
+		right := w.merge(r)
+		w.log("r%d takes over %v", r.id, right != nil)
+		if right != nil && w.local[right.id] != nil {
 			w.remove(right.id)
 		}
 	case 9:
 		r, _ := some(l, l.live(), "range")
 		mark := base.Revision(l.n(int(r.last().compacted), int(r.last().rev), "mark"))
+		w.log("r%d is compacted at %d", r.id, mark)
 		r.entry(func(s *state) { s.compacted = mark })
 	case 10, 11, 12:
 		if id, ok := some(l, l.here(), "replica"); ok {
@@ -124,6 +128,7 @@ func (l *law) move() {
 	case 18:
 		if c, ok := some(l, l.clients(), "client"); ok {
 			id := int64(l.n(1, 4, "watch"))
+			w.log("s%d cancels w%d", c.id, id)
 			w.both(func(h *Hub) { h.Cancel(c.id, id) })
 		}
 	case 19:
@@ -266,6 +271,7 @@ func (l *law) settle() {
 			l.t.Fatalf("it does not come to rest: %+v", eff)
 		}
 	}
+	w.log("at rest:\n%s", dump(w.hub))
 	for _, c := range l.clients() {
 		l.check(c)
 	}

@@ -310,8 +310,9 @@ func (w *world) latest(key []byte) server {
 func (w *world) page(a Ask, s server, most int) *Page {
 	st := &s.r.states[s.at]
 	p := &Page{Range: s.r.id, Start: a.Start, End: a.End, Next: max(a.From, st.rev+1)}
+	whole := true
 	if len(st.d.End) > 0 && (len(a.End) == 0 || bytes.Compare(st.d.End, a.End) < 0) {
-		p.End = st.d.End
+		whole, p.End = false, st.d.End
 	}
 	switch {
 	case a.From == 0:
@@ -319,7 +320,7 @@ func (w *world) page(a Ask, s server, most int) *Page {
 	case a.From < st.compacted:
 		p.Compacted, p.Next = st.compacted, a.From
 		return p
-	case a.Wait && st.rev < a.From && (a.Known == 0 || st.rev <= a.Known):
+	case a.Wait && whole && st.rev < a.From && (a.Known == 0 || st.rev <= a.Known):
 		return nil
 	}
 	for _, v := range w.history(string(p.Start), string(p.End), a.From, st.rev) {
