@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/cairndb/cairn/api/askpb"
 	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/followpb"
 )
 
 // A history file is a header and a row of records, one for each event, in the order of events: it can be written while the
@@ -43,11 +45,12 @@ const (
 	fieldOutcome // one more than it, so that it is there
 	fieldResponse
 	fieldError
-	fieldEnd // no field: behind all that are known
+	fieldTime // on the driver's clock, in nanoseconds
+	fieldEnd  // no field: behind all that are known
 )
 
-// kindOf numbers the requests that a history can hold: those of the KV service, and what is asked of nodes. The numbers are part of
-// the format.
+// kindOf numbers the requests that a history can hold: those of the KV and Lease services, watches, and what is asked of nodes. The
+// numbers are part of the format.
 func kindOf(req proto.Message) (uint64, error) {
 	switch req.(type) {
 	case *pb.RangeRequest:
@@ -65,13 +68,25 @@ func kindOf(req proto.Message) (uint64, error) {
 	case *clusterpb.ListRangesRequest:
 		return 7, nil
 	case *askpb.AskRequest:
+		return 8, nil
+	case *followpb.FollowRequest:
+		return 9, nil
+	case *pb.LeaseGrantRequest:
+		return 10, nil
+	case *pb.LeaseRevokeRequest:
+		return 11, nil
+	case *pb.LeaseKeepAliveRequest:
+		return 12, nil
+	case *pb.LeaseTimeToLiveRequest:
+		return 13, nil
+	case *pb.LeaseLeasesRequest:
 		return kinds, nil
 	}
 	return 0, fmt.Errorf("history: a %T is none that a history can hold", req)
 }
 
 // kinds are numbered from 1 to this.
-const kinds = 8
+const kinds = 14
 
 // ofKind makes a request and the response that belongs to it.
 func ofKind(kind uint64) (req, resp proto.Message, err error) {
@@ -90,8 +105,20 @@ func ofKind(kind uint64) (req, resp proto.Message, err error) {
 		return &clusterpb.ListNodesRequest{}, &clusterpb.ListNodesResponse{}, nil
 	case 7:
 		return &clusterpb.ListRangesRequest{}, &clusterpb.ListRangesResponse{}, nil
-	case kinds:
+	case 8:
 		return &askpb.AskRequest{}, &askpb.AskResponse{}, nil
+	case 9:
+		return &followpb.FollowRequest{}, &followpb.FollowResponse{}, nil
+	case 10:
+		return &pb.LeaseGrantRequest{}, &pb.LeaseGrantResponse{}, nil
+	case 11:
+		return &pb.LeaseRevokeRequest{}, &pb.LeaseRevokeResponse{}, nil
+	case 12:
+		return &pb.LeaseKeepAliveRequest{}, &pb.LeaseKeepAliveResponse{}, nil
+	case 13:
+		return &pb.LeaseTimeToLiveRequest{}, &pb.LeaseTimeToLiveResponse{}, nil
+	case kinds:
+		return &pb.LeaseLeasesRequest{}, &pb.LeaseLeasesResponse{}, nil
 	}
 	return nil, nil, fmt.Errorf("a request of kind %d", kind)
 }
@@ -122,6 +149,7 @@ func (w *Writer) Invoke(op *Op) error {
 	b = w.varint(b, fieldClient, uint64(op.Client))
 	b = w.varint(b, fieldKeyspace, op.Keyspace)
 	b = w.varint(b, fieldKind, kind)
+	b = w.time(b, op.Began)
 	if op.Final {
 		b = w.varint(b, fieldFinal, 1)
 	}
@@ -133,6 +161,7 @@ func (w *Writer) Return(op *Op) error {
 	b := w.varint(w.record[:0], fieldInvoked, uint64(op.Invoked))
 	b = w.varint(b, fieldReturned, uint64(op.Returned))
 	b = w.varint(b, fieldOutcome, uint64(op.Outcome)+1)
+	b = w.time(b, op.Ended)
 	if op.Err != "" {
 		b = protowire.AppendTag(b, fieldError, protowire.BytesType)
 		b = protowire.AppendString(b, op.Err)
@@ -152,6 +181,14 @@ func (w *Writer) End() error {
 
 func (w *Writer) varint(b []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(protowire.AppendTag(b, field, protowire.VarintType), v)
+}
+
+// time writes a time, if there is one: a driver whose history has no clock says none.
+func (w *Writer) time(b []byte, t time.Duration) []byte {
+	if t == 0 {
+		return b
+	}
+	return w.varint(b, fieldTime, uint64(t))
 }
 
 func (w *Writer) message(b []byte, field protowire.Number, m proto.Message) (err error) {
@@ -328,7 +365,7 @@ func (r *reader) apply(record []byte) error {
 	}
 	op := &Op{
 		Client: int(f.number[fieldClient]), Keyspace: f.number[fieldKeyspace], Invoked: invoked,
-		Final: f.number[fieldFinal] != 0, Request: req,
+		Final: f.number[fieldFinal] != 0, Request: req, Began: time.Duration(f.number[fieldTime]),
 	}
 	if err := proto.Unmarshal(f.bytes[fieldRequest], op.Request); err != nil {
 		return err
@@ -368,7 +405,7 @@ func (r *reader) returned(invoked int64, f *fields) error {
 			return err
 		}
 	}
-	op.Returned, op.Err = at, string(f.bytes[fieldError])
+	op.Returned, op.Err, op.Ended = at, string(f.bytes[fieldError]), time.Duration(f.number[fieldTime])
 	r.history.clock = max(r.history.clock, at)
 	delete(r.open, invoked)
 	return nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -22,6 +23,9 @@ func drawHistory(t *rapid.T) (*History, []byte) {
 		t.Fatal(err)
 	}
 	h := &History{}
+	if rapid.Bool().Draw(t, "clock") {
+		h.Clock = func() time.Duration { return time.Duration(rapid.Int64Range(1, 1<<50).Draw(t, "now")) }
+	}
 	var under []*Op
 	for range rapid.IntRange(0, 40).Draw(t, "events") {
 		if len(under) > 0 && rapid.Bool().Draw(t, "return") {
@@ -87,7 +91,7 @@ func sameOps(a, b []*Op) bool {
 	for i, x := range a {
 		y := b[i]
 		if x.Client != y.Client || x.Keyspace != y.Keyspace || x.Invoked != y.Invoked || x.Returned != y.Returned ||
-			x.Outcome != y.Outcome || x.Err != y.Err || x.Final != y.Final || !proto.Equal(x.Request, y.Request) ||
+			x.Outcome != y.Outcome || x.Err != y.Err || x.Final != y.Final || x.Began != y.Began || x.Ended != y.Ended || !proto.Equal(x.Request, y.Request) ||
 			(x.Response == nil) != (y.Response == nil) || x.Response != nil && !proto.Equal(x.Response, y.Response) {
 			return false
 		}

@@ -1,6 +1,10 @@
 package linearizability
 
-import "google.golang.org/protobuf/proto"
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+)
 
 // Outcome is what a client knows of its request.
 type Outcome uint8
@@ -25,8 +29,8 @@ func (o Outcome) String() string {
 }
 
 // Op is one request of one client and what became of it. Request and Response are messages of etcd's KV service: Range, Put,
-// DeleteRange, Txn, Compaction; or, of a workload that watches, of Cairn's own: ListNodes, ListRanges, Ask. They are not changed
-// after they were handed over.
+// DeleteRange, Txn, Compaction; of its Lease service; a watch with all that it got (followpb); or, of a workload that watches nodes, of
+// Cairn's own: ListNodes, ListRanges, Ask. They are not changed after they were handed over.
 type Op struct {
 	Client   int    // a client has one request at a time; after an unknown outcome its next one is another process to a model
 	Keyspace uint64 // keys and revisions of different keyspaces have nothing to do with each other
@@ -34,9 +38,12 @@ type Op struct {
 	// Invoked and Returned are places in the order of all events of the run: a counter, no clock. Returned is 0 if no
 	// answer came; the request may then take effect at any time after Invoked.
 	Invoked, Returned int64
-	Outcome           Outcome
-	Response          proto.Message // of an OK one, nil else
-	Err               string        // of one that is not OK: what the client was told
+	// Began and Ended are when it was invoked and when it returned, be it with an answer or without, on the driver's clock, which begins
+	// with the run: what a lease is held against. 0: the history has no clock.
+	Began, Ended time.Duration
+	Outcome      Outcome
+	Response     proto.Message // of an OK one, nil else
+	Err          string        // of one that is not OK: what the client was told
 	// Place is where a driver that can look inside saw a write take effect, in the order of all writes of its keyspace; -1:
 	// it never did; 0: the driver cannot tell. A hint for a search, and no more: an order that explains the answers without
 	// it is as good.
@@ -48,7 +55,9 @@ type Op struct {
 // History is what the clients of one run did, in the order in which they invoked it. The zero value is empty and ready.
 // It is not safe for concurrent use.
 type History struct {
-	Ops   []*Op
+	Ops []*Op
+	// Clock, if not nil, is the driver's.
+	Clock func() time.Duration
 	clock int64
 }
 
@@ -56,6 +65,9 @@ type History struct {
 func (h *History) Invoke(client int, keyspace uint64, req proto.Message) *Op {
 	h.clock++
 	op := &Op{Client: client, Keyspace: keyspace, Request: req, Invoked: h.clock}
+	if h.Clock != nil {
+		op.Began = h.Clock()
+	}
 	h.Ops = append(h.Ops, op)
 	return op
 }
@@ -64,6 +76,9 @@ func (h *History) Invoke(client int, keyspace uint64, req proto.Message) *Op {
 func (h *History) Return(op *Op, outcome Outcome, resp proto.Message, errText string) {
 	h.clock++
 	op.Returned, op.Outcome, op.Response, op.Err = h.clock, outcome, resp, errText
+	if h.Clock != nil {
+		op.Ended = h.Clock()
+	}
 	if outcome == Unknown {
 		op.Returned = 0
 	}

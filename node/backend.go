@@ -68,6 +68,15 @@ func (n *Node) ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnReque
 	return m.dispatch.ReadTxn(ctx, ks, req)
 }
 
+// Leases implements serve.Backend.
+func (n *Node) Leases() (serve.Leases, error) {
+	m, err := n.notYet()
+	if err != nil {
+		return nil, err
+	}
+	return m.dispatch, nil
+}
+
 // HashKV implements serve.Backend.
 func (n *Node) HashKV(ctx context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {
 	m, err := n.notYet()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/retention"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup/support"
@@ -24,6 +25,9 @@ type Config struct {
 	StoreDir string
 	// Listen is the address that the node serves all its APIs on; Advertise is where others reach it (default: Listen).
 	Listen, Advertise string
+	// Listener, if set, is what was opened on Listen already: tests have no port that another process may take meanwhile. The node
+	// closes it.
+	Listener net.Listener
 	// Join are addresses of nodes through which this one finds its cluster, HOST:PORT, and names that lead to some, dns:NAME:PORT
 	// and srv:NAME. One node is enough; the node itself may be among them.
 	Join []string
@@ -49,11 +53,17 @@ type Config struct {
 	SplitQPS float64
 	// ListenKeyspace are further addresses to listen on, by the keyspace that clients mean there who name none.
 	ListenKeyspace map[string]string
+	// QuotaBytes is how large the node's store may be on disk before the cluster takes no more data; 0: any size.
+	QuotaBytes int64
+	// Retention is how much history of clients' keyspaces is kept; the zero value keeps all.
+	Retention retention.Policy
 	// UnsafeTesting lets whoever reaches the node make its disk and its clock unwell: for tests, with data that is theirs.
 	UnsafeTesting bool
 	// SupportInterval is how often the node asks others for the support on which its leases rest, SupportDuration how long
 	// each promise is for; 0: base's. Failover takes about SupportDuration.
 	SupportInterval, SupportDuration time.Duration
+	// WatchProgressInterval is how often watches that ask for it are told how far they are, if nothing happens; 0: etcd's default.
+	WatchProgressInterval time.Duration
 	// StopTimeout bounds a graceful stop: handing leadership over, and letting requests end.
 	StopTimeout time.Duration
 }
@@ -65,6 +75,10 @@ func (c *Config) EnsureDefaults() {
 	c.MaxTxnOps = cmp.Or(c.MaxTxnOps, base.MaxTxnOps)
 	c.SupportInterval = cmp.Or(c.SupportInterval, base.SupportInterval)
 	c.SupportDuration = cmp.Or(c.SupportDuration, base.SupportDuration)
+	c.WatchProgressInterval = cmp.Or(c.WatchProgressInterval, base.WatchProgressInterval)
+	if c.WatchProgressInterval > 0 {
+		c.WatchProgressInterval = max(c.WatchProgressInterval, base.WatchProgressLeast)
+	}
 	c.StopTimeout = cmp.Or(c.StopTimeout, base.StopTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -94,11 +108,17 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("--attribute %q: give a word such as ssd, without = , : + - ~ or blanks", a))
 		}
 	}
+	if c.QuotaBytes < 0 {
+		errs = append(errs, fmt.Errorf("--quota-backend-bytes %d: give how large the store may be, or 0 for any size", c.QuotaBytes))
+	}
 	if c.SplitBytes < 0 {
 		errs = append(errs, fmt.Errorf("--split-bytes %d: give how large a range may be", c.SplitBytes))
 	}
 	if !(c.SplitQPS >= 0) {
 		errs = append(errs, fmt.Errorf("--split-qps %v: give how many requests a second a range may be served, or 0 for any number", c.SplitQPS))
+	}
+	if c.WatchProgressInterval < 0 {
+		errs = append(errs, fmt.Errorf("--watch-progress-notify-interval %s: give how often watches are told how far they are", c.WatchProgressInterval))
 	}
 	if c.MaxRequestBytes < 0 || c.MaxTxnOps < 0 {
 		errs = append(errs, errors.New("limits cannot be negative"))

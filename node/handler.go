@@ -12,6 +12,7 @@ import (
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -74,6 +75,7 @@ func (h handler) changed(c raftgroup.StateChange) {
 	h.m.dispatch.Changed(c)
 	h.m.reconciler.Changed(c)
 	h.m.placement.Changed(c)
+	h.m.lessor.Changed(c)
 	if c.Range == base.RangeSys {
 		h.m.monitor.Changed()
 		h.m.operate.Applied()
@@ -91,6 +93,7 @@ func (h handler) cold(d *metapb.RangeDescriptor) {
 // applied is told by the store that something was applied in a range.
 func (h handler) applied(id base.RangeID) {
 	h.m.reconciler.Written(id)
+	h.m.lessor.Applied(id)
 	if id == base.RangeSys {
 		h.m.reconciler.NodesChanged()
 		h.m.placement.SysChanged()
@@ -99,8 +102,17 @@ func (h handler) applied(id base.RangeID) {
 	}
 }
 
+// leases is told by the store what has become of leases of clients.
+func (h handler) leases(id base.RangeID, changes []apply.LeaseChange, moved bool) {
+	h.m.lessor.Leases(id, changes, moved)
+}
+
 // indexed is told by the store that the index in a range has changed.
 func (h handler) indexed(id base.RangeID, news []apply.Indexed) { h.m.placement.Indexed(id, news) }
+
+// events is told by the store what was applied in a range that is watched here, gone that its replica has ended.
+func (h handler) events(a watch.Applied) { h.m.watches.Applied(a) }
+func (h handler) gone(id base.RangeID)   { h.m.watches.Gone(id) }
 
 // lateTransport stands in the server for the transport's service, which must be registered before the server runs
 // and exists only once the node is a member.

@@ -32,6 +32,7 @@ func (n *Node) watch(m *member, id *metapb.StoreIdentity) error {
 			return l
 		},
 		Learn:      func(own *metapb.NodeRecord) { n.learn(m, own) },
+		Alarms:     m.alarms.Learn,
 		Unanswered: m.fence.Doubt, Now: m.store.Now, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
 	return err

@@ -50,3 +50,11 @@ func (p places) Report(r *rangepb.ReportRequest) *rangepb.Report { return p.m.pl
 func (p places) Explain(ctx context.Context, index base.RangeID, d *metapb.RangeDescriptor) (*metapb.Explanation, error) {
 	return p.m.placement.ExplainHere(ctx, index, d)
 }
+
+// leases answers questions about leases of clients once the node's lessor is there (dispatch.Leases).
+type leases struct{ m *member }
+
+// Answer implements dispatch.Leases.
+func (l leases) Answer(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+	return l.m.lessor.Answer(id, q)
+}

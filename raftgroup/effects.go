@@ -62,6 +62,9 @@ type Proposal struct {
 	Change *raftpb.ConfChangeV2
 	// Latch, if set, is the latch through which it is proposed: as long as that one holds the range, and as its end.
 	Latch *LatchID
+	// Term, if not 0, is the one that it belongs to: a leader of another refuses it. What a leader decided from what only it knows
+	// must not be carried out by its successor, nor by itself when it leads again.
+	Term uint64
 }
 
 // LatchID names a latch in the whole cluster. One that began earlier goes before a later one where two cannot both be had;
@@ -122,6 +125,9 @@ type Admin struct {
 	Transfer base.ReplicaID
 	// Campaign asks for an election now: used at bootstrap, where the only replica need not wait for its timer.
 	Campaign bool
+	// Warm has the replica not go cold for as long as if something had happened to it, and wakes nothing that rests. A cold one is
+	// built again: what its leader alone knows, such as its lease, can be asked for.
+	Warm bool
 }
 
 // ReceivedSnapshot is a MsgSnap with the token of its staged data.

@@ -304,6 +304,30 @@ func TestRuleAColdRangeGoesOn(t *testing.T) {
 	}
 }
 
+// A range that is kept warm rests, and its leader's lease is there for readers; one that is cold is built again by it.
+func TestRuleAWarmRangeRestsAndIsNotCold(t *testing.T) {
+	w := newLeaseWorld(t, func(c *Config) { c.ColdAfter = 3 * time.Second })
+	l := w.leader(leaseRange)
+	warm := func() { l.ev.Admin = append(l.ev.Admin, Admin{Range: leaseRange, Warm: true}) }
+	for range 10 {
+		warm()
+		w.run(time.Second)
+	}
+	st, _ := l.loop.Status(leaseRange)
+	if l.cold != 0 || !st.Resting || !w.leased(l) {
+		t.Errorf("after ten seconds: cold %d times, %+v", l.cold, st)
+	}
+	w.run(5 * time.Second)
+	if l.cold != 1 || w.leased(l) {
+		t.Fatalf("left alone: cold %d times, and readers have its lease: %v", l.cold, w.leased(l))
+	}
+	warm()
+	w.run(500 * time.Millisecond)
+	if !w.leased(l) {
+		t.Errorf("readers have no lease of a range that is warm again:\n%s", w.trace.String())
+	}
+}
+
 // The same where one voter is all: a cluster of one node.
 func TestRuleAColdRangeOfOneVoterGoesOn(t *testing.T) {
 	w := newLeaseWorld(t, func(c *Config) { c.ColdAfter = 3 * time.Second })

@@ -250,6 +250,7 @@ func (l *Loop) admin(a *Admin) {
 		l.absorbed(a.Range, a.Absorbed.Descriptor, a.Absorbed.Tombstone)
 		return
 	}
+	cold := l.cold[a.Range] != nil
 	g := l.group(a.Range)
 	if a.Start && g == nil {
 		g = l.load(a.Range)
@@ -262,6 +263,9 @@ func (l *Loop) admin(a *Admin) {
 		return
 	}
 	switch {
+	case a.Warm && !cold:
+		g.touched = l.now
+		return
 	case a.Sent != nil:
 		l.snapshotSent(g, a.Sent)
 	case a.Transfer != 0:

@@ -183,11 +183,31 @@ func (l *Loop) flushProposals() {
 }
 
 func (l *Loop) stepCommands(g *group, ps []Proposal) {
+	ps = l.ofTerm(g, ps)
+	if len(ps) == 0 {
+		return
+	}
 	entries := make([]*raftpb.Entry, len(ps))
 	for i := range ps {
 		entries[i] = &raftpb.Entry{Data: EncodeProposal(ps[i].ID, ps[i].Data)}
 	}
 	l.stepEntries(g, entries, ps)
+}
+
+// ofTerm refuses the proposals of another term than that in which they would be appended.
+func (l *Loop) ofTerm(g *group, ps []Proposal) []Proposal {
+	if !slices.ContainsFunc(ps, func(p Proposal) bool { return p.Term != 0 }) {
+		return ps // nearly always
+	}
+	term, kept := g.rn.BasicStatus().GetTerm(), make([]Proposal, 0, len(ps))
+	for i := range ps {
+		if ps[i].Term != 0 && ps[i].Term != term {
+			l.fail(ps[i].ID, g.notLeader())
+			continue
+		}
+		kept = append(kept, ps[i])
+	}
+	return kept
 }
 
 func (l *Loop) stepChange(g *group, p *Proposal) {

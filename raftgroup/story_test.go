@@ -20,7 +20,7 @@ import (
 //
 //	cluster nodes=3 [of=2] [keep=4]   nodes 1..3; replicas 1..of on them (default: on all); logs keep that many entries
 //	run 1s                            let time pass
-//	propose node=1 x y z              the replica on node 1 is asked to propose
+//	propose node=1 [term=6] x y z     the replica on node 1 is asked to propose, at that term alone
 //	read node=2                       a linearizable read on node 2
 //	latch node=1 of=A                 reader A wants node 1 to hold the range; A is older than B
 //	raise node=1 of=A x               x is proposed through A's latch
@@ -129,8 +129,14 @@ func (s *story) run(t *testing.T, d *datadriven.TestData) {
 }
 
 func (s *story) propose(t *testing.T, d *datadriven.TestData) {
+	n, term := s.node(t, d), uint64(0)
 	for _, a := range d.CmdArgs[1:] {
-		s.w.propose(s.node(t, d), testRange, a.Key, nil)
+		if a.Key == "term" {
+			a.Scan(t, 0, &term)
+			continue
+		}
+		s.w.propose(n, testRange, a.Key, nil)
+		n.ev.Proposals[len(n.ev.Proposals)-1].Term = term
 	}
 }
 

@@ -1511,6 +1511,7 @@ func (x *LeaseGrant) GetTtl() int64 {
 type LeaseGrantResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Lease         *LeaseRecord           `protobuf:"bytes,1,opt,name=lease,proto3" json:"lease,omitempty"`
+	Revision      int64                  `protobuf:"varint,2,opt,name=revision,proto3" json:"revision,omitempty"` // of the range: a grant takes none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1552,14 +1553,23 @@ func (x *LeaseGrantResponse) GetLease() *LeaseRecord {
 	return nil
 }
 
+func (x *LeaseGrantResponse) GetRevision() int64 {
+	if x != nil {
+		return x.Revision
+	}
+	return 0
+}
+
 // LeaseRecord is a lease as its home stores it.
 type LeaseRecord struct {
-	state           protoimpl.MessageState `protogen:"open.v1"`
-	Id              int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
-	Ttl             int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"`                                                // seconds
-	GrantedRevision int64                  `protobuf:"varint,3,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"` // of the home when it was granted: tells two leases of one id apart
-	Spans           []*LeaseSpan           `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`                                             // where beside the home it may hold keys
-	Ending          bool                   `protobuf:"varint,5,opt,name=ending,proto3" json:"ending,omitempty"`                                          // it is being revoked: it takes no keys and is not kept alive any more
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Ttl   int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"` // seconds
+	// The number of the grant, which counts those of the home (no revision of a write): tells two leases of one id apart. Where the home
+	// is split or merged the count goes on from the higher one, so that it grows wherever the lease's key comes to lie.
+	GrantedRevision int64        `protobuf:"varint,3,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"`
+	Spans           []*LeaseSpan `protobuf:"bytes,4,rep,name=spans,proto3" json:"spans,omitempty"`    // where beside the home it may hold keys
+	Ending          bool         `protobuf:"varint,5,opt,name=ending,proto3" json:"ending,omitempty"` // it is being revoked: it takes no keys and is not kept alive any more
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1681,21 +1691,77 @@ func (x *LeaseSpan) GetEnd() []byte {
 	return nil
 }
 
-// LeaseRevoke ends a lease, in its home, and deletes the keys that it holds there. With begin it only marks it as ending. A
-// lease that has spans is revoked only after it was marked. A lease that is not there, or whose granted_revision is another (if it
-// is given), is refused as not found.
+// LeaseGuest is a lease that lives in another range and may hold keys of this one, as that one stores it.
+type LeaseGuest struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	GrantedRevision int64                  `protobuf:"varint,1,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"`
+	Spans           []*LeaseSpan           `protobuf:"bytes,2,rep,name=spans,proto3" json:"spans,omitempty"` // where it may: what its home knows of
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *LeaseGuest) Reset() {
+	*x = LeaseGuest{}
+	mi := &file_api_kvpb_command_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaseGuest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaseGuest) ProtoMessage() {}
+
+func (x *LeaseGuest) ProtoReflect() protoreflect.Message {
+	mi := &file_api_kvpb_command_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaseGuest.ProtoReflect.Descriptor instead.
+func (*LeaseGuest) Descriptor() ([]byte, []int) {
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *LeaseGuest) GetGrantedRevision() int64 {
+	if x != nil {
+		return x.GrantedRevision
+	}
+	return 0
+}
+
+func (x *LeaseGuest) GetSpans() []*LeaseSpan {
+	if x != nil {
+		return x.Spans
+	}
+	return nil
+}
+
+// LeaseRevoke ends a lease, in its home, and deletes the keys that it holds there. A lease that has spans is only marked as ending, as
+// any is with begin, until a revoke says that it was evicted in just these. A lease that is not there, or whose granted_revision is another (if it is given), is
+// refused as not found.
 type LeaseRevoke struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Id              int64                  `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	GrantedRevision int64                  `protobuf:"varint,2,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"` // 0: whichever there is
 	Begin           bool                   `protobuf:"varint,3,opt,name=begin,proto3" json:"begin,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Where, since that one was marked, LeaseEvict was applied in all ranges: its spans, as it was answered last. A split of the home may
+	// have added some meanwhile. granted_revision is given with it.
+	Evicted       []*LeaseSpan `protobuf:"bytes,4,rep,name=evicted,proto3" json:"evicted,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseRevoke) Reset() {
 	*x = LeaseRevoke{}
-	mi := &file_api_kvpb_command_proto_msgTypes[26]
+	mi := &file_api_kvpb_command_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1773,7 @@ func (x *LeaseRevoke) String() string {
 func (*LeaseRevoke) ProtoMessage() {}
 
 func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[26]
+	mi := &file_api_kvpb_command_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1786,7 @@ func (x *LeaseRevoke) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRevoke.ProtoReflect.Descriptor instead.
 func (*LeaseRevoke) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{26}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LeaseRevoke) GetId() int64 {
@@ -1744,17 +1810,26 @@ func (x *LeaseRevoke) GetBegin() bool {
 	return false
 }
 
+func (x *LeaseRevoke) GetEvicted() []*LeaseSpan {
+	if x != nil {
+		return x.Evicted
+	}
+	return nil
+}
+
 type LeaseRevokeResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"` // of the range after the command
-	Lease         *LeaseRecord           `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`        // as it was, or with begin as it is
+	Lease         *LeaseRecord           `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`        // as it was, or as it is if it is there still
+	Ended         bool                   `protobuf:"varint,3,opt,name=ended,proto3" json:"ended,omitempty"`       // it is gone. If not, it is ending: evict it in its spans, and revoke it again with them, until it is
+	Deleted       int64                  `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`   // keys
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseRevokeResponse) Reset() {
 	*x = LeaseRevokeResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[27]
+	mi := &file_api_kvpb_command_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1766,7 +1841,7 @@ func (x *LeaseRevokeResponse) String() string {
 func (*LeaseRevokeResponse) ProtoMessage() {}
 
 func (x *LeaseRevokeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[27]
+	mi := &file_api_kvpb_command_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1779,7 +1854,7 @@ func (x *LeaseRevokeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseRevokeResponse.ProtoReflect.Descriptor instead.
 func (*LeaseRevokeResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{27}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LeaseRevokeResponse) GetRevision() int64 {
@@ -1796,6 +1871,20 @@ func (x *LeaseRevokeResponse) GetLease() *LeaseRecord {
 	return nil
 }
 
+func (x *LeaseRevokeResponse) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+func (x *LeaseRevokeResponse) GetDeleted() int64 {
+	if x != nil {
+		return x.Deleted
+	}
+	return 0
+}
+
 // LeaseAttach adds a span to those where a lease may hold keys, in its home.
 type LeaseAttach struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1807,7 +1896,7 @@ type LeaseAttach struct {
 
 func (x *LeaseAttach) Reset() {
 	*x = LeaseAttach{}
-	mi := &file_api_kvpb_command_proto_msgTypes[28]
+	mi := &file_api_kvpb_command_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1819,7 +1908,7 @@ func (x *LeaseAttach) String() string {
 func (*LeaseAttach) ProtoMessage() {}
 
 func (x *LeaseAttach) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[28]
+	mi := &file_api_kvpb_command_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1832,7 +1921,7 @@ func (x *LeaseAttach) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseAttach.ProtoReflect.Descriptor instead.
 func (*LeaseAttach) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{28}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *LeaseAttach) GetId() int64 {
@@ -1858,7 +1947,7 @@ type LeaseAttachResponse struct {
 
 func (x *LeaseAttachResponse) Reset() {
 	*x = LeaseAttachResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[29]
+	mi := &file_api_kvpb_command_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1959,7 @@ func (x *LeaseAttachResponse) String() string {
 func (*LeaseAttachResponse) ProtoMessage() {}
 
 func (x *LeaseAttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[29]
+	mi := &file_api_kvpb_command_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1972,7 @@ func (x *LeaseAttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseAttachResponse.ProtoReflect.Descriptor instead.
 func (*LeaseAttachResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{29}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *LeaseAttachResponse) GetLease() *LeaseRecord {
@@ -1900,13 +1989,14 @@ type LeaseAdmit struct {
 	Id              int64                  `protobuf:"varint,2,opt,name=id,proto3" json:"id,omitempty"`
 	GrantedRevision int64                  `protobuf:"varint,3,opt,name=granted_revision,json=grantedRevision,proto3" json:"granted_revision,omitempty"`
 	Ticket          int64                  `protobuf:"varint,4,opt,name=ticket,proto3" json:"ticket,omitempty"` // the range's revision before the lease was attached
+	Span            *LeaseSpan             `protobuf:"bytes,5,opt,name=span,proto3" json:"span,omitempty"`      // that was attached
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *LeaseAdmit) Reset() {
 	*x = LeaseAdmit{}
-	mi := &file_api_kvpb_command_proto_msgTypes[30]
+	mi := &file_api_kvpb_command_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1918,7 +2008,7 @@ func (x *LeaseAdmit) String() string {
 func (*LeaseAdmit) ProtoMessage() {}
 
 func (x *LeaseAdmit) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[30]
+	mi := &file_api_kvpb_command_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1931,7 +2021,7 @@ func (x *LeaseAdmit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseAdmit.ProtoReflect.Descriptor instead.
 func (*LeaseAdmit) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{30}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *LeaseAdmit) GetKey() []byte {
@@ -1962,6 +2052,13 @@ func (x *LeaseAdmit) GetTicket() int64 {
 	return 0
 }
 
+func (x *LeaseAdmit) GetSpan() *LeaseSpan {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
 type LeaseAdmitResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Admitted      bool                   `protobuf:"varint,1,opt,name=admitted,proto3" json:"admitted,omitempty"`
@@ -1971,7 +2068,7 @@ type LeaseAdmitResponse struct {
 
 func (x *LeaseAdmitResponse) Reset() {
 	*x = LeaseAdmitResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[31]
+	mi := &file_api_kvpb_command_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1983,7 +2080,7 @@ func (x *LeaseAdmitResponse) String() string {
 func (*LeaseAdmitResponse) ProtoMessage() {}
 
 func (x *LeaseAdmitResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[31]
+	mi := &file_api_kvpb_command_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1996,7 +2093,7 @@ func (x *LeaseAdmitResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseAdmitResponse.ProtoReflect.Descriptor instead.
 func (*LeaseAdmitResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{31}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *LeaseAdmitResponse) GetAdmitted() bool {
@@ -2006,7 +2103,8 @@ func (x *LeaseAdmitResponse) GetAdmitted() bool {
 	return false
 }
 
-// LeaseEvict deletes the keys that a lease holds in a range that is not its home, and its leave to put more.
+// LeaseEvict deletes the keys that a lease holds in a range that is not its home, and its leave to put more. What is evicted is the whole of
+// the range: whoever evicts it in a span goes on behind the range that has answered.
 type LeaseEvict struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Key             []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // of the range
@@ -2018,7 +2116,7 @@ type LeaseEvict struct {
 
 func (x *LeaseEvict) Reset() {
 	*x = LeaseEvict{}
-	mi := &file_api_kvpb_command_proto_msgTypes[32]
+	mi := &file_api_kvpb_command_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2030,7 +2128,7 @@ func (x *LeaseEvict) String() string {
 func (*LeaseEvict) ProtoMessage() {}
 
 func (x *LeaseEvict) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[32]
+	mi := &file_api_kvpb_command_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2043,7 +2141,7 @@ func (x *LeaseEvict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEvict.ProtoReflect.Descriptor instead.
 func (*LeaseEvict) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{32}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *LeaseEvict) GetKey() []byte {
@@ -2070,13 +2168,15 @@ func (x *LeaseEvict) GetGrantedRevision() int64 {
 type LeaseEvictResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Revision      int64                  `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`
+	Span          *LeaseSpan             `protobuf:"bytes,2,opt,name=span,proto3" json:"span,omitempty"`        // of the range
+	Deleted       int64                  `protobuf:"varint,3,opt,name=deleted,proto3" json:"deleted,omitempty"` // keys
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseEvictResponse) Reset() {
 	*x = LeaseEvictResponse{}
-	mi := &file_api_kvpb_command_proto_msgTypes[33]
+	mi := &file_api_kvpb_command_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2088,7 +2188,7 @@ func (x *LeaseEvictResponse) String() string {
 func (*LeaseEvictResponse) ProtoMessage() {}
 
 func (x *LeaseEvictResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_api_kvpb_command_proto_msgTypes[33]
+	mi := &file_api_kvpb_command_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2101,12 +2201,26 @@ func (x *LeaseEvictResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LeaseEvictResponse.ProtoReflect.Descriptor instead.
 func (*LeaseEvictResponse) Descriptor() ([]byte, []int) {
-	return file_api_kvpb_command_proto_rawDescGZIP(), []int{33}
+	return file_api_kvpb_command_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *LeaseEvictResponse) GetRevision() int64 {
 	if x != nil {
 		return x.Revision
+	}
+	return 0
+}
+
+func (x *LeaseEvictResponse) GetSpan() *LeaseSpan {
+	if x != nil {
+		return x.Span
+	}
+	return nil
+}
+
+func (x *LeaseEvictResponse) GetDeleted() int64 {
+	if x != nil {
+		return x.Deleted
 	}
 	return 0
 }
@@ -2223,9 +2337,10 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"\n" +
 	"LeaseGrant\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x10\n" +
-	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\"D\n" +
+	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\"`\n" +
 	"\x12LeaseGrantResponse\x12.\n" +
-	"\x05lease\x18\x01 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\"\xa0\x01\n" +
+	"\x05lease\x18\x01 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\x12\x1a\n" +
+	"\brevision\x18\x02 \x01(\x03R\brevision\"\xa0\x01\n" +
 	"\vLeaseRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12\x10\n" +
 	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\x12)\n" +
@@ -2234,34 +2349,44 @@ const file_api_kvpb_command_proto_rawDesc = "" +
 	"\x06ending\x18\x05 \x01(\bR\x06ending\"3\n" +
 	"\tLeaseSpan\x12\x14\n" +
 	"\x05start\x18\x01 \x01(\fR\x05start\x12\x10\n" +
-	"\x03end\x18\x02 \x01(\fR\x03end\"^\n" +
+	"\x03end\x18\x02 \x01(\fR\x03end\"e\n" +
+	"\n" +
+	"LeaseGuest\x12)\n" +
+	"\x10granted_revision\x18\x01 \x01(\x03R\x0fgrantedRevision\x12,\n" +
+	"\x05spans\x18\x02 \x03(\v2\x16.cairn.kv.v1.LeaseSpanR\x05spans\"\x90\x01\n" +
 	"\vLeaseRevoke\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12)\n" +
 	"\x10granted_revision\x18\x02 \x01(\x03R\x0fgrantedRevision\x12\x14\n" +
-	"\x05begin\x18\x03 \x01(\bR\x05begin\"a\n" +
+	"\x05begin\x18\x03 \x01(\bR\x05begin\x120\n" +
+	"\aevicted\x18\x04 \x03(\v2\x16.cairn.kv.v1.LeaseSpanR\aevicted\"\x91\x01\n" +
 	"\x13LeaseRevokeResponse\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12.\n" +
-	"\x05lease\x18\x02 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\"I\n" +
+	"\x05lease\x18\x02 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\x12\x14\n" +
+	"\x05ended\x18\x03 \x01(\bR\x05ended\x12\x18\n" +
+	"\adeleted\x18\x04 \x01(\x03R\adeleted\"I\n" +
 	"\vLeaseAttach\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x03R\x02id\x12*\n" +
 	"\x04span\x18\x02 \x01(\v2\x16.cairn.kv.v1.LeaseSpanR\x04span\"E\n" +
 	"\x13LeaseAttachResponse\x12.\n" +
-	"\x05lease\x18\x01 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\"q\n" +
+	"\x05lease\x18\x01 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\"\x9d\x01\n" +
 	"\n" +
 	"LeaseAdmit\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12)\n" +
 	"\x10granted_revision\x18\x03 \x01(\x03R\x0fgrantedRevision\x12\x16\n" +
-	"\x06ticket\x18\x04 \x01(\x03R\x06ticket\"0\n" +
+	"\x06ticket\x18\x04 \x01(\x03R\x06ticket\x12*\n" +
+	"\x04span\x18\x05 \x01(\v2\x16.cairn.kv.v1.LeaseSpanR\x04span\"0\n" +
 	"\x12LeaseAdmitResponse\x12\x1a\n" +
 	"\badmitted\x18\x01 \x01(\bR\badmitted\"Y\n" +
 	"\n" +
 	"LeaseEvict\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\fR\x03key\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x03R\x02id\x12)\n" +
-	"\x10granted_revision\x18\x03 \x01(\x03R\x0fgrantedRevision\"0\n" +
+	"\x10granted_revision\x18\x03 \x01(\x03R\x0fgrantedRevision\"v\n" +
 	"\x12LeaseEvictResponse\x12\x1a\n" +
-	"\brevision\x18\x01 \x01(\x03R\brevisionB#Z!github.com/cairndb/cairn/api/kvpbb\x06proto3"
+	"\brevision\x18\x01 \x01(\x03R\brevision\x12*\n" +
+	"\x04span\x18\x02 \x01(\v2\x16.cairn.kv.v1.LeaseSpanR\x04span\x12\x18\n" +
+	"\adeleted\x18\x03 \x01(\x03R\adeletedB#Z!github.com/cairndb/cairn/api/kvpbb\x06proto3"
 
 var (
 	file_api_kvpb_command_proto_rawDescOnce sync.Once
@@ -2275,7 +2400,7 @@ func file_api_kvpb_command_proto_rawDescGZIP() []byte {
 	return file_api_kvpb_command_proto_rawDescData
 }
 
-var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_api_kvpb_command_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_api_kvpb_command_proto_goTypes = []any{
 	(*Command)(nil),                     // 0: cairn.kv.v1.Command
 	(*ChangeReplicas)(nil),              // 1: cairn.kv.v1.ChangeReplicas
@@ -2303,22 +2428,23 @@ var file_api_kvpb_command_proto_goTypes = []any{
 	(*LeaseGrantResponse)(nil),          // 23: cairn.kv.v1.LeaseGrantResponse
 	(*LeaseRecord)(nil),                 // 24: cairn.kv.v1.LeaseRecord
 	(*LeaseSpan)(nil),                   // 25: cairn.kv.v1.LeaseSpan
-	(*LeaseRevoke)(nil),                 // 26: cairn.kv.v1.LeaseRevoke
-	(*LeaseRevokeResponse)(nil),         // 27: cairn.kv.v1.LeaseRevokeResponse
-	(*LeaseAttach)(nil),                 // 28: cairn.kv.v1.LeaseAttach
-	(*LeaseAttachResponse)(nil),         // 29: cairn.kv.v1.LeaseAttachResponse
-	(*LeaseAdmit)(nil),                  // 30: cairn.kv.v1.LeaseAdmit
-	(*LeaseAdmitResponse)(nil),          // 31: cairn.kv.v1.LeaseAdmitResponse
-	(*LeaseEvict)(nil),                  // 32: cairn.kv.v1.LeaseEvict
-	(*LeaseEvictResponse)(nil),          // 33: cairn.kv.v1.LeaseEvictResponse
-	(*metapb.RangeDescriptor)(nil),      // 34: cairn.meta.v1.RangeDescriptor
+	(*LeaseGuest)(nil),                  // 26: cairn.kv.v1.LeaseGuest
+	(*LeaseRevoke)(nil),                 // 27: cairn.kv.v1.LeaseRevoke
+	(*LeaseRevokeResponse)(nil),         // 28: cairn.kv.v1.LeaseRevokeResponse
+	(*LeaseAttach)(nil),                 // 29: cairn.kv.v1.LeaseAttach
+	(*LeaseAttachResponse)(nil),         // 30: cairn.kv.v1.LeaseAttachResponse
+	(*LeaseAdmit)(nil),                  // 31: cairn.kv.v1.LeaseAdmit
+	(*LeaseAdmitResponse)(nil),          // 32: cairn.kv.v1.LeaseAdmitResponse
+	(*LeaseEvict)(nil),                  // 33: cairn.kv.v1.LeaseEvict
+	(*LeaseEvictResponse)(nil),          // 34: cairn.kv.v1.LeaseEvictResponse
+	(*metapb.RangeDescriptor)(nil),      // 35: cairn.meta.v1.RangeDescriptor
 }
 var file_api_kvpb_command_proto_depIdxs = []int32{
 	22, // 0: cairn.kv.v1.Command.lease_grant:type_name -> cairn.kv.v1.LeaseGrant
-	26, // 1: cairn.kv.v1.Command.lease_revoke:type_name -> cairn.kv.v1.LeaseRevoke
-	28, // 2: cairn.kv.v1.Command.lease_attach:type_name -> cairn.kv.v1.LeaseAttach
-	30, // 3: cairn.kv.v1.Command.lease_admit:type_name -> cairn.kv.v1.LeaseAdmit
-	32, // 4: cairn.kv.v1.Command.lease_evict:type_name -> cairn.kv.v1.LeaseEvict
+	27, // 1: cairn.kv.v1.Command.lease_revoke:type_name -> cairn.kv.v1.LeaseRevoke
+	29, // 2: cairn.kv.v1.Command.lease_attach:type_name -> cairn.kv.v1.LeaseAttach
+	31, // 3: cairn.kv.v1.Command.lease_admit:type_name -> cairn.kv.v1.LeaseAdmit
+	33, // 4: cairn.kv.v1.Command.lease_evict:type_name -> cairn.kv.v1.LeaseEvict
 	1,  // 5: cairn.kv.v1.Command.change_replicas:type_name -> cairn.kv.v1.ChangeReplicas
 	17, // 6: cairn.kv.v1.Command.publish_descriptor:type_name -> cairn.kv.v1.PublishDescriptor
 	2,  // 7: cairn.kv.v1.Command.split:type_name -> cairn.kv.v1.Split
@@ -2329,31 +2455,35 @@ var file_api_kvpb_command_proto_depIdxs = []int32{
 	11, // 12: cairn.kv.v1.Command.thaw:type_name -> cairn.kv.v1.Thaw
 	13, // 13: cairn.kv.v1.Command.absorbed:type_name -> cairn.kv.v1.Absorbed
 	19, // 14: cairn.kv.v1.Command.unpublish_descriptor:type_name -> cairn.kv.v1.UnpublishDescriptor
-	34, // 15: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 16: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 17: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 18: cairn.kv.v1.Freeze.left:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 15: cairn.kv.v1.ChangeReplicas.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 16: cairn.kv.v1.SplitResponse.left:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 17: cairn.kv.v1.SplitResponse.right:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 18: cairn.kv.v1.Freeze.left:type_name -> cairn.meta.v1.RangeDescriptor
 	6,  // 19: cairn.kv.v1.FreezeResponse.right:type_name -> cairn.kv.v1.FrozenRange
-	34, // 20: cairn.kv.v1.FrozenRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 20: cairn.kv.v1.FrozenRange.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	6,  // 21: cairn.kv.v1.Merge.right:type_name -> cairn.kv.v1.FrozenRange
-	34, // 22: cairn.kv.v1.MergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 23: cairn.kv.v1.GiveUpMergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 24: cairn.kv.v1.Thaw.left:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 25: cairn.kv.v1.ThawResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 26: cairn.kv.v1.AbsorbedResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 27: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 28: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
-	34, // 29: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 22: cairn.kv.v1.MergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 23: cairn.kv.v1.GiveUpMergeResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 24: cairn.kv.v1.Thaw.left:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 25: cairn.kv.v1.ThawResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 26: cairn.kv.v1.AbsorbedResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 27: cairn.kv.v1.PublishDescriptor.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 28: cairn.kv.v1.PublishDescriptorResponse.current:type_name -> cairn.meta.v1.RangeDescriptor
+	35, // 29: cairn.kv.v1.ChangeReplicasResponse.descriptor:type_name -> cairn.meta.v1.RangeDescriptor
 	24, // 30: cairn.kv.v1.LeaseGrantResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
 	25, // 31: cairn.kv.v1.LeaseRecord.spans:type_name -> cairn.kv.v1.LeaseSpan
-	24, // 32: cairn.kv.v1.LeaseRevokeResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
-	25, // 33: cairn.kv.v1.LeaseAttach.span:type_name -> cairn.kv.v1.LeaseSpan
-	24, // 34: cairn.kv.v1.LeaseAttachResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
-	35, // [35:35] is the sub-list for method output_type
-	35, // [35:35] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	25, // 32: cairn.kv.v1.LeaseGuest.spans:type_name -> cairn.kv.v1.LeaseSpan
+	25, // 33: cairn.kv.v1.LeaseRevoke.evicted:type_name -> cairn.kv.v1.LeaseSpan
+	24, // 34: cairn.kv.v1.LeaseRevokeResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
+	25, // 35: cairn.kv.v1.LeaseAttach.span:type_name -> cairn.kv.v1.LeaseSpan
+	24, // 36: cairn.kv.v1.LeaseAttachResponse.lease:type_name -> cairn.kv.v1.LeaseRecord
+	25, // 37: cairn.kv.v1.LeaseAdmit.span:type_name -> cairn.kv.v1.LeaseSpan
+	25, // 38: cairn.kv.v1.LeaseEvictResponse.span:type_name -> cairn.kv.v1.LeaseSpan
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_api_kvpb_command_proto_init() }
@@ -2388,7 +2518,7 @@ func file_api_kvpb_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_api_kvpb_command_proto_rawDesc), len(file_api_kvpb_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1147,6 +1147,7 @@ type HeartbeatAnswer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Own           *NodeRecord            `protobuf:"bytes,1,opt,name=own,proto3" json:"own,omitempty"` // of the node that asked
 	Nodes         []*NodeHealth          `protobuf:"bytes,2,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Alarms        [][]byte               `protobuf:"bytes,3,rep,name=alarms,proto3" json:"alarms,omitempty"` // etcdserverpb.AlarmMember: all that are raised
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1191,6 +1192,13 @@ func (x *HeartbeatAnswer) GetOwn() *NodeRecord {
 func (x *HeartbeatAnswer) GetNodes() []*NodeHealth {
 	if x != nil {
 		return x.Nodes
+	}
+	return nil
+}
+
+func (x *HeartbeatAnswer) GetAlarms() [][]byte {
+	if x != nil {
+		return x.Alarms
 	}
 	return nil
 }
@@ -2372,10 +2380,11 @@ const file_api_metapb_meta_proto_rawDesc = "" +
 	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12\x1a\n" +
 	"\bsupports\x18\x02 \x01(\bR\bsupports\x12\x1c\n" +
 	"\tsupported\x18\x03 \x01(\bR\tsupported\x12*\n" +
-	"\x11round_trip_micros\x18\x04 \x01(\x03R\x0froundTripMicros\"o\n" +
+	"\x11round_trip_micros\x18\x04 \x01(\x03R\x0froundTripMicros\"\x87\x01\n" +
 	"\x0fHeartbeatAnswer\x12+\n" +
 	"\x03own\x18\x01 \x01(\v2\x19.cairn.meta.v1.NodeRecordR\x03own\x12/\n" +
-	"\x05nodes\x18\x02 \x03(\v2\x19.cairn.meta.v1.NodeHealthR\x05nodes\"\xb2\x02\n" +
+	"\x05nodes\x18\x02 \x03(\v2\x19.cairn.meta.v1.NodeHealthR\x05nodes\x12\x16\n" +
+	"\x06alarms\x18\x03 \x03(\fR\x06alarms\"\xb2\x02\n" +
 	"\n" +
 	"NodeHealth\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\x04R\x06nodeId\x12!\n" +

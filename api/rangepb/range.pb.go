@@ -105,6 +105,7 @@ const (
 	RequestKind_REQUEST_KIND_EXPLAIN     RequestKind = 17 // body: ExplainRequest, to the leader of the index range that lists the range; answered with an Explanation
 	RequestKind_REQUEST_KIND_CHANGES     RequestKind = 18 // body: ChangesRequest, to a node with a replica of the range; answered with a ChangesResponse
 	RequestKind_REQUEST_KIND_LEASE       RequestKind = 19 // body: LeaseQuestion, to the leader of the range that is the lease's home; answered with a LeaseAnswer
+	RequestKind_REQUEST_KIND_EXPORT      RequestKind = 20 // body: cairn.archive.v1.ExportRequest; answered with an ExportResponse
 	RequestKind_REQUEST_KIND_END         RequestKind = 5  // body: cairn.meta.v1.RangeDescriptor of a range that is dropped: end this node's replica of it
 )
 
@@ -130,6 +131,7 @@ var (
 		17: "REQUEST_KIND_EXPLAIN",
 		18: "REQUEST_KIND_CHANGES",
 		19: "REQUEST_KIND_LEASE",
+		20: "REQUEST_KIND_EXPORT",
 		5:  "REQUEST_KIND_END",
 	}
 	RequestKind_value = map[string]int32{
@@ -152,6 +154,7 @@ var (
 		"REQUEST_KIND_EXPLAIN":     17,
 		"REQUEST_KIND_CHANGES":     18,
 		"REQUEST_KIND_LEASE":       19,
+		"REQUEST_KIND_EXPORT":      20,
 		"REQUEST_KIND_END":         5,
 	}
 )
@@ -3139,13 +3142,17 @@ func (x *ChangesResponse) GetNextSub() uint32 {
 	return 0
 }
 
-// LeaseQuestion is what only the leader of a lease's home can answer, from memory: no entry of a log is made.
+// LeaseQuestion is what only the leader of a lease's home can answer, from memory, or of a range which keys there a lease holds: no
+// entry of a log is made.
 type LeaseQuestion struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	KeyspaceId    uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
 	KeepAlive     []int64                `protobuf:"varint,2,rep,packed,name=keep_alive,json=keepAlive,proto3" json:"keep_alive,omitempty"` // leases that are to have their whole TTL again
 	TimeToLive    int64                  `protobuf:"varint,3,opt,name=time_to_live,json=timeToLive,proto3" json:"time_to_live,omitempty"`   // a lease whose remaining time is asked for
 	List          bool                   `protobuf:"varint,4,opt,name=list,proto3" json:"list,omitempty"`                                   // all leases whose home the range is, of the keyspace
+	KeysOf        int64                  `protobuf:"varint,5,opt,name=keys_of,json=keysOf,proto3" json:"keys_of,omitempty"`                 // the keys of the range that this lease holds
+	Start         []byte                 `protobuf:"bytes,6,opt,name=start,proto3" json:"start,omitempty"`                                  // with list or keys_of: a key of the range
+	From          []byte                 `protobuf:"bytes,7,opt,name=from,proto3" json:"from,omitempty"`                                    // with them: the page that begins here; empty: the first
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3208,13 +3215,37 @@ func (x *LeaseQuestion) GetList() bool {
 	return false
 }
 
+func (x *LeaseQuestion) GetKeysOf() int64 {
+	if x != nil {
+		return x.KeysOf
+	}
+	return 0
+}
+
+func (x *LeaseQuestion) GetStart() []byte {
+	if x != nil {
+		return x.Start
+	}
+	return nil
+}
+
+func (x *LeaseQuestion) GetFrom() []byte {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
 type LeaseAnswer struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	KeptTtl          []int64                `protobuf:"varint,1,rep,packed,name=kept_ttl,json=keptTtl,proto3" json:"kept_ttl,omitempty"`                     // seconds, for each of keep_alive: 0: there is no such lease
 	RemainingSeconds int64                  `protobuf:"varint,2,opt,name=remaining_seconds,json=remainingSeconds,proto3" json:"remaining_seconds,omitempty"` // of time_to_live; -1: there is no such lease
 	Lease            *kvpb.LeaseRecord      `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`                                                // of time_to_live
 	Leases           []int64                `protobuf:"varint,4,rep,packed,name=leases,proto3" json:"leases,omitempty"`
-	Revision         int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"` // of the range
+	Revision         int64                  `protobuf:"varint,5,opt,name=revision,proto3" json:"revision,omitempty"` // of the range, before the leases were kept alive
+	Keys             [][]byte               `protobuf:"bytes,6,rep,name=keys,proto3" json:"keys,omitempty"`
+	End              []byte                 `protobuf:"bytes,7,opt,name=end,proto3" json:"end,omitempty"`   // with start: where the range ends
+	Next             []byte                 `protobuf:"bytes,8,opt,name=next,proto3" json:"next,omitempty"` // of list or keys_of: where the next page begins; empty: there is none in the range
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -3282,6 +3313,27 @@ func (x *LeaseAnswer) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *LeaseAnswer) GetKeys() [][]byte {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *LeaseAnswer) GetEnd() []byte {
+	if x != nil {
+		return x.End
+	}
+	return nil
+}
+
+func (x *LeaseAnswer) GetNext() []byte {
+	if x != nil {
+		return x.Next
+	}
+	return nil
 }
 
 var File_api_rangepb_range_proto protoreflect.FileDescriptor
@@ -3531,7 +3583,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\b \x01(\x04R\n" +
 	"generation\x12\x19\n" +
-	"\bnext_sub\x18\t \x01(\rR\anextSub\"\x85\x01\n" +
+	"\bnext_sub\x18\t \x01(\rR\anextSub\"\xc8\x01\n" +
 	"\rLeaseQuestion\x12\x1f\n" +
 	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
 	"keyspaceId\x12\x1d\n" +
@@ -3539,20 +3591,26 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"keep_alive\x18\x02 \x03(\x03R\tkeepAlive\x12 \n" +
 	"\ftime_to_live\x18\x03 \x01(\x03R\n" +
 	"timeToLive\x12\x12\n" +
-	"\x04list\x18\x04 \x01(\bR\x04list\"\xb9\x01\n" +
+	"\x04list\x18\x04 \x01(\bR\x04list\x12\x17\n" +
+	"\akeys_of\x18\x05 \x01(\x03R\x06keysOf\x12\x14\n" +
+	"\x05start\x18\x06 \x01(\fR\x05start\x12\x12\n" +
+	"\x04from\x18\a \x01(\fR\x04from\"\xf3\x01\n" +
 	"\vLeaseAnswer\x12\x19\n" +
 	"\bkept_ttl\x18\x01 \x03(\x03R\akeptTtl\x12+\n" +
 	"\x11remaining_seconds\x18\x02 \x01(\x03R\x10remainingSeconds\x12.\n" +
 	"\x05lease\x18\x03 \x01(\v2\x18.cairn.kv.v1.LeaseRecordR\x05lease\x12\x16\n" +
 	"\x06leases\x18\x04 \x03(\x03R\x06leases\x12\x1a\n" +
-	"\brevision\x18\x05 \x01(\x03R\brevision*\xcf\x01\n" +
+	"\brevision\x18\x05 \x01(\x03R\brevision\x12\x12\n" +
+	"\x04keys\x18\x06 \x03(\fR\x04keys\x12\x10\n" +
+	"\x03end\x18\a \x01(\fR\x03end\x12\x12\n" +
+	"\x04next\x18\b \x01(\fR\x04next*\xcf\x01\n" +
 	"\x11FortificationKind\x12\"\n" +
 	"\x1eFORTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16FORTIFICATION_KIND_ASK\x10\x01\x12\x1c\n" +
 	"\x18FORTIFICATION_KIND_GIVEN\x10\x02\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_RELEASE\x10\x03\x12\x1e\n" +
 	"\x1aFORTIFICATION_KIND_INQUIRE\x10\x04\x12\x1c\n" +
-	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\x8c\x04\n" +
+	"\x18FORTIFICATION_KIND_HEARD\x10\x05*\xa5\x04\n" +
 	"\vRequestKind\x12\x1c\n" +
 	"\x18REQUEST_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14REQUEST_KIND_PROPOSE\x10\x01\x12\x15\n" +
@@ -3573,7 +3631,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x13REQUEST_KIND_REPORT\x10\x10\x12\x18\n" +
 	"\x14REQUEST_KIND_EXPLAIN\x10\x11\x12\x18\n" +
 	"\x14REQUEST_KIND_CHANGES\x10\x12\x12\x16\n" +
-	"\x12REQUEST_KIND_LEASE\x10\x13\x12\x14\n" +
+	"\x12REQUEST_KIND_LEASE\x10\x13\x12\x17\n" +
+	"\x13REQUEST_KIND_EXPORT\x10\x14\x12\x14\n" +
 	"\x10REQUEST_KIND_END\x10\x05*\xcb\x01\n" +
 	"\tErrorCode\x12\x1a\n" +
 	"\x16ERROR_CODE_UNSPECIFIED\x10\x00\x12\x19\n" +

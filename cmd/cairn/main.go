@@ -109,6 +109,6 @@ configuration, kept by the database's own nodes. Clients of etcd v3 can use it a
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &usageError{[]error{fmt.Errorf("%w: see %s --help", err, c.CommandPath())}}
 	})
-	root.AddCommand(newStart(e), newInit(e), newStatus(e), newKeyspace(e), newNode(e), newRange(e), newOp(e), newPolicy(e), newSim(e), newDebug(e), newDemo(e), newVersion(e))
+	root.AddCommand(newStart(e), newInit(e), newStatus(e), newKeyspace(e), newNode(e), newRange(e), newOp(e), newPolicy(e), newSnapshot(e), newSim(e), newDebug(e), newDemo(e), newVersion(e))
 	return root
 }

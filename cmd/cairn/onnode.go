@@ -18,10 +18,11 @@ import (
 // onNode gives a verb --host and -o, and runs it against the node there.
 func onNode(c *cobra.Command, e env, timeout time.Duration, f func(ctx context.Context, cl clusterpb.ClusterClient, args []string, out printer) error) {
 	host := addHost(c, e)
-	output := c.Flags().StringP("output", "o", "table", "table or json")
+	output := addOutput(c)
 	c.RunE = func(c *cobra.Command, args []string) error {
-		if *output != "table" && *output != "json" {
-			return &usageError{[]error{fmt.Errorf("-o %s is not known: give table or json", *output)}}
+		out, err := output.printer(e)
+		if err != nil {
+			return err
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), timeout)
 		defer cancel()
@@ -30,7 +31,7 @@ func onNode(c *cobra.Command, e env, timeout time.Duration, f func(ctx context.C
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		err = f(ctx, clusterpb.NewClusterClient(conn), args, printer{e.out, *output == "json"})
+		err = f(ctx, clusterpb.NewClusterClient(conn), args, out)
 		var usage *usageError
 		var coded *exitError
 		if err == nil || errors.As(err, &usage) || errors.As(err, &coded) {
@@ -38,6 +39,22 @@ func onNode(c *cobra.Command, e env, timeout time.Duration, f func(ctx context.C
 		}
 		return host.explain(strings.TrimPrefix(c.CommandPath(), "cairn "), err)
 	}
+}
+
+// outputFlag is the -o of the verbs that print what they found.
+type outputFlag struct{ format string }
+
+func addOutput(c *cobra.Command) *outputFlag {
+	o := &outputFlag{}
+	c.Flags().StringVarP(&o.format, "output", "o", "table", "table or json")
+	return o
+}
+
+func (o *outputFlag) printer(e env) (printer, error) {
+	if o.format != "table" && o.format != "json" {
+		return printer{}, &usageError{[]error{fmt.Errorf("-o %s is not known: give table or json", o.format)}}
+	}
+	return printer{e.out, o.format == "json"}, nil
 }
 
 // printer prints what a verb found, as a table or as JSON.

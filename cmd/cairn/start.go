@@ -16,6 +16,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/retention"
 	"github.com/cairndb/cairn/node"
 )
 
@@ -36,8 +37,11 @@ type startFlags struct {
 	listenKeyspace           map[string]string
 	splitBytes               int64
 	splitQPS                 float64
+	quota                    int64
+	compactMode, compactKeep string
 	supportInterval          time.Duration
 	supportDuration          time.Duration
+	watchProgress            time.Duration
 	logLevel, logFormat      string
 	pprof                    string
 }
@@ -90,9 +94,13 @@ srv:NAME to the hosts and ports of its SRV records.`,
 	fs.StringToStringVar(&f.listenKeyspace, "listen-keyspace", nil, "also listen for clients that mean the keyspace `NAME=HOST:PORT,…`, and name none")
 	fs.Int64Var(&f.splitBytes, "split-bytes", base.SplitBytes, "how many `BYTES` a range of a sharded keyspace may hold before it is cut in two")
 	fs.Float64Var(&f.splitQPS, "split-qps", base.SplitQPS, "how many requests a second, `N`, a range of a sharded keyspace may be served before it is cut in two; 0: any number")
+	fs.Int64Var(&f.quota, "quota-backend-bytes", 0, "how many `BYTES` the store may take on disk before the cluster takes no more data (alarm NOSPACE); 0: any number")
+	fs.StringVar(&f.compactMode, "auto-compaction-mode", "periodic", "`MODE` of the automatic compaction of history: periodic or revision")
+	fs.StringVar(&f.compactKeep, "auto-compaction-retention", "0", "how much history is kept: hours, or a time such as 30m, or with revision a number of revisions `N`; 0: all")
 	fs.BoolVar(&f.unsafeTesting, "unsafe-testing", false, "let whoever reaches this node make its disk and its clock fail: for tests")
 	fs.DurationVar(&f.supportInterval, "support-interval", base.SupportInterval, "how often this node asks others for the support that its leases rest on")
 	fs.DurationVar(&f.supportDuration, "support-duration", base.SupportDuration, "how long they promise it for: about as long a failover takes; at least twice the interval, at most "+base.SupportMaxDuration.String())
+	fs.DurationVar(&f.watchProgress, "watch-progress-notify-interval", base.WatchProgressInterval, "how often a watch that asked for it is told how far it is, while nothing happens; at least "+base.WatchProgressLeast.String())
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` debug, info, warn or error")
 	fs.StringVar(&f.logFormat, "log-format", "text", "`FORMAT` text or json")
 	fs.StringVar(&f.pprof, "pprof", "", "address to serve Go profiles on")
@@ -107,9 +115,13 @@ func (f *startFlags) config(e env) (node.Config, error) {
 	problems = append(problems, flatten(err)...)
 	locality, err := parseLocality(f.locality)
 	problems = append(problems, flatten(err)...)
+	keep, err := retention.Parse(f.compactMode, f.compactKeep)
+	if err != nil {
+		problems = append(problems, fmt.Errorf("--auto-compaction-mode %s --auto-compaction-retention %s: %w", f.compactMode, f.compactKeep, err))
+	}
 	cfg := node.Config{
 		StoreDir: f.store, Listen: f.listen, Advertise: f.advertise, Join: f.join, BootstrapExpect: f.expect,
-		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Attributes: f.attributes, Version: version, Logger: logger,
+		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, WatchProgressInterval: f.watchProgress, QuotaBytes: max(f.quota, 0), Retention: keep, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Attributes: f.attributes, Version: version, Logger: logger,
 	}
 	cfg.EnsureDefaults()
 	problems = append(problems, flatten(cfg.Validate())...)

@@ -72,6 +72,9 @@ const singleKeyspace KeyspaceID = 1 << 62
 // AsSingle is the id of a single keyspace that is made with the number k.
 func (k KeyspaceID) AsSingle() KeyspaceID { return k | singleKeyspace }
 
+// Number is what the keyspace's id was drawn as.
+func (k KeyspaceID) Number() uint64 { return uint64(k &^ singleKeyspace) }
+
 // Single says whether the keyspace is one range for ever, whose revisions count 1, 2, 3, … as etcd's do.
 func (k KeyspaceID) Single() bool { return k == KeyspaceDefault || k&singleKeyspace != 0 }
 

@@ -53,6 +53,13 @@ const (
 	LogKeepEntries = 5_000
 	LogKeepBytes   = 8 << 20
 
+	// LessorInterval is how often the leader of a range looks at the leases of clients that live there, and LessorLate how much later a look
+	// may come and still count as time in which the node was there: several times what a loaded machine needs, below the shortest TTL.
+	// LessorLooks bounds the leases of one look, some milliseconds of work.
+	LessorInterval = 250 * time.Millisecond
+	LessorLate     = time.Second
+	LessorLooks    = 10_000
+
 	// RecentEntriesBytes bounds the applied entries that a range keeps in memory for followers a moment behind: some
 	// hundred entries, a few passes at full load.
 	RecentEntriesBytes = 128 << 10
@@ -81,17 +88,6 @@ const (
 	// PageBytes bounds one page of a long read, in memory and between nodes: with one maximal pair above it, it is well below
 	// MaxFrameBytes and a client's 4 MiB. What a page costs beside its pairs is then below a hundredth.
 	PageBytes = 1 << 20
-
-	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
-	// between nodes, half of MaxFrameBytes.
-	WatchPullBytes = MaxFrameBytes / 2
-
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
-	WatchPollTime = 5 * time.Second
-	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
-	WatchPullsAtOnce = 4
-	// WatchClosesAtOnce bounds the entries under way by which a node closes ranges: it is one of many that write there.
-	WatchClosesAtOnce = 64
 
 	// SpreadTries bounds how often a read over several ranges is begun again because the latch of one of them did not last: its
 	// leader changed, or was slow.
@@ -518,43 +514,4 @@ const (
 	SlowLate   = 100 * time.Millisecond
 	SlowAfter  = 15 * time.Second
 	SlowClear  = 30 * time.Second
-
-	// WatchProgressInterval is after how long without an event a watch that asked for it is told how far it is. etcd's default.
-	WatchProgressInterval = 10 * time.Minute
-	// WatchResponseBytes is where a response to a watch is cut, behind a revision: a stream's watches take turns that often.
-	WatchResponseBytes = 256 << 10
-	// WatchStreamBytes bounds what waits to be sent to one stream, beside one response. A stream whose reader is slower waits until half
-	// of it is sent, and goes on from memory or the engine: 160 ms of what one of ten connections gets of 5,000 watches at full rate.
-	WatchStreamBytes = 2 << 20
-	// WatchTailBytes bounds the events that a node remembers of one range that is watched there, WatchTailsBytes those of all: seconds
-	// of a loaded range, so that who resumes, or was slow for a moment, is served without reading the engine.
-	WatchTailBytes  = 4 << 20
-	WatchTailsBytes = 128 << 20
-	// WatchEventBytes is what one event costs in memory beside its bytes.
-	WatchEventBytes = 160
-	// WatchPulls bounds the pages of WatchPullBytes that a node asks for at once for watches that catch up. Pulls that wait for news
-	// are not counted: there is one for each range that is followed from afar.
-	WatchPulls = 16
-	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
-	// not answer holds up none of the others.
-	WatchResolves = 8
-	// WatchMergeBytes bounds the events that a watch over several ranges holds back until all are as far, WatchMergePulls the pages that
-	// it asks for at once as it catches up, each of which may come on top.
-	WatchMergeBytes = 4 << 20
-	WatchMergePulls = 4
-	// WatchRetry is the pause before what failed is asked again; it doubles up to WatchRetryMost, less up to half of it by chance.
-	WatchRetry     = 50 * time.Millisecond
-	WatchRetryMost = 5 * time.Second
-	// WatchLinger is how long a node goes on hearing of a range of its own that nobody watches any more: clients come back.
-	WatchLinger = 30 * time.Second
-	// WatchCloseDelay is how long events wait for a range that is quiet before it is closed: one that is written to moves on by itself.
-	// WatchCloseInterval is how often it is closed at most, and WatchClosePerRange by how much more rarely for each range that is closed
-	// with it: a node has at most a thousand entries a second written for its watches, each of some tens of bytes.
-	WatchCloseDelay    = 10 * time.Millisecond
-	WatchCloseInterval = 50 * time.Millisecond
-	WatchClosePerRange = time.Millisecond
-	// WatchStepEvents bounds the events that one step looks at in memory for watches that go on after their streams were full, and
-	// WatchStepWatches how many of them go on: some milliseconds.
-	WatchStepEvents  = 100_000
-	WatchStepWatches = 10_000
 )

@@ -27,6 +27,7 @@ const (
 	kinGeneration = "a step carried out twice, or on another generation than the one it was planned for"
 	kinMoves      = "a removal below a quorum of those that have caught up; a decision that outlives what it was made for"
 	kinEpoch      = "a node that comes back after it was given up goes on as if nothing had been (cockroach: liveness epochs)"
+	kinExpiry     = "a client's lease that ends early, or whose keys outlive it (etcd #15247)"
 	kinWatch      = "a watch that misses, doubles or misplaces an event, or says that it is further than it is (etcd #15248, #11495, #8411, #15220)"
 	kinVersions   = "versions removed that can still be read, or kept where they should not be"
 )
@@ -93,5 +94,5 @@ func All() []Mutant {
 		{DeleteRangeMissesLast, "delete-range-misses-last", "a deletion of a span stops after its first key", kinVersions},
 		{CompactionTakesNewest, "compaction-takes-newest", "a compaction removes the newest version below it", kinVersions},
 		{CompactionRevives, "compaction-revives", "a compaction removes a tombstone and leaves what it hides", kinVersions},
-	}, slices.Concat(shapes(), moves(), watches())...)
+	}, slices.Concat(shapes(), moves(), leases(), watches())...)
 }

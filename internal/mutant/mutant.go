@@ -133,6 +133,13 @@ const (
 	StepCarriedOutTwice
 	ReservationIgnored
 
+	// Leases of clients.
+
+	LeaseExpiresAtElection
+	LeaseExpiresInPause
+	LeaseAdmitIgnoresTicket
+	LeaseIndexForgets
+	LeaseSplitForgetsGuest
 	// Watches.
 
 	WatchGapAtSplit

@@ -75,14 +75,17 @@ func (t *tree) uses(module string) (used bool) {
 // ruleGenerated: generated code and written code do not mix.
 func ruleGenerated(t *tree) (found []finding) {
 	for _, s := range t.source {
-		pb := strings.HasSuffix(s.path, ".pb.go")
+		made, pb := strings.CutSuffix(s.path, ".pb.go")
+		if !pb {
+			made, pb = strings.CutSuffix(s.path, ".pb.gw.go")
+		}
 		if pb && !s.generated {
 			found = append(found, finding{s.path, "has lost its header `Code generated … DO NOT EDIT.`: run make proto"})
 		}
 		if under(s.dir, "api") && !pb {
 			found = append(found, finding{s.path, "api holds .proto files and what is generated from them: put written code elsewhere"})
 		}
-		if source := strings.TrimSuffix(strings.TrimSuffix(s.path, ".pb.go"), "_grpc") + ".proto"; pb && t.text[source] == "" {
+		if source := strings.TrimSuffix(made, "_grpc") + ".proto"; pb && t.text[source] == "" {
 			found = append(found, finding{s.path, "is generated from no .proto file: delete it"})
 		}
 	}

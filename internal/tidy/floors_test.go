@@ -24,6 +24,7 @@ var floors = []struct {
 	{floor: 3, packages: []string{"linearizability"}, sees: []string{"internal", "api"}},
 	{floor: 4, packages: []string{"node"}},
 	{floor: 5, packages: []string{"linearizability/sim", "linearizability/jepsen"}},
+	{floor: 5, packages: []string{"cairntest"}},
 	{floor: 6, packages: []string{"cmd"}},
 }
 

@@ -103,7 +103,7 @@ func (p *Pass) applyPut(env *Env, req *pb.PutRequest) (*pb.PutResponse, error) {
 	if !env.holds(req.GetKey(), nil) {
 		return nil, ErrOutOfSpan
 	}
-	if err := env.checkLease(req.GetLease()); err != nil {
+	if err := p.checkLease(env, req.GetLease(), req.GetKey()); err != nil {
 		return nil, err
 	}
 	w := p.begin(env)

@@ -57,7 +57,7 @@ func wipe(t fataler, e engine.Engine) {
 }
 
 func newEnv(ks base.KeyspaceID) *eval.Env {
-	return &eval.Env{Keyspace: ks, Counters: eval.FirstCounters(), WantResponse: true}
+	return &eval.Env{Range: testRange, Keyspace: ks, Counters: eval.FirstCounters(), WantResponse: true}
 }
 
 // pair is what an engine holds under one key.

@@ -66,6 +66,7 @@ func (c *Counters) Unmarshal(b []byte) error {
 
 // Env is the range that a command or a read is evaluated in.
 type Env struct {
+	Range      base.RangeID // whose leases are meant; a command without any does not need it
 	Keyspace   base.KeyspaceID
 	Start, End []byte // the range's span of user keys; an empty End is the end of the keyspace
 
@@ -74,9 +75,6 @@ type Env struct {
 
 	// NowMicros is the command's: what a sharded keyspace's revisions are made from. Apply takes it from the command.
 	NowMicros int64
-
-	// LeaseExists says whether there is a lease, as of the reader. Nil: there is none.
-	LeaseExists func(id int64) bool
 
 	// WantResponse is false where nobody waits for the answer: what only the response needs is then not read.
 	WantResponse bool
@@ -95,8 +93,8 @@ type Event struct {
 	Prev   *Record // the version before, if it is wanted and there was one
 }
 
-// nextRevision is the revision of the command's writes, if it writes.
-func (e *Env) nextRevision() base.Revision {
+// NextRevision is the revision of the command's writes, if it writes.
+func (e *Env) NextRevision() base.Revision {
 	next := e.Counters.Revision + 1
 	if !e.Keyspace.Single() {
 		next = max(next, base.Revision(e.NowMicros))

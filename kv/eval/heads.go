@@ -8,8 +8,11 @@ import (
 // no look into the engine. It is what the engine holds under the batches of its passes, so it lives as long as
 // the state machine of one range, and is dropped with it when a batch is not committed. Two generations bound it: when
 // the young one is full it becomes the old one, and what is used in the old one comes back.
+//
+// It remembers too where the range takes keys of the leases that were asked for lately: at most limit of them.
 type Heads struct {
 	young, old map[string]head
+	leases     map[int64]holding
 	limit      int
 }
 
@@ -45,4 +48,28 @@ func (h *Heads) put(prefix []byte, x head) {
 		h.old, h.young = h.young, make(map[string]head, h.limit)
 	}
 	h.young[string(prefix)] = x
+}
+
+func (h *Heads) lease(id int64) (holding, bool) {
+	if h == nil {
+		return holding{}, false
+	}
+	x, ok := h.leases[id]
+	return x, ok
+}
+
+func (h *Heads) putLease(id int64, x holding) {
+	switch {
+	case h == nil:
+		return
+	case h.leases == nil || len(h.leases) >= h.limit:
+		h.leases = make(map[int64]holding)
+	}
+	h.leases[id] = x
+}
+
+func (h *Heads) dropLease(id int64) {
+	if h != nil {
+		delete(h.leases, id)
+	}
 }

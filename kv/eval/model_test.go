@@ -23,6 +23,7 @@ type model struct {
 	revs      []int64 // ascending
 	states    []state // as of revs
 	compacted int64
+	events    []*mvccpb.Event // with what was there before
 }
 
 type state map[string]*mvccpb.KeyValue
@@ -52,6 +53,7 @@ type modelTxn struct {
 	now     state
 	rev     int64
 	changes int
+	touched []string // keys that were written, in order
 }
 
 func (m *model) begin(micros int64) *modelTxn {
@@ -73,6 +75,35 @@ func (t *modelTxn) end() {
 	if t.changes > 0 {
 		t.m.revs, t.m.states = append(t.m.revs, t.rev), append(t.m.states, t.now)
 	}
+	for i, key := range t.touched {
+		if slices.Contains(t.touched[i+1:], key) {
+			continue
+		}
+		ev := &mvccpb.Event{Kv: t.now[key], PrevKv: t.begin[key]}
+		if ev.Kv == nil {
+			ev.Type, ev.Kv = mvccpb.Event_DELETE, &mvccpb.KeyValue{Key: []byte(key), ModRevision: t.rev}
+		}
+		if ev.Kv.Version == 1 {
+			ev.PrevKv = nil
+		}
+		t.m.events = append(t.m.events, ev)
+	}
+}
+
+// changes are those of a span from a revision on.
+func (m *model) changes(start, end []byte, from int64, prev bool) (out []*mvccpb.Event) {
+	for _, ev := range m.events {
+		key := ev.Kv.Key
+		if ev.Kv.ModRevision < from || bytes.Compare(key, start) < 0 || len(end) > 0 && bytes.Compare(key, end) >= 0 {
+			continue
+		}
+		ev = proto.CloneOf(ev)
+		if !prev || ev.Kv.ModRevision-1 < m.compacted {
+			ev.PrevKv = nil
+		}
+		out = append(out, ev)
+	}
+	return out
 }
 
 // apply carries out what goes through the log.
@@ -103,6 +134,19 @@ func (m *model) apply(req proto.Message, micros int64) (proto.Message, error) {
 	panic("no command")
 }
 
+// endLease deletes the keys of a lease, and says how many there were.
+func (m *model) endLease(id, micros int64) int {
+	t := m.begin(micros)
+	defer t.end()
+	for key, kv := range t.begin {
+		if kv.Lease == id {
+			delete(t.now, key)
+			t.changes++
+		}
+	}
+	return t.changes
+}
+
 func (t *modelTxn) put(r *pb.PutRequest) *pb.PutResponse {
 	key := string(r.Key)
 	prev := t.now[key]
@@ -118,6 +162,7 @@ func (t *modelTxn) put(r *pb.PutRequest) *pb.PutResponse {
 	}
 	t.now[key] = kv
 	t.changes++
+	t.touched = append(t.touched, key)
 	resp := &pb.PutResponse{Header: &pb.ResponseHeader{Revision: t.rev}}
 	if r.PrevKv {
 		resp.PrevKv = prev
@@ -130,6 +175,7 @@ func (t *modelTxn) del(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse {
 	for _, kv := range t.now.list(r.Key, r.RangeEnd) {
 		delete(t.now, string(kv.Key))
 		t.changes++
+		t.touched = append(t.touched, string(kv.Key))
 		resp.Deleted++
 		if r.PrevKv {
 			resp.PrevKvs = append(resp.PrevKvs, kv)

@@ -2,6 +2,7 @@ package eval_test
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
 	"google.golang.org/protobuf/proto"
@@ -41,6 +42,7 @@ type randomRun struct {
 	now      int64
 	draw     generator
 	heads    *eval.Heads // of the first replica; the other looks everything up
+	events   []eval.Event
 }
 
 func newRun(t *rapid.T, e, other engine.Engine) *randomRun {
@@ -49,9 +51,10 @@ func newRun(t *rapid.T, e, other engine.Engine) *randomRun {
 		ks = 77
 	}
 	r := &randomRun{T: t, e: e, other: other, env: newEnv(ks), oth: newEnv(ks), m: newModel(ks.Single(), 3), draw: generator{t}}
-	exists := func(id int64) bool { return id == 3 }
-	r.env.LeaseExists, r.oth.LeaseExists = exists, exists
+	grant(t, e, 3)
+	grant(t, other, 3)
 	r.oth.WantResponse = false
+	r.env.Events, r.env.WantPrev = &r.events, rapid.Bool().Draw(t, "with what was before")
 	r.heads = eval.NewHeads(rapid.IntRange(1, 4).Draw(t, "heads"))
 	return r
 }
@@ -62,7 +65,12 @@ func (r *randomRun) all() {
 		for range rapid.IntRange(0, 3).Draw(r.T, "reads") {
 			r.read()
 		}
+		for range rapid.IntRange(1, 6).Draw(r.T, "catch-ups") {
+			r.changes()
+		}
 	}
+	checkIndex(r, r.e, r.env)
+	checkIndex(r, r.other, r.oth)
 	mine, others := contents(r, r.e, r.env.Keyspace), contents(r, r.other, r.env.Keyspace)
 	if r.m.compacted < 0 && len(mine) != len(others) {
 		r.Fatalf("%d versions here, %d on the other replica", len(mine), len(others))
@@ -88,6 +96,10 @@ func (r *randomRun) pass() {
 	p.Remember(r.heads)
 	for range rapid.IntRange(1, 8).Draw(r.T, "commands") {
 		r.now += int64(rapid.IntRange(0, 3).Draw(r.T, "micros"))
+		if rapid.IntRange(0, 9).Draw(r.T, "end of the lease") == 0 {
+			r.endLease(p, 3)
+			continue
+		}
 		r.command(p)
 	}
 	noError(r, p.Close())
@@ -111,9 +123,12 @@ func (r *randomRun) command(p *eval.Pass) {
 		return
 	}
 	cmd := command(req, r.now)
+	r.events = nil
+	before := len(r.m.events)
 	got, err := p.Apply(r.env, cmd)
 	want, wantErr := r.m.apply(req, r.now)
 	r.same(req, got, err, want, wantErr)
+	r.sameEvents(r.events, slices.Clone(r.m.events[before:]), r.env.WantPrev)
 	if rev := int64(r.env.Counters.Revision); rev != r.m.current() {
 		r.Fatalf("revision %d after\n%v\nwant %d", rev, req, r.m.current())
 	}
@@ -123,6 +138,24 @@ func (r *randomRun) command(p *eval.Pass) {
 	if answer != nil || otherErr != err {
 		r.Fatalf("the other replica answers %v, %v to\n%v\nwant %v", answer, otherErr, req, err)
 	}
+	noError(r, b.CommitNoSync())
+	noError(r, b.Close())
+}
+
+// endLease deletes the keys of a lease.
+func (r *randomRun) endLease(p *eval.Pass, id int64) {
+	r.env.NowMicros, r.oth.NowMicros = r.now, r.now
+	want := r.m.endLease(id, r.now)
+	b := r.other.NewIndexedBatch()
+	other := eval.NewPass(b)
+	for env, p := range map[*eval.Env]*eval.Pass{r.env: p, r.oth: other} {
+		n, err := p.DeleteLeased(env, id)
+		noError(r, err)
+		if n != want || int64(env.Counters.Revision) != r.m.current() {
+			r.Fatalf("%d keys of the lease are deleted at %d, want %d at %d", n, env.Counters.Revision, want, r.m.current())
+		}
+	}
+	noError(r, other.Close())
 	noError(r, b.CommitNoSync())
 	noError(r, b.Close())
 }

@@ -138,6 +138,9 @@ func (d *recordDecoder) number(least, most uint64) uint64 {
 // isTombstone looks at a stored value without decoding it.
 func isTombstone(v []byte) bool { return len(v) > 0 && v[0]&flagTombstone != 0 }
 
+// hasLease looks at a stored value without decoding it.
+func hasLease(v []byte) bool { return len(v) > 0 && v[0]&flagLease != 0 }
+
 // KeyValue is the version as clients see it. It shares the memory of key and of r.
 func (r *Record) KeyValue(key []byte) *mvccpb.KeyValue {
 	kv := new(mvccpb.KeyValue)

@@ -21,6 +21,7 @@ import (
 //	new [sharded] [start=KEY] [end=KEY] [leases=N,…]   an empty range
 //	run [now=N] [events]                               commands in one pass, then the batch is committed
 //	steps budget=N                                     the removal that follows a compaction, to its end
+//	changes from=N [start=KEY] [end=KEY] [most=N] [cut] [prev]   all changes, page by page
 //	dump                                               every version that is stored
 func TestStories(t *testing.T) {
 	for _, kind := range engineKinds {
@@ -46,6 +47,8 @@ func (s *story) directive(t *testing.T, d *datadriven.TestData) string {
 		return s.run(t, d)
 	case "steps":
 		return s.steps(t, d)
+	case "changes":
+		return s.changes(t, d)
 	case "dump":
 		return s.dump(t)
 	}
@@ -72,7 +75,7 @@ func (s *story) fresh(t *testing.T, d *datadriven.TestData) string {
 	if d.HasArg("leases") {
 		var id int64
 		d.ScanArgs(t, "leases", &id)
-		s.env.LeaseExists = func(asked int64) bool { return asked == id }
+		grant(t, s.e, id)
 	}
 	return ""
 }
@@ -147,6 +150,38 @@ func (s *story) steps(t *testing.T, d *datadriven.TestData) string {
 		out.WriteString("\n")
 	}
 	return out.String()
+}
+
+func (s *story) changes(t *testing.T, d *datadriven.TestData) string {
+	most, from := 1<<20, int64(0)
+	d.ScanArgs(t, "from", &from)
+	d.MaybeScanArgs(t, "most", &most)
+	req := eval.ChangesRequest{From: base.Revision(from), MostBytes: most, Cut: d.HasArg("cut"), Prev: d.HasArg("prev"), Start: s.env.Start, End: s.env.End}
+	var key string
+	if d.MaybeScanArgs(t, "start", &key) {
+		req.Start = unquote(key)
+	}
+	if d.MaybeScanArgs(t, "end", &key) {
+		req.End = unquote(key)
+	}
+	var out strings.Builder
+	for {
+		page, err := eval.Changes(s.e, s.env, req)
+		if err != nil {
+			return out.String() + err.Error() + "\n"
+		}
+		for i := range page.Events {
+			fmt.Fprintf(&out, "%s\n", showEvent(&page.Events[i]))
+		}
+		if page.NextSub != 0 {
+			fmt.Fprintf(&out, "up to %d.%d\n", page.Next, page.NextSub)
+		} else {
+			fmt.Fprintf(&out, "up to %d\n", page.Next)
+		}
+		if req.From, req.FromSub = page.Next, page.NextSub; page.Next > s.env.Counters.Revision {
+			return out.String()
+		}
+	}
 }
 
 func (s *story) dump(t *testing.T) string {

@@ -52,6 +52,23 @@ func readOnly(ops []*pb.RequestOp) bool {
 	return true
 }
 
+// Puts says whether a transaction may put a key, whichever way it goes.
+func Puts(t *pb.TxnRequest) bool { return puts(t.GetSuccess()) || puts(t.GetFailure()) }
+
+func puts(ops []*pb.RequestOp) bool {
+	for _, op := range ops {
+		switch r := op.GetRequest().(type) {
+		case *pb.RequestOp_RequestPut:
+			return true
+		case *pb.RequestOp_RequestTxn:
+			if Puts(r.RequestTxn) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // way is how a transaction goes: what its comparisons chose, and the ways of the transactions among the chosen
 // operations, in order.
 type way struct {
@@ -160,7 +177,7 @@ func (x *execution) checkRevision(req *pb.RangeRequest) error {
 }
 
 func (x *execution) checkPut(req *pb.PutRequest) error {
-	if err := x.env.checkLease(req.GetLease()); err != nil || !needsPrevious(req) {
+	if err := x.w.p.checkLease(x.env, req.GetLease(), req.GetKey()); err != nil || !needsPrevious(req) {
 		return err
 	}
 	_, ok, err := x.find.findLive(x.ks, req.GetKey(), newest)
@@ -171,13 +188,6 @@ func (x *execution) checkPut(req *pb.PutRequest) error {
 }
 
 func needsPrevious(req *pb.PutRequest) bool { return req.GetIgnoreValue() || req.GetIgnoreLease() }
-
-func (e *Env) checkLease(id int64) error {
-	if id != 0 && (e.LeaseExists == nil || !e.LeaseExists(id)) {
-		return rpctypes.ErrGRPCLeaseNotFound
-	}
-	return nil
-}
 
 // execute carries the operations of a way out, which check found possible. Nil, unless there is to be a response.
 func (x *execution) execute(w *way, respond bool) (*pb.TxnResponse, error) {

@@ -27,7 +27,7 @@ type write struct {
 func (p *Pass) begin(env *Env) *write {
 	return &write{
 		view: view{find: &p.find, ks: env.Keyspace, current: env.Counters.Revision, compacted: env.Counters.Compacted},
-		p:    p, env: env, next: env.nextRevision(),
+		p:    p, env: env, next: env.NextRevision(),
 	}
 }
 
@@ -71,7 +71,8 @@ func (w *write) event(key []byte, rec, prev *Record, existed bool) {
 // wantsPrev says whether the events want the version before.
 func (w *write) wantsPrev() bool { return w.env.Events != nil && w.env.WantPrev }
 
-// lastOfEach leaves, of several events of one key in one revision, the last, for that is what is stored, with what was before them.
+// lastOfEach leaves, of several events of one key in one revision, the last, for that is what is stored, with what was before them; as
+// in etcd, nothing was before a put that begins a key's life.
 func lastOfEach(events []Event) []Event {
 	if len(events) < 2 {
 		return events
@@ -81,7 +82,9 @@ func lastOfEach(events []Event) []Event {
 	for i := range events {
 		ev := &events[i]
 		if before, ok := at[string(ev.Key)]; ok {
-			ev.Prev = events[before].Prev
+			if ev.Prev = nil; ev.Record.Version != 1 {
+				ev.Prev = events[before].Prev
+			}
 			events[before].Record.Mod, again = 0, true
 		}
 		at[string(ev.Key)] = i
@@ -120,6 +123,9 @@ func (w *write) put(req *pb.PutRequest, respond bool) (*pb.PutResponse, error) {
 	}
 	n := len(w.find.key) - keys.RevisionLen // the finder has just encoded the key
 	if err := w.set(w.find.key[:n], &rec); err != nil {
+		return nil, err
+	}
+	if err := w.rehold(req.GetKey(), prev.Lease, rec.Lease); err != nil {
 		return nil, err
 	}
 	w.event(req.GetKey(), &rec, &prev, existed)
@@ -184,13 +190,19 @@ func (w *write) deletePoint(key []byte, previous bool, resp *pb.DeleteRangeRespo
 	if previous {
 		resp.PrevKvs = []*mvccpb.KeyValue{prev.KeyValue(key)}
 	}
+	resp.Deleted = 1
+	return w.bury(key, w.find.key[:len(w.find.key)-keys.RevisionLen], &prev)
+}
+
+// bury writes the tombstone of a key that exists, and of whose newest version at least the lease is known: with its value, where events
+// want it. prefix is that of its engine key.
+func (w *write) bury(key, prefix []byte, prev *Record) error {
 	tombstone := Record{Tombstone: true}
-	if err := w.set(w.find.key[:len(w.find.key)-keys.RevisionLen], &tombstone); err != nil {
+	if err := w.set(prefix, &tombstone); err != nil {
 		return err
 	}
-	w.event(key, &tombstone, &prev, true)
-	resp.Deleted = 1
-	return nil
+	w.event(key, &tombstone, prev, true)
+	return w.rehold(key, prev.Lease, 0)
 }
 
 // deleteSpan writes below its own scan, which does not see it.
@@ -216,8 +228,9 @@ func (w *write) deleteSpan(req *pb.DeleteRangeRequest, previous bool, resp *pb.D
 
 func (w *write) deleteScanned(s *scanner, previous bool, found *kvList) error {
 	var prev Record
-	if previous || w.wantsPrev() {
-		var err error
+	var err error
+	leased := hasLease(s.value)
+	if previous || leased || w.wantsPrev() {
 		if prev, err = s.record(); err != nil {
 			return err
 		}
@@ -226,17 +239,14 @@ func (w *write) deleteScanned(s *scanner, previous bool, found *kvList) error {
 		if err := found.append(s, &prev); err != nil { // prev.Value is then a copy
 			return err
 		}
-	} else {
+	} else if w.wantsPrev() {
 		prev.Value = bytes.Clone(prev.Value)
 	}
-	tombstone := Record{Tombstone: true}
-	if err := w.set(s.key[:len(s.key)-keys.RevisionLen], &tombstone); err != nil {
-		return err
+	var key []byte
+	if leased || w.env.Events != nil {
+		if key, err = s.userKey(nil); err != nil {
+			return err
+		}
 	}
-	if w.env.Events == nil {
-		return nil
-	}
-	key, err := s.userKey(nil)
-	w.event(key, &tombstone, &prev, true)
-	return err
+	return w.bury(key, s.key[:len(s.key)-keys.RevisionLen], &prev)
 }

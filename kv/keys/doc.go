@@ -4,7 +4,7 @@
 //	0x02 'l' <range> …                          per range, unreplicated: HardState, truncated state, raft log
 //	0x02 'r' <range>                            the id of the range's replica on this node
 //	0x02 't' <range>                            tombstone: replicas with lower ids may not exist here again
-//	0x03 <range> …                              per range, replicated: descriptor, applied index, counters
+//	0x03 <range> …                              per range, replicated: descriptor, applied index, counters, leases of clients
 //	0x04 <keyspace> <key> ^<revision>           replicated data, every version, the newest first
 //
 // Ranges and keyspaces are eight bytes, the highest first. A user's key is escaped (0x00 becomes 0x00 0xFF) and ends

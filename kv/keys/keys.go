@@ -29,9 +29,14 @@ const (
 	localTruncated = 'j'
 	localLogEntry  = 'l'
 
-	rangeApplied    = 'a'
-	rangeCounters   = 'c'
-	rangeDescriptor = 'd'
+	rangeApplied      = 'a'
+	rangeCounters     = 'c'
+	rangeDescriptor   = 'd'
+	rangeLeaseEvicted = 'e'
+	rangeLeaseGuest   = 'g'
+	rangeLeaseKey     = 'k'
+	rangeLease        = 'l'
+	rangeLeaseGrants  = 'n'
 )
 
 // StoreIdentity is the key of the store's metapb.StoreIdentity.

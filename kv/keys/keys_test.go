@@ -83,6 +83,10 @@ func named() map[string][]byte {
 		"replica": keys.RaftReplicaID(4), "tombstone": keys.RaftTombstone(4), "raft": keys.UnreplicatedSpan(4).Start,
 		"applied": keys.RangeApplied(4), "counters": keys.RangeCounters(4), "descriptor": keys.RangeDescriptor(4),
 		"range": keys.RangeLocalSpan(4).Start, "range-end": keys.RangeLocalSpan(4).End,
+		"lease": keys.RangeLease(4, 0x1234), "negative-lease": keys.RangeLease(4, -1), "lease-guest": keys.RangeLeaseGuest(4, 0x1234),
+		"lease-key": keys.RangeLeaseKey(4, 0x1234, []byte("foo")), "lease-keys": keys.RangeLeaseKeySpan(4, 0x1234, nil).Start,
+		"lease-keys-end": keys.RangeLeaseKeySpan(4, 0x1234, nil).End, "leases": keys.RangeLeaseSpan(4, 0).Start, "leases-end": keys.RangeLeaseSpan(4, 0).End,
+		"lease-evicted": keys.RangeLeaseEvicted(4, 7), "lease-grants": keys.RangeLeaseGrants(4),
 		"data": keys.Data(nil, base.KeyspaceDefault, []byte("a\x00b"), 17), "prefix": keys.DataPrefix(nil, 9, []byte("foo")),
 		"binary":   keys.Data(nil, base.KeyspaceSys, []byte("\xff\"/@\n"), 0),
 		"keyspace": keys.KeyspaceSpan(base.KeyspaceMeta).Start, "keyspace-end": keys.KeyspaceSpan(base.KeyspaceMeta).End,
@@ -145,10 +149,40 @@ func TestSpans(t *testing.T) {
 		if !in(keys.RaftReplicaIDSpan(), keys.RaftReplicaID(r)) || in(keys.RaftLogSpan(r), keys.RaftHardState(r)) {
 			t.Errorf("r%d: replica id or log span", r)
 		}
-		for _, k := range [][]byte{keys.RangeApplied(r), keys.RangeCounters(r), keys.RangeDescriptor(r)} {
+		for _, k := range [][]byte{keys.RangeApplied(r), keys.RangeCounters(r), keys.RangeDescriptor(r), keys.RangeLease(r, -1),
+			keys.RangeLeaseGuest(r, 1), keys.RangeLeaseKey(r, -1, []byte("\xff")), keys.RangeLeaseEvicted(r, 255), keys.RangeLeaseGrants(r)} {
 			if !in(keys.RangeLocalSpan(r), k) || in(keys.RangeLocalSpan(r+1), k) {
 				t.Errorf("%s is not where it belongs", keys.Pretty(k))
 			}
+		}
+	}
+}
+
+// The keys of leases are taken apart as they were made, and each lies in its span and in no other.
+func TestLeaseKeys(t *testing.T) {
+	in := func(s keys.Span, k []byte) bool { return bytes.Compare(k, s.Start) >= 0 && bytes.Compare(k, s.End) < 0 }
+	for _, id := range []int64{1, 255, 1 << 40, 1<<63 - 1, -1 << 63, -1} {
+		for _, key := range []string{"", "a", "\xff\xff", "\x00"} {
+			k := keys.RangeLeaseKey(4, id, []byte(key))
+			if got, user, ok := keys.LeaseOf(k); !ok || got != id || string(user) != key {
+				t.Errorf("%x of %q is taken for %x of %q", id, key, got, user)
+			}
+			if !in(keys.RangeLeaseKeySpan(4, id, nil), k) || in(keys.RangeLeaseKeySpan(4, id+1, nil), k) || !in(keys.RangeLeaseKeysSpan(4), k) || in(keys.RangeLeaseGuestSpan(4), k) || in(keys.RangeLeaseSpan(4, 0), k) {
+				t.Errorf("%s is not where it belongs", keys.Pretty(k))
+			}
+		}
+		for _, k := range [][]byte{keys.RangeLease(4, id), keys.RangeLeaseGuest(4, id)} {
+			if got, _, ok := keys.LeaseOf(k); !ok || got != id {
+				t.Errorf("%x is taken for %x", id, got)
+			}
+			if in(keys.RangeLeaseSpan(4, 0), k) == in(keys.RangeLeaseGuestSpan(4), k) || in(keys.RangeLeaseKeysSpan(4), k) || in(keys.RangeLeaseEvictedSpan(4), k) {
+				t.Errorf("%s is not where it belongs", keys.Pretty(k))
+			}
+		}
+	}
+	for _, k := range [][]byte{keys.RangeLeaseEvicted(4, 1), keys.RangeLeaseGrants(4), append(keys.RangeLease(4, 1), 0), keys.RangeLeaseSpan(4, 1).End, {3}} {
+		if id, _, ok := keys.LeaseOf(k); ok {
+			t.Errorf("%s is taken for lease %x", keys.Pretty(k), id)
 		}
 	}
 }

@@ -83,8 +83,37 @@ func parseRange(s string) []byte {
 	if !some {
 		return rangeKey(base.RangeID(r), 0)
 	}
-	if b, ok := named(rangeName, what); ok {
+	what, rest, more := strings.Cut(what, "/")
+	b, ok := named(rangeName, what)
+	switch {
+	case !ok:
+		return nil
+	case !more:
 		return append(rangeKey(base.RangeID(r), 1), b)
+	}
+	return parseLease(base.RangeID(r), b, rest)
+}
+
+func parseLease(r base.RangeID, sub byte, s string) []byte {
+	if sub == rangeLeaseEvicted {
+		group, err := strconv.ParseUint(s, 10, 8)
+		if err != nil {
+			return nil
+		}
+		return RangeLeaseEvicted(r, byte(group))
+	}
+	digits, quoted, some := strings.Cut(s, "/")
+	id, err := strconv.ParseUint(digits, 16, 64)
+	if err != nil || some != (sub == rangeLeaseKey) {
+		return nil
+	}
+	switch sub {
+	case rangeLease, rangeLeaseGuest:
+		return leaseKey(r, sub, int64(id), 0)
+	case rangeLeaseKey:
+		if key, err := strconv.Unquote(quoted); err == nil && quoted[0] == '"' {
+			return RangeLeaseKey(r, int64(id), []byte(key))
+		}
 	}
 	return nil
 }

@@ -90,10 +90,24 @@ func prettyRange(k []byte) string {
 	switch {
 	case len(k) == 9:
 		return fmt.Sprintf("/range/%d", binary.BigEndian.Uint64(k[1:]))
-	case len(k) == 10 && rangeName(k[9]) != "":
-		return fmt.Sprintf("/range/%d/%s", binary.BigEndian.Uint64(k[1:]), rangeName(k[9]))
+	case len(k) < 10 || rangeName(k[9]) == "":
+		return ""
 	}
-	return ""
+	s := fmt.Sprintf("/range/%d/%s", binary.BigEndian.Uint64(k[1:]), rangeName(k[9]))
+	if len(k) == 10 {
+		return s
+	}
+	if k[9] == rangeLeaseEvicted && len(k) == 11 {
+		return fmt.Sprintf("%s/%d", s, k[10])
+	}
+	lease, key, ok := LeaseOf(k)
+	switch {
+	case !ok:
+		return ""
+	case k[9] == rangeLeaseKey:
+		return fmt.Sprintf("%s/%x/%q", s, uint64(lease), key)
+	}
+	return fmt.Sprintf("%s/%x", s, uint64(lease)) // as clients print it
 }
 
 func rangeName(b byte) string {
@@ -104,6 +118,16 @@ func rangeName(b byte) string {
 		return "counters"
 	case rangeDescriptor:
 		return "descriptor"
+	case rangeLease:
+		return "lease"
+	case rangeLeaseGuest:
+		return "leaseguest"
+	case rangeLeaseKey:
+		return "leasekey"
+	case rangeLeaseEvicted:
+		return "leaseevicted"
+	case rangeLeaseGrants:
+		return "leasegrants"
 	}
 	return ""
 }

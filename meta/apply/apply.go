@@ -37,6 +37,7 @@ type Replica struct {
 	desc     *metapb.RangeDescriptor
 	counters eval.Counters
 	applied  position
+	grants   int64       // number of the last lease that was granted
 	heads    *eval.Heads // nil until the first command
 
 	wantEvents, wantPrev bool
@@ -60,6 +61,10 @@ type Result struct {
 	Indexed []Indexed
 	// Events are what was written to the range's keys, in log order, if they are wanted (WantEvents).
 	Events []*watch.Event
+	// Leases are those that live in the range and were granted, attached to more, marked as ending or revoked, in log order. LeasesMoved:
+	// a split or a merge has taken some away or brought some, and they are to be read anew (eval.ReadLeases).
+	Leases      []LeaseChange
+	LeasesMoved bool
 }
 
 // Indexed is an entry of the index as it is now; a nil Descriptor: it is gone. Without a key it says that any entry may be another.
@@ -131,6 +136,13 @@ type pass struct {
 	out   *Result
 
 	written []eval.Event // by the command, if that is wanted
+}
+
+// forget looks everything up again: whose the keys and the leases are has changed.
+func (p *pass) forget() {
+	p.heads = nil
+	p.data.Remember(nil)
+	p.out.LeasesMoved = true
 }
 
 func (p *pass) entries(entries []*raftpb.Entry) error {
@@ -222,6 +234,16 @@ func (p *pass) command(cmd *kvpb.Command, change *raftpb.ConfChangeV2, mine bool
 		return p.thaw(body.Thaw)
 	case *kvpb.Command_Absorbed:
 		return p.absorbed(body.Absorbed)
+	case *kvpb.Command_LeaseGrant:
+		return p.leaseGrant(body.LeaseGrant)
+	case *kvpb.Command_LeaseRevoke:
+		return p.leaseRevoke(body.LeaseRevoke, cmd.NowMicros)
+	case *kvpb.Command_LeaseAttach:
+		return p.leaseAttach(body.LeaseAttach)
+	case *kvpb.Command_LeaseAdmit:
+		return p.leaseAdmit(body.LeaseAdmit)
+	case *kvpb.Command_LeaseEvict:
+		return p.leaseEvict(body.LeaseEvict, cmd.NowMicros)
 	case *kvpb.Command_PublishDescriptor:
 		return p.publish(body.PublishDescriptor, cmd.NowMicros)
 	case *kvpb.Command_UnpublishDescriptor:

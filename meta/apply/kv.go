@@ -57,7 +57,7 @@ func (p *pass) touched(cmd *kvpb.Command) {
 // env is the range as a command finds it. What is written in it is told, if that is wanted.
 func (p *pass) env(nowMicros int64, mine bool) eval.Env {
 	env := eval.Env{
-		Keyspace: base.KeyspaceID(p.desc.KeyspaceId), Start: p.desc.Start, End: p.desc.End,
+		Range: p.id, Keyspace: base.KeyspaceID(p.desc.KeyspaceId), Start: p.desc.Start, End: p.desc.End,
 		Counters: p.counters, NowMicros: nowMicros, WantResponse: mine, WantPrev: p.wantPrev,
 	}
 	if p.wantEvents {

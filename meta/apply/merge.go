@@ -62,6 +62,9 @@ func (p *pass) merge(c *kvpb.Merge) (done, error) {
 	if err := p.data.Close(); err != nil { // what another loop has applied of the right range since it was opened is to be seen
 		return done{}, err
 	}
+	if err := p.mergeLeases(base.RangeID(right.RangeId)); err != nil {
+		return done{}, err
+	}
 	own := keys.RangeLocalSpan(base.RangeID(right.RangeId))
 	if err := p.batch.DeleteRange(own.Start, own.End); err != nil {
 		return done{}, err
@@ -71,7 +74,7 @@ func (p *pass) merge(c *kvpb.Merge) (done, error) {
 		p.counters.Revision = max(p.counters.Revision, base.Revision(c.Right.Revision))
 	}
 	p.counters.Compacted = max(p.counters.Compacted, base.Revision(c.Right.Compacted))
-	p.heads = nil // it knows nothing of the right one's keys
+	p.forget() // it knows nothing of the right one's keys and leases
 	p.out.Merges = append(p.out.Merges, c.Right)
 	return done{response: &kvpb.MergeResponse{Descriptor_: next}}, nil
 }

@@ -86,6 +86,9 @@ func (s *story) parseMerge(t *testing.T, verb, arg string, at *metapb.RangeDescr
 	case "unpublish-at":
 		return unpublish([]byte(first), number(t, second)), at
 	}
+	if cmd := parseLease(t, verb, arg); cmd != nil {
+		return cmd, at
+	}
 	t.Fatalf("there is no entry %q %q", verb, arg)
 	return nil, nil
 }
@@ -118,7 +121,7 @@ func (s *story) printMerge(b *strings.Builder, m proto.Message) {
 	case *kvpb.UnpublishDescriptorResponse:
 		fmt.Fprintf(b, "deleted %v\n", r.Deleted)
 	default:
-		fmt.Fprintf(b, "%T\n", m)
+		printLease(b, m)
 	}
 }
 

@@ -56,7 +56,7 @@ func (h *hasher) span(r engine.Reader, span engine.Span) (err error) {
 		}
 	}()
 	for ok := it.First(); ok; ok = it.Next() {
-		if _, _, err := h.take(it); err != nil {
+		if _, _, err := h.take(it, h.pair); err != nil {
 			return err
 		}
 	}
@@ -86,6 +86,13 @@ func (h *hasher) counts(key, value []byte) (bool, error) {
 		return false, corruptState(key, err)
 	}
 	return !rec.Tombstone || rev == h.compacted, nil
+}
+
+// pair hashes a key and its value.
+func (h *hasher) pair(key, value []byte) error {
+	h.field(key)
+	h.field(value)
+	return nil
 }
 
 // field hashes the length before the bytes, so that no two sequences of fields are the same bytes.

@@ -30,7 +30,10 @@ func (p *pass) split(c *kvpb.Split) (done, error) {
 		return refused(fmt.Errorf("%s cannot be split: %w", p.id, err))
 	}
 	right.Sticky = c.GetSticky()
-	r := Replica{id: base.RangeID(right.RangeId), desc: right, counters: p.counters}
+	if err := p.splitLeases(left, right); err != nil {
+		return done{}, err
+	}
+	r := Replica{id: base.RangeID(right.RangeId), desc: right, counters: p.counters, grants: p.grants}
 	r.applied = position{InitialIndex, InitialTerm}
 	if mutant.Is(mutant.SplitForgetsRevision) {
 		r.counters = eval.FirstCounters()
@@ -39,7 +42,7 @@ func (p *pass) split(c *kvpb.Split) (done, error) {
 		return done{}, err
 	}
 	p.desc = left
-	p.heads = nil // what it remembers of the right part's keys is that range's to know
+	p.forget() // what it remembers of the right part's keys and leases is that range's to know
 	p.out.Splits = append(p.out.Splits, right)
 	return done{response: &kvpb.SplitResponse{Left: left, Right: right}}, nil
 }

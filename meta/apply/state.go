@@ -25,10 +25,16 @@ const (
 // Bootstrap writes the replicated state of a new range. The unreplicated part (raft log, replica id) is the caller's,
 // and goes into the same batch.
 func Bootstrap(w engine.Writer, d *metapb.RangeDescriptor) error {
+	return BootstrapAt(w, d, eval.FirstCounters(), 0)
+}
+
+// BootstrapAt is Bootstrap for a range that has a past: its data and its leases, which the caller writes, are of these revisions, and of no
+// higher number of a grant.
+func BootstrapAt(w engine.Writer, d *metapb.RangeDescriptor, c eval.Counters, grants int64) error {
 	if err := desc.Validate(d); err != nil {
 		return fmt.Errorf("the first descriptor of a range: %w", err)
 	}
-	r := Replica{id: base.RangeID(d.RangeId), desc: d, counters: eval.FirstCounters()}
+	r := Replica{id: base.RangeID(d.RangeId), desc: d, counters: c, grants: grants}
 	r.applied = position{InitialIndex, InitialTerm}
 	return r.writeChanged(w, &Replica{})
 }
@@ -72,6 +78,11 @@ func Load(r engine.Reader, id base.RangeID) (*Replica, error) {
 	if err := rep.counters.Unmarshal(raw); err != nil {
 		return nil, corruptState(keys.RangeCounters(id), err)
 	}
+	grants, err := readNumber(r, keys.RangeLeaseGrants(id)) // absent in a range that has never granted a lease
+	if err != nil {
+		return nil, err
+	}
+	rep.grants = int64(grants)
 	if mutant.Is(mutant.RevisionNotRestored) {
 		rep.counters = eval.FirstCounters()
 	}
@@ -91,6 +102,11 @@ func (r *Replica) writeChanged(w engine.Writer, before *Replica) error {
 	}
 	if r.counters != before.counters {
 		if err := w.Set(keys.RangeCounters(r.id), r.counters.Marshal()); err != nil {
+			return err
+		}
+	}
+	if r.grants != before.grants {
+		if err := w.Set(keys.RangeLeaseGrants(r.id), numberBytes(uint64(r.grants))); err != nil {
 			return err
 		}
 	}

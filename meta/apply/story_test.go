@@ -25,7 +25,7 @@ import (
 
 // TestStories runs the dialogues in testdata/stories. Verbs: range (bootstraps a descriptor), apply (crash: the batch is
 // dropped; one entry a line, see parse), get (key=), right (id=: the state of a range that was cut off), move-to (id=: the
-// story goes on with that one), index (the descriptor that the index holds under that of the input).
+// story goes on with that one), leases (what the range holds of them), index (the descriptor that the index holds under that of the input).
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{}
@@ -49,6 +49,8 @@ func TestStories(t *testing.T) {
 				var id uint64
 				c.ScanArgs(t, "id", &id)
 				return s.moveTo(t, base.RangeID(id))
+			case "leases":
+				return leases(t, eng, s.r.sm.ID())
 			case "index":
 				return s.index(t, descriptor(t, c.Input))
 			}
@@ -119,6 +121,7 @@ func (s *story) print(b *strings.Builder) {
 	for _, m := range s.r.out.Merges {
 		fmt.Fprintf(b, "takes over %s\n", base.RangeID(m.Descriptor_.RangeId))
 	}
+	printLeases(b, &s.r.out)
 	a := s.r.out.Applied
 	for _, c := range a.Changes {
 		fmt.Fprintf(b, "raft: %q\n", raftpb.ConfChangesToString(c.Changes))
@@ -134,7 +137,8 @@ func (s *story) print(b *strings.Builder) {
 // parse reads one entry: [n<node>] put <key> <value> | del <key> | compact <revision> | change <descriptor> (from the one
 // before it in the input) | stale <descriptor> (with generation 1) | lying <descriptor> (the conf change says something
 // else) | bare <descriptor> (without a conf change) | split <key> <right range id> | split-stale … (generation 1) | publish <descriptor> | publish-at <key> <descriptor> |
-// empty | garbage | nobody | unknown | v1 | confused (a conf change with a put) | gap. The steps of a merge are in merge_test.go.
+// empty | garbage | nobody | unknown | v1 | confused (a conf change with a put) | gap. The steps of a merge are in merge_test.go, the commands of
+// leases in lease_test.go.
 func (s *story) parse(t *testing.T, index uint64, line string, at *metapb.RangeDescriptor) (*raftpb.Entry, *metapb.RangeDescriptor) {
 	s.seq++
 	id := raftgroup.ProposalID{Node: 1, Seq: s.seq}

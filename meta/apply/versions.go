@@ -51,6 +51,17 @@ func HashVersions(r engine.Reader, d *metapb.RangeDescriptor, p Page, pace func(
 			return out, fmt.Errorf("%w: %w", ErrState, err)
 		}
 	}
+	out, err = h.page(r, d, &p, pace, h.pair)
+	if err != nil {
+		return out, err
+	}
+	out.Sum = h.h.Sum64()
+	out.State, err = h.h.MarshalBinary()
+	return out, err
+}
+
+// page gives those versions of a page that count to do, and says how far it came.
+func (h *hasher) page(r engine.Reader, d *metapb.RangeDescriptor, p *Page, pace func(bytes int) error, do func(key, value []byte) error) (out Hashed, err error) {
 	ks := base.KeyspaceID(d.KeyspaceId)
 	span := keys.DataSpan(ks, d.Start, d.End)
 	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End})
@@ -83,7 +94,7 @@ func HashVersions(r engine.Reader, d *metapb.RangeDescriptor, p Page, pace func(
 			}
 			paced = looked + pacePart
 		}
-		n, took, err := h.take(it)
+		n, took, err := h.take(it, do)
 		if err != nil {
 			return out, err
 		}
@@ -103,9 +114,7 @@ func HashVersions(r engine.Reader, d *metapb.RangeDescriptor, p Page, pace func(
 		}
 		out.Reached = Position{key, rev}
 	}
-	out.Sum = h.h.Sum64()
-	out.State, err = h.h.MarshalBinary()
-	return out, err
+	return out, nil
 }
 
 // ErrState: a page goes on from what is not the state of a sum.
@@ -130,16 +139,15 @@ func (h *hasher) seek(it engine.Iterator, ks base.KeyspaceID, after *Position) b
 	return ok
 }
 
-// take hashes the pair that the iterator is at, if it counts, and says how large it is.
-func (h *hasher) take(it engine.Iterator) (bytes int, took bool, err error) {
+// take gives the pair that the iterator is at to do, if it counts, and says how large it is.
+func (h *hasher) take(it engine.Iterator, do func(key, value []byte) error) (bytes int, took bool, err error) {
 	v, err := it.Value()
 	if err != nil {
 		return 0, false, err
 	}
 	counts, err := h.counts(it.Key(), v)
-	if counts {
-		h.field(it.Key())
-		h.field(v)
+	if counts && err == nil {
+		err = do(it.Key(), v)
 	}
 	return len(it.Key()) + len(v), counts, err
 }

@@ -36,7 +36,7 @@ func (r *Replica) View() View {
 // Env is what a read is evaluated in. Each read needs its own.
 func (v *View) Env() *eval.Env {
 	return &eval.Env{
-		Keyspace: base.KeyspaceID(v.Descriptor.KeyspaceId), Start: v.Descriptor.Start, End: v.Descriptor.End,
+		Range: base.RangeID(v.Descriptor.RangeId), Keyspace: base.KeyspaceID(v.Descriptor.KeyspaceId), Start: v.Descriptor.Start, End: v.Descriptor.End,
 		Counters: v.Counters, WantResponse: true,
 	}
 }

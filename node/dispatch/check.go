@@ -32,7 +32,8 @@ func checkCommand(data []byte) error {
 	case *kvpb.Command_Compaction:
 		err = proto.Unmarshal(body.Compaction, &pb.CompactionRequest{})
 	case *kvpb.Command_PublishDescriptor, *kvpb.Command_UnpublishDescriptor, *kvpb.Command_Split, *kvpb.Command_RaiseRevision,
-		*kvpb.Command_Freeze, *kvpb.Command_Merge, *kvpb.Command_GiveUpMerge, *kvpb.Command_Thaw, *kvpb.Command_Absorbed:
+		*kvpb.Command_Freeze, *kvpb.Command_Merge, *kvpb.Command_GiveUpMerge, *kvpb.Command_Thaw, *kvpb.Command_Absorbed,
+		*kvpb.Command_LeaseGrant, *kvpb.Command_LeaseRevoke, *kvpb.Command_LeaseAttach, *kvpb.Command_LeaseAdmit, *kvpb.Command_LeaseEvict:
 	case *kvpb.Command_ChangeReplicas:
 		err = errors.New("a membership change is proposed on the leader's node only")
 	case nil:

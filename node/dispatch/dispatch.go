@@ -38,6 +38,8 @@ type Config struct {
 	MayPlace func(context.Context, *metapb.RangeDescriptor) error
 	// Align has the replicas of a range that this node leads brought to where another's are; nil: it moves none.
 	Align func(id base.RangeID, with *metapb.RangeDescriptor)
+	// Leases answers what only the leader of a range knows of clients' leases; nil: this node answers nothing of them.
+	Leases Leases
 	// Placement is this node's part in placing replicas; nil: it has none.
 	Placement Placement
 	// Heartbeat is given what nodes say of themselves to the leader of `sys`, which is here; nil: this node keeps no table.
@@ -51,9 +53,11 @@ type Dispatcher struct {
 	cfg    Config
 	routes *routes
 
-	checks *checksums
-	pulls  chan struct{} // slots of pages of changes that are read
-	turn   atomic.Uint64 // which of a range's nodes is asked for changes
+	checks  *checksums
+	keepers keepers
+	exports *checksums    // what is read for snapshots of the clients' data
+	pulls   chan struct{} // slots of pages of changes that are read
+	turn    atomic.Uint64 // which of a range's nodes is asked for changes
 
 	nextID atomic.Uint64
 	puts   latency.Histogram // of the writes that are led here
@@ -84,7 +88,7 @@ func New(cfg Config) *Dispatcher {
 	}
 	d := &Dispatcher{
 		cfg: cfg, routes: newRoutes(), pending: make(map[uint64]*remote), outboxes: make(map[base.NodeID]*outbox),
-		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(),
+		changed: make(chan struct{}), ctx: ctx, cancel: cancel, checks: newChecksums(), exports: newExports(),
 		pulls: make(chan struct{}, base.WatchPullsAtOnce),
 	}
 	// An answer to a request of an earlier process of this node, late, must not be taken for one of this process.
@@ -126,7 +130,7 @@ func (d *Dispatcher) Propose(ctx context.Context, ks base.KeyspaceID, key []byte
 	if c, ok := cmd.Body.(*kvpb.Command_Compaction); ok && ks.Splits() {
 		return d.compact(ctx, ks, c)
 	}
-	return d.propose(ctx, ks, key, cmd)
+	return d.proposeFor(ctx, ks, key, cmd)
 }
 
 // propose is Propose to the one range that holds key.
@@ -308,6 +312,16 @@ func emptyResponse(cmd *kvpb.Command) func() proto.Message {
 		return func() proto.Message { return &kvpb.UnpublishDescriptorResponse{} }
 	case *kvpb.Command_RaiseRevision:
 		return func() proto.Message { return &kvpb.RaiseRevisionResponse{} }
+	case *kvpb.Command_LeaseGrant:
+		return func() proto.Message { return &kvpb.LeaseGrantResponse{} }
+	case *kvpb.Command_LeaseRevoke:
+		return func() proto.Message { return &kvpb.LeaseRevokeResponse{} }
+	case *kvpb.Command_LeaseAttach:
+		return func() proto.Message { return &kvpb.LeaseAttachResponse{} }
+	case *kvpb.Command_LeaseAdmit:
+		return func() proto.Message { return &kvpb.LeaseAdmitResponse{} }
+	case *kvpb.Command_LeaseEvict:
+		return func() proto.Message { return &kvpb.LeaseEvictResponse{} }
 	}
 	return nil
 }

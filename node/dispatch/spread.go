@@ -113,6 +113,12 @@ func (d *Dispatcher) raise(ctx context.Context, ks base.KeyspaceID, key []byte, 
 	return err
 }
 
+// CompactRange compacts one range, the one that begins where d does.
+func (d *Dispatcher) CompactRange(ctx context.Context, r *metapb.RangeDescriptor, cmd *kvpb.Command) error {
+	_, err := d.propose(ctx, base.KeyspaceID(r.KeyspaceId), r.Start, cmd)
+	return err
+}
+
 // compact compacts all ranges of a keyspace at one revision: each on its own, for what one of them forgets no other needs. It may be
 // repeated: a range that is compacted already stays so.
 func (d *Dispatcher) compact(ctx context.Context, ks base.KeyspaceID, c *kvpb.Command_Compaction) (proto.Message, error) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/node/sysrec"
 )
 
 // beat sends a heartbeat about every interval, each bounded, jittered so that many nodes do not send theirs in step.
@@ -66,6 +67,11 @@ func (m *Monitor) tell(seq uint64, load *metapb.NodeLoad) error {
 	if len(answer.Nodes) > 0 {
 		m.last.Store(&told{nodes: answer.Nodes, by: by, at: m.cfg.Now()})
 	}
+	alarms, err := sysrec.Alarms(answer.Alarms)
+	if err != nil {
+		return err
+	}
+	m.cfg.Alarms(alarms)
 	if answer.Own != nil {
 		m.cfg.Learn(answer.Own)
 	}

@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/liveness"
@@ -43,6 +45,8 @@ type Config struct {
 	// Epoch is that under which the node serves; Learn takes its own record, as the leader of `sys` has it.
 	Epoch func() uint64
 	Learn func(own *metapb.NodeRecord)
+	// Alarms is told which alarms are raised, as the leader of `sys` has them; nil: nobody asks.
+	Alarms func([]*pb.AlarmMember)
 	// Unanswered is told when no heartbeat was answered for a window, and again after each further one: the others may have no address
 	// for this node any more, and it must find out in another way.
 	Unanswered func()
@@ -62,6 +66,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.Step == 0 {
 		c.Step = base.HealthStep
+	}
+	if c.Alarms == nil {
+		c.Alarms = func([]*pb.AlarmMember) {}
 	}
 	if c.Unanswered == nil {
 		c.Unanswered = func() {}

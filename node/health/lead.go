@@ -23,6 +23,7 @@ type leading struct {
 	table   *liveness.Table
 	policy  liveness.Policy
 	read    bool // the records were read at all
+	alarms  [][]byte
 	health  []*metapb.NodeHealth
 	writing bool // transitions of an earlier step are being written
 }
@@ -36,7 +37,7 @@ func (m *Monitor) Heartbeat(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error
 		return nil, err
 	}
 	l.table.Heartbeat(m.cfg.Now(), h)
-	answer := &metapb.HeartbeatAnswer{Own: l.table.Record(h.NodeId)}
+	answer := &metapb.HeartbeatAnswer{Own: l.table.Record(h.NodeId), Alarms: l.alarms}
 	if every := uint64(len(l.health)/base.HeartbeatNodes + 1); h.Seq%every == 0 || h.Seq == 1 {
 		answer.Nodes = l.health
 	}
@@ -81,6 +82,15 @@ func (m *Monitor) readSys(l *leading) error {
 	policy, err := readPolicy(ctx, serializable{m.cfg.Cluster})
 	if err != nil {
 		return err
+	}
+	start, end := sysrec.AlarmSpan()
+	alarms, err := sysrec.List(ctx, serializable{m.cfg.Cluster}, start, end)
+	if err != nil {
+		return err
+	}
+	l.alarms = nil
+	for _, kv := range alarms {
+		l.alarms = append(l.alarms, kv.Value)
 	}
 	l.table.SetRecords(m.cfg.Now(), records)
 	l.policy, l.read = liveness.PolicyOf(policy), true

@@ -20,7 +20,7 @@ import (
 // Drop deletes a keyspace and all that is in it, and returns how many ranges that were. Requests to it that are under way end
 // without an answer to whether they happened. Nodes that are away delete theirs when they are back.
 func (m *Manager) Drop(ctx context.Context, name string) (ranges int, err error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return 0, err
 	}
 	rec, err := m.condemn(ctx, name)

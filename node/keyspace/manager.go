@@ -75,7 +75,7 @@ const replicas = 3
 
 // Create makes a keyspace, and returns when it can be used. If one of that name is being made, it goes on with it.
 func (m *Manager) Create(ctx context.Context, name string, single bool) (*metapb.KeyspaceRecord, error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	rec, err := m.begin(ctx, name, single)
@@ -242,7 +242,7 @@ func (m *Manager) Find(ctx context.Context, name string) (base.KeyspaceID, error
 	if ok && now.Before(k.until) {
 		return k.id, nil
 	}
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return 0, err
 	}
 	rec, err := m.read(ctx, name)

@@ -2,10 +2,12 @@ package keyspace
 
 import (
 	"context"
+	"encoding/binary"
 	"regexp"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 
@@ -26,7 +28,8 @@ func recordKey(name string) []byte { return []byte(recordPrefix + name) }
 // validName is what a keyspace may be called: something that can stand in a flag, a URL and a file name.
 var validName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,62}$`)
 
-func checkName(name string) error {
+// CheckName says what is wrong with a name for a keyspace that somebody makes.
+func CheckName(name string) error {
 	if !validName.MatchString(name) {
 		return status.Errorf(codes.InvalidArgument, "%q cannot be a keyspace's name: give a small letter, and then at most 62 small letters, digits, - or _", name)
 	}
@@ -93,4 +96,22 @@ func (m *Manager) write(ctx context.Context, name string, revision int64, rec *m
 // next draws an id from a counter.
 func (m *Manager) next(ctx context.Context, counter string) (uint64, error) {
 	return sysrec.Draw(ctx, m.cfg.Cluster, []byte(counter), base.FirstFreeID)
+}
+
+// Records are what `sys` holds of keyspaces that a cluster begins with, each with one range, whose ids count from base.FirstFreeID. No
+// keyspace's id up to the last is used again.
+func Records(recs []*metapb.KeyspaceRecord, last uint64) (out []*mvccpb.KeyValue, err error) {
+	for _, r := range recs {
+		raw, err := proto.Marshal(r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, &mvccpb.KeyValue{Key: recordKey(r.Name), Value: raw})
+	}
+	counter := func(key string, last uint64) {
+		out = append(out, &mvccpb.KeyValue{Key: []byte(key), Value: binary.BigEndian.AppendUint64(nil, last)})
+	}
+	counter(keyspaceCounter, last)
+	counter(rangeCounter, base.FirstFreeID-1+uint64(len(recs)))
+	return out, nil
 }

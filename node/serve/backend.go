@@ -2,6 +2,7 @@ package serve
 
 import (
 	"context"
+	"io"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -28,8 +29,25 @@ type Backend interface {
 	// ReadTxn evaluates a transaction that cannot write, as one read.
 	ReadTxn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequest) (*pb.TxnResponse, error)
 
+	// Leases are the leases of clients.
+	Leases() (Leases, error)
+
 	// HashKV hashes the versions of a keyspace that a read at a revision (0: the newest) may need; the header has the newest revision.
 	HashKV(ctx context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error)
+
+	// Alarm carries out what a client asks of alarms, and returns those that it was about. Alarms are those that this node knows of.
+	Alarm(ctx context.Context, req *pb.AlarmRequest) ([]*pb.AlarmMember, error)
+	Alarms() []*pb.AlarmMember
+	// Admit says why a client's write, which makes the data larger or does not, is refused because of an alarm; nil: it is not.
+	Admit(grows bool) error
+	// Quota is how large this node's store may be; 0: any size.
+	Quota() int64
+	// Snapshot writes one of the clients' data of the whole cluster.
+	Snapshot(ctx context.Context, w io.Writer) error
+	// OpenWatches begins a stream of watches; what they get goes to the sink until the stream is closed.
+	OpenWatches(WatchSink) (WatchStream, error)
+	// HasLeader says whether the range that holds a key has a leader, as far as this node knows; a nil key is the first.
+	HasLeader(ks base.KeyspaceID, key []byte) bool
 
 	// Where is what this node knows of the range that holds a key, without asking anybody.
 	Where(ks base.KeyspaceID, key []byte) Where

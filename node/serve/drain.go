@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 
@@ -92,4 +93,17 @@ func (s *Server) runStream(handle func() error) error {
 	case <-s.ending:
 		return base.ErrStopped
 	}
+}
+
+// untilEnding is the context of a call that waits for other clients: it ends when streams do.
+func (s *Server) untilEnding(ctx context.Context) (within context.Context, end func()) {
+	within, cancel := context.WithCancelCause(ctx)
+	s.streams.Go(func() {
+		select {
+		case <-s.ending:
+			cancel(base.ErrStopped)
+		case <-within.Done():
+		}
+	})
+	return within, func() { cancel(nil) }
 }

@@ -3,8 +3,12 @@ package serve
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,11 +19,13 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/node/join"
 )
 
@@ -36,7 +42,11 @@ type fakeBackend struct {
 	health   []*metapb.NodeHealth
 	toldBy   base.NodeID
 	age      time.Duration // of health
-	hang     bool          // proposals wait for their context
+	leases   Leases
+	alarms   []*pb.AlarmMember
+	quota    int64
+	blocks   int  // of a megabyte that a snapshot has
+	hang     bool // proposals wait for their context
 
 	mu       sync.Mutex
 	proposed []*kvpb.Command
@@ -46,6 +56,9 @@ type fakeBackend struct {
 	spaces   []base.KeyspaceID // that were read
 
 	defragmented []base.KeyspaceID
+
+	watches  chan *fakeStream // that were opened
+	leadless atomic.Bool
 }
 
 const fakeRevision = 42
@@ -56,6 +69,27 @@ func (b *fakeBackend) Keyspace(_ context.Context, name string) (base.KeyspaceID,
 		return 0, status.Error(codes.NotFound, "no such keyspace")
 	}
 	return 100, b.err
+}
+
+func (b *fakeBackend) Alarm(context.Context, *pb.AlarmRequest) ([]*pb.AlarmMember, error) {
+	return b.alarms, b.err
+}
+func (b *fakeBackend) Alarms() []*pb.AlarmMember { return b.alarms }
+func (b *fakeBackend) Admit(grows bool) error {
+	if grows && len(b.alarms) > 0 {
+		return rpctypes.ErrGRPCNoSpace
+	}
+	return nil
+}
+func (b *fakeBackend) Quota() int64 { return b.quota }
+
+func (b *fakeBackend) Snapshot(ctx context.Context, w io.Writer) error {
+	for range b.blocks {
+		if _, err := w.Write(make([]byte, 1<<20)); err != nil {
+			return err
+		}
+	}
+	return b.err
 }
 
 func (b *fakeBackend) CreateKeyspace(context.Context, string, bool) (*metapb.KeyspaceRecord, error) {
@@ -139,10 +173,39 @@ func (b *fakeBackend) ReadTxn(context.Context, base.KeyspaceID, *pb.TxnRequest) 
 	return &pb.TxnResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Succeeded: true}, b.err
 }
 
+func (b *fakeBackend) Leases() (Leases, error) { return b.leases, b.err }
+
 // HashKV answers with what it was asked.
 func (b *fakeBackend) HashKV(_ context.Context, ks base.KeyspaceID, revision int64) (*pb.HashKVResponse, error) {
 	return &pb.HashKVResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Hash: uint32(ks), HashRevision: revision, CompactRevision: 3}, b.err
 }
+
+func (b *fakeBackend) HasLeader(base.KeyspaceID, []byte) bool { return !b.leadless.Load() }
+
+// fakeStream is a stream of watches that keeps what it is asked, and sends what the test says.
+type fakeStream struct {
+	WatchSink
+	asked chan string
+	sent  atomic.Int64
+}
+
+func (b *fakeBackend) OpenWatches(sink WatchSink) (WatchStream, error) {
+	if b.watches == nil {
+		return nil, errors.New("this backend has no watches")
+	}
+	s := &fakeStream{WatchSink: sink, asked: make(chan string, 100)}
+	b.watches <- s
+	return s, b.err
+}
+
+func (s *fakeStream) Create(id int64, spec watch.Spec) {
+	s.asked <- fmt.Sprintf("create %d [%q,%q) from %d, keyspace %d, prev %v, no put %v, no delete %v, progress %v, fragment %v", id, spec.Start,
+		spec.End, spec.From, spec.Keyspace, spec.PrevKV, spec.NoPut, spec.NoDelete, spec.Progress, spec.Fragment)
+}
+func (s *fakeStream) Cancel(id int64) { s.asked <- fmt.Sprint("cancel ", id) }
+func (s *fakeStream) Progress()       { s.asked <- "progress" }
+func (s *fakeStream) Sent(bytes int)  { s.sent.Add(int64(bytes)) }
+func (s *fakeStream) Close()          { close(s.asked) }
 
 func (b *fakeBackend) Where(base.KeyspaceID, []byte) Where { return b.where }
 
@@ -195,7 +258,7 @@ func (m fakeMembership) Announce(context.Context, *clusterpb.AnnounceRequest) (*
 
 // member is a backend whose node is part of a cluster.
 func memberBackend() *fakeBackend {
-	return &fakeBackend{id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
+	return &fakeBackend{leases: newFakeLeases(), id: Identity{ClusterID: 0xc1, NodeID: 1, StoreUUID: bytes.Repeat([]byte{1}, 16),
 		Address: "127.0.0.1:1", Version: "0.1.0", Incarnation: 3}}
 }
 

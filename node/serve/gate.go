@@ -10,6 +10,8 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/electionpb"
+	"github.com/cairndb/cairn/api/lockpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/join"
 )
@@ -27,12 +29,24 @@ func openMethod(method string) bool {
 
 // bounded says whether a call is one client request, which etcd bounds if the client did not.
 func bounded(method string) bool {
-	return strings.HasPrefix(method, "/etcdserverpb.")
+	return strings.HasPrefix(method, "/etcdserverpb.") || contested(method)
 }
 
 // long says whether a request takes as long as there is data: whoever asks decides how long to wait, as with etcd.
 func long(method string) bool {
 	return method == pb.Maintenance_Defragment_FullMethodName || method == pb.Maintenance_HashKV_FullMethodName
+}
+
+// contested says whether a call is about a lock or an election.
+func contested(method string) bool {
+	return strings.HasPrefix(method, "/"+lockpb.Lock_ServiceDesc.ServiceName+"/") ||
+		strings.HasPrefix(method, "/"+electionpb.Election_ServiceDesc.ServiceName+"/")
+}
+
+// waits says whether a call may wait for other clients without an end. A server that stops does not wait for it: it ends with the
+// streams.
+func waits(method string) bool {
+	return method == lockpb.Lock_Lock_FullMethodName || method == electionpb.Election_Campaign_FullMethodName
 }
 
 // admit refuses what only a member of a cluster can answer while this node is none.
@@ -75,14 +89,20 @@ func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo,
 }
 
 func (s *Server) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if !s.calls.begin() {
-		return nil, failed(ctx, info.FullMethod, base.ErrStopped)
+	if waits(info.FullMethod) {
+		var end func()
+		ctx, end = s.untilEnding(ctx)
+		defer end()
+	} else {
+		if !s.calls.begin() {
+			return nil, failed(ctx, info.FullMethod, base.ErrStopped)
+		}
+		defer s.calls.end()
 	}
-	defer s.calls.end()
 	if err := s.admit(info.FullMethod); err != nil {
 		return nil, failed(ctx, info.FullMethod, err)
 	}
-	if _, has := ctx.Deadline(); !has && bounded(info.FullMethod) && !long(info.FullMethod) {
+	if _, has := ctx.Deadline(); !has && bounded(info.FullMethod) && !long(info.FullMethod) && !waits(info.FullMethod) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.RequestTimeout, errServerTimeout)
 		defer cancel()
@@ -117,6 +137,9 @@ func (s *Server) answerStream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	ctx := ss.Context()
 	if err := s.admit(info.FullMethod); err != nil {
 		return failed(ctx, info.FullMethod, err)
+	}
+	if info.FullMethod == pb.Watch_Watch_FullMethodName {
+		return ToStatus(handler(srv, ss)) // it sees to its end itself
 	}
 	if info.FullMethod != pb.KV_RangeStream_FullMethodName {
 		return ToStatus(s.runStream(func() error { return handler(srv, ss) }))

@@ -27,6 +27,14 @@ func (c *Config) keyspace(ctx context.Context) (base.KeyspaceID, error) {
 	return base.KeyspaceDefault, nil
 }
 
+// keyspaceToWrite is keyspace for a write, which alarms may forbid; grows: it makes the data larger.
+func (c *Config) keyspaceToWrite(ctx context.Context, grows bool) (base.KeyspaceID, error) {
+	if err := c.Backend.Admit(grows); err != nil {
+		return 0, err
+	}
+	return c.keyspace(ctx)
+}
+
 func portOf(a net.Addr) int {
 	if t, ok := a.(*net.TCPAddr); ok {
 		return t.Port

@@ -41,7 +41,7 @@ func (s *kvService) Put(ctx context.Context, req *pb.PutRequest) (*pb.PutRespons
 	if err := eval.CheckPut(req, s.cfg.evalLimits()); err != nil {
 		return nil, err
 	}
-	ks, err := s.cfg.keyspace(ctx)
+	ks, err := s.cfg.keyspaceToWrite(ctx, true)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func (s *kvService) DeleteRange(ctx context.Context, req *pb.DeleteRangeRequest)
 	if err := eval.CheckDeleteRange(req, s.cfg.evalLimits()); err != nil {
 		return nil, err
 	}
-	ks, err := s.cfg.keyspace(ctx)
+	ks, err := s.cfg.keyspaceToWrite(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -100,6 +100,9 @@ func (s *kvService) txn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequ
 	if eval.IsReadOnly(req) {
 		return s.cfg.Backend.ReadTxn(ctx, ks, req)
 	}
+	if err := s.cfg.Backend.Admit(eval.Puts(req)); err != nil {
+		return nil, err
+	}
 	body, err := proto.Marshal(req)
 	if err != nil {
 		return nil, err
@@ -109,7 +112,7 @@ func (s *kvService) txn(ctx context.Context, ks base.KeyspaceID, req *pb.TxnRequ
 
 // Compact forgets the versions before a revision.
 func (s *kvService) Compact(ctx context.Context, req *pb.CompactionRequest) (*pb.CompactionResponse, error) {
-	ks, err := s.cfg.keyspace(ctx)
+	ks, err := s.cfg.keyspaceToWrite(ctx, false)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package serve
 import (
 	"context"
 	"slices"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -23,7 +24,8 @@ const EtcdVersion = "3.6.0"
 // maintenanceService is etcd's Maintenance service, as far as Cairn can answer it truthfully.
 type maintenanceService struct {
 	pb.UnimplementedMaintenanceServer
-	cfg *Config
+	cfg     *Config
+	streams *sync.WaitGroup // handlers that may outlive their streams for a moment
 }
 
 // Status is this node's view of the first range of the request's keyspace: of a single keyspace's only one.
@@ -54,6 +56,10 @@ func (s *maintenanceService) Status(ctx context.Context, _ *pb.StatusRequest) (*
 		resp.RaftIndex, resp.RaftTerm, resp.RaftAppliedIndex = own.Commit, own.Term, own.Applied
 		resp.IsLearner = roleOf(own.Descriptor_, own.ReplicaId) == metapb.ReplicaRole_REPLICA_ROLE_LEARNER
 		resp.Header.Revision = own.Revision
+	}
+	resp.DbSizeQuota, resp.DowngradeInfo = s.cfg.Backend.Quota(), &pb.DowngradeInfo{}
+	for _, a := range s.cfg.Backend.Alarms() {
+		resp.Errors = append(resp.Errors, a.String())
 	}
 	if resp.Leader == 0 {
 		resp.Errors = append(resp.Errors, rpctypes.ErrNoLeader.Error())
@@ -128,12 +134,19 @@ func (s *maintenanceService) Hash(context.Context, *pb.HashRequest) (*pb.HashRes
 	return nil, status.Error(codes.Unimplemented, "there is no file to hash here: HashKV compares what members hold")
 }
 
-// Alarm lists the alarms: Cairn raises none of etcd's, so none can be set or cleared.
-func (s *maintenanceService) Alarm(_ context.Context, req *pb.AlarmRequest) (*pb.AlarmResponse, error) {
-	if req.Action != pb.AlarmRequest_GET {
-		return nil, status.Error(codes.Unimplemented, "etcd's alarms cannot be raised or cleared here: there are none")
+// Alarm lists, raises and takes back alarms, as etcd does.
+func (s *maintenanceService) Alarm(ctx context.Context, req *pb.AlarmRequest) (*pb.AlarmResponse, error) {
+	alarms, err := s.cfg.Backend.Alarm(ctx, req)
+	if err != nil {
+		return nil, err
 	}
-	return &pb.AlarmResponse{Header: s.cfg.fillHeader(base.KeyspaceDefault, nil)}, nil
+	return &pb.AlarmResponse{Header: s.cfg.fillHeader(base.KeyspaceDefault, nil), Alarms: alarms}, nil
+}
+
+// Downgrade prepares etcd's members for an older version of etcd. Cairn's nodes need none of it.
+func (s *maintenanceService) Downgrade(context.Context, *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "etcdserver: this is a cluster of Cairn, which has no downgrade of etcd's: a store that an older "+
+		"version of cairn cannot read is refused by it; see cairn version and cairn snapshot")
 }
 
 func find(replicas []*clusterpb.ReplicaStatus, id base.RangeID) *clusterpb.ReplicaStatus {

@@ -2,7 +2,9 @@ package serve
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
@@ -112,5 +114,83 @@ func TestMaintenanceStatusOfAKeyspace(t *testing.T) {
 	}
 	if got, err = cl.Status(t.Context(), &pb.StatusRequest{}); err != nil || got.Leader != 1 || got.RaftTerm != 5 {
 		t.Errorf("of default: %v, %v", got, err)
+	}
+}
+
+// TestAlarms: what alarms forbid is refused with etcd's own error, and what makes room is not.
+func TestAlarms(t *testing.T) {
+	b := memberBackend()
+	b.alarms, b.quota = []*pb.AlarmMember{{MemberID: 2, Alarm: pb.AlarmType_NOSPACE}}, 4096
+	conn := serveFake(t, b)
+	cl, kv := pb.NewMaintenanceClient(conn), pb.NewKVClient(conn)
+	if resp, err := cl.Alarm(t.Context(), &pb.AlarmRequest{}); err != nil || len(resp.Alarms) != 1 || resp.Header.GetMemberId() != 1 {
+		t.Errorf("%v, %v", resp, err)
+	}
+	if st, err := cl.Status(t.Context(), &pb.StatusRequest{}); err != nil || len(st.Errors) != 2 || st.DbSizeQuota != 4096 || st.Errors[0] != b.alarms[0].String() {
+		t.Errorf("%v, %v", st, err)
+	}
+	put := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("k")}}}
+	del := &pb.RequestOp{Request: &pb.RequestOp_RequestDeleteRange{RequestDeleteRange: &pb.DeleteRangeRequest{Key: []byte("k")}}}
+	nested := &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{Failure: []*pb.RequestOp{put}}}}
+	_, errPut := kv.Put(t.Context(), &pb.PutRequest{Key: []byte("k")})
+	_, errTxn := kv.Txn(t.Context(), &pb.TxnRequest{Success: []*pb.RequestOp{del}, Failure: []*pb.RequestOp{put}})
+	_, errNested := kv.Txn(t.Context(), &pb.TxnRequest{Success: []*pb.RequestOp{nested}})
+	for what, err := range map[string]error{"put": errPut, "txn": errTxn, "nested": errNested} {
+		if status.Code(err) != codes.ResourceExhausted || status.Convert(err).Message() != "etcdserver: mvcc: database space exceeded" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if len(b.proposed) != 0 {
+		t.Errorf("%d proposed", len(b.proposed))
+	}
+	b.answer = &pb.TxnResponse{}
+	if _, err := kv.Txn(t.Context(), &pb.TxnRequest{Success: []*pb.RequestOp{del}}); err != nil {
+		t.Errorf("a txn that deletes: %v", err)
+	}
+	b.answer = &pb.DeleteRangeResponse{}
+	if _, err := kv.DeleteRange(t.Context(), &pb.DeleteRangeRequest{Key: []byte("k")}); err != nil {
+		t.Errorf("delete: %v", err)
+	}
+	b.answer = &pb.CompactionResponse{}
+	if _, err := kv.Compact(t.Context(), &pb.CompactionRequest{Revision: 3}); err != nil {
+		t.Errorf("compaction: %v", err)
+	}
+}
+
+// TestSnapshotInPieces: the first message has the header, all but the last say that there are more, and an error ends it.
+func TestSnapshotInPieces(t *testing.T) {
+	b := memberBackend()
+	b.blocks = 5
+	cl := pb.NewMaintenanceClient(serveFake(t, b))
+	stream, err := cl.Snapshot(t.Context(), &pb.SnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, left := 0, uint64(1)
+	for {
+		resp, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left == 0 || (size == 0) != (resp.Header != nil) || resp.Version != EtcdVersion {
+			t.Fatalf("after %d bytes: %d were left, header %v", size, left, resp.Header)
+		}
+		size, left = size+len(resp.Blob), resp.RemainingBytes
+	}
+	if size != 5<<20 || left != 0 {
+		t.Errorf("%d bytes, %d left", size, left)
+	}
+	b.err = &base.Corruption{Where: "here", Cause: io.EOF}
+	if stream, err = cl.Snapshot(t.Context(), &pb.SnapshotRequest{}); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = stream.Recv()
+	}
+	if status.Code(err) != codes.DataLoss {
+		t.Errorf("%v", err)
 	}
 }

@@ -98,18 +98,11 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 	conn := serveFake(t, memberBackend())
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, errLease := pb.NewLeaseClient(conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{TTL: 1})
-	_, errAuth := pb.NewAuthClient(conn).AuthStatus(ctx, &pb.AuthStatusRequest{})
 	_, errHash := pb.NewMaintenanceClient(conn).Hash(ctx, &pb.HashRequest{})
-	_, errAlarm := pb.NewMaintenanceClient(conn).Alarm(ctx, &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE})
+	_, errDown := pb.NewMaintenanceClient(conn).Downgrade(ctx, &pb.DowngradeRequest{Version: "3.5.0"})
 	_, errAdd := pb.NewClusterClient(conn).MemberAdd(ctx, &pb.MemberAddRequest{})
-	watch, err := pb.NewWatchClient(conn).Watch(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, errWatch := watch.Recv()
-	for name, err := range map[string]error{"LeaseGrant": errLease, "AuthStatus": errAuth, "Hash": errHash, "Alarm": errAlarm,
-		"MemberAdd": errAdd, "Watch": errWatch} {
+	for name, err := range map[string]error{"Hash": errHash, "Downgrade": errDown,
+		"MemberAdd": errAdd} {
 		if status.Code(err) != codes.Unimplemented {
 			t.Errorf("%s: %v", name, err)
 		}

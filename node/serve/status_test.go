@@ -131,7 +131,7 @@ func TestMaintenanceStatus(t *testing.T) {
 	b.replicas[0].Commit, b.replicas[0].Revision = 99, fakeRevision
 	got, err := pb.NewMaintenanceClient(serveFake(t, b)).Status(t.Context(), &pb.StatusRequest{})
 	want := &pb.StatusResponse{Header: wantHeader, Version: EtcdVersion, StorageVersion: EtcdVersion, DbSize: 1000, DbSizeInUse: 100,
-		Leader: 1, RaftIndex: 99, RaftTerm: 5, RaftAppliedIndex: 97}
+		Leader: 1, RaftIndex: 99, RaftTerm: 5, RaftAppliedIndex: 97, DowngradeInfo: &pb.DowngradeInfo{}}
 	if err != nil || !proto.Equal(got, want) {
 		t.Errorf("got  %v, %v\nwant %v", got, err, want)
 	}

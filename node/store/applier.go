@@ -149,6 +149,9 @@ func (a *applier) apply(queue []raftgroup.Apply) error {
 				a.s.carriedOut(queue[i].Range, r, queue[i].Entries, n)
 			}
 			a.s.cfg.OnApplied(queue[i].Range)
+			if leases, moved := a.results[i].Leases, a.results[i].LeasesMoved; len(leases) > 0 || moved {
+				a.s.cfg.OnLeases(queue[i].Range, leases, moved)
+			}
 			a.s.polls.look(a.s, queue[i].Range)
 			if changed := a.results[i].Indexed; len(changed) > 0 {
 				a.s.cfg.OnIndexed(queue[i].Range, changed)

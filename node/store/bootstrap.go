@@ -6,6 +6,7 @@ import (
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/kv/keys"
 	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/meta/desc"
@@ -15,15 +16,35 @@ import (
 // Bootstrap writes a new cluster into the store of its first node: the identity, and the first ranges with this node
 // as their only replica, as one durable batch. A crash leaves either nothing or all of it.
 func Bootstrap(eng engine.Engine, id *metapb.StoreIdentity, self *metapb.NodeRecord) error {
+	var ranges []NewRange
+	for _, d := range FirstDescriptors(base.NodeID(id.NodeId)) {
+		ranges = append(ranges, NewRange{Descriptor: d, Counters: eval.FirstCounters()})
+	}
+	return BootstrapRanges(eng, id, []*metapb.NodeRecord{self}, ranges)
+}
+
+// NewRange is one that a new cluster begins with. If it has data, the store has it already.
+type NewRange struct {
+	Descriptor *metapb.RangeDescriptor
+	Counters   eval.Counters
+	Grants     int64 // the highest number of a grant of a lease
+}
+
+// BootstrapRanges is Bootstrap with ranges that may have a past; self may be unknown.
+func BootstrapRanges(eng engine.Engine, id *metapb.StoreIdentity, self []*metapb.NodeRecord, ranges []NewRange) error {
 	b := eng.NewBatch()
 	if err := setProto(b, keys.StoreIdentity(), id); err != nil {
 		return err
 	}
-	if err := setProto(b, keys.StoreAddressBook(), &metapb.AddressBook{Nodes: []*metapb.NodeRecord{self}}); err != nil {
+	if err := setProto(b, keys.StoreAddressBook(), &metapb.AddressBook{Nodes: self}); err != nil {
 		return err
 	}
-	for _, d := range FirstDescriptors(base.NodeID(id.NodeId)) {
-		if err := CreateReplica(b, d, base.ReplicaID(d.Replicas[0].ReplicaId)); err != nil {
+	for _, r := range ranges {
+		if err := apply.BootstrapAt(b, r.Descriptor, r.Counters, r.Grants); err != nil {
+			return err
+		}
+		replica := base.ReplicaID(r.Descriptor.Replicas[0].ReplicaId)
+		if err := writeReplica(b, base.RangeID(r.Descriptor.RangeId), replica, apply.InitialIndex, apply.InitialTerm); err != nil {
 			return err
 		}
 	}
@@ -132,10 +153,15 @@ func FirstDescriptors(node base.NodeID) []*metapb.RangeDescriptor {
 		{base.RangeRoot, base.KeyspaceRoot}, {base.RangeMeta, base.KeyspaceMeta},
 		{base.RangeSys, base.KeyspaceSys}, {base.RangeDefault, base.KeyspaceDefault},
 	} {
-		out = append(out, &metapb.RangeDescriptor{
-			RangeId: uint64(r.id), KeyspaceId: uint64(r.ks), Generation: 1, NextReplicaId: 2,
-			Replicas: []*metapb.Replica{{ReplicaId: 1, NodeId: uint64(node), Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER}},
-		})
+		out = append(out, FirstDescriptor(r.id, r.ks, node))
 	}
 	return out
+}
+
+// FirstDescriptor is a new range over the whole of a keyspace, with one replica.
+func FirstDescriptor(id base.RangeID, ks base.KeyspaceID, node base.NodeID) *metapb.RangeDescriptor {
+	return &metapb.RangeDescriptor{
+		RangeId: uint64(id), KeyspaceId: uint64(ks), Generation: 1, NextReplicaId: 2,
+		Replicas: []*metapb.Replica{{ReplicaId: 1, NodeId: uint64(node), Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER}},
+	}
 }

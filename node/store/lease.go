@@ -37,6 +37,17 @@ func (l Lease) Valid() bool {
 	return gate != nil && gate.Term == l.term && l.s.Now() < gate.Until(l.s.supports)
 }
 
+// Term is the one that the lease is of.
+func (l Lease) Term() uint64 { return l.term }
+
+// Until is the end of the lease as far as is known now; 0: it has ended.
+func (l Lease) Until() base.Instant {
+	if gate := l.r.gate.Load(); gate != nil && gate.Term == l.term {
+		return gate.Until(l.s.supports)
+	}
+	return 0
+}
+
 // Caught says whether the local replica has applied all that any other can have shown to its readers.
 func (l Lease) Caught() bool {
 	v := l.r.view.Load() // nil: it has gone cold, and its gate with it

@@ -253,7 +253,26 @@ func runSim(t testing.TB, seed uint64, disk func(base.NodeID) simDisk, steps int
 		}
 	}
 	c.agree(cl)
+	c.heardAll()
 	return c.trace.String(), cl, c
+}
+
+// heardAll holds what was told of each node's replicas against how far they are. A gap is what a
+// snapshot leaves.
+func (c *simCluster) heardAll() {
+	for _, n := range c.nodes {
+		for i, l := range n.listeners {
+			c.told, c.gaps = c.told+l.events, c.gaps+l.gaps
+			if i < len(n.listeners)-1 {
+				continue
+			}
+			for _, id := range c.ranges {
+				if v := n.s.View(id); l.of[id] == nil || l.of[id].next != v.Counters.Revision+1 {
+					c.t.Errorf("%s: told of %s up to %+v; it is at %d", n.id, id, l.of[id], v.Counters.Revision)
+				}
+			}
+		}
+	}
 }
 
 func mem(base.NodeID) simDisk { return &memDisk{engine.NewMem()} }
@@ -264,7 +283,7 @@ func TestSimulation(t *testing.T) {
 		seeds = 3
 	}
 	var total [4]int
-	checked, compared, installed := 0, 0, 0
+	checked, compared, installed, told, gaps := 0, 0, 0, 0, 0
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed+1), func(t *testing.T) {
 			trace, cl, c := runSim(t, seed+1, mem, 3000, true, true)
@@ -272,12 +291,13 @@ func TestSimulation(t *testing.T) {
 				total[i] += cl.outcomes[i]
 			}
 			checked, compared = checked+c.checked, compared+c.compared
+			told, gaps = told+c.told, gaps+c.gaps
 			installed += strings.Count(trace, "sends a snapshot")
 		})
 	}
-	t.Logf("%d acknowledged, %d refused, %d ambiguous, %d reads; %d answers and %d crash images checked; %d snapshots",
-		total[0], total[1], total[2], total[3], checked, compared, installed)
-	if slices.Contains(total[:], 0) || checked == 0 || compared == 0 || installed == 0 {
+	t.Logf("%d acknowledged, %d refused, %d ambiguous, %d reads; %d answers and %d crash images checked; %d snapshots; %d events told, with %d gaps",
+		total[0], total[1], total[2], total[3], checked, compared, installed, told, gaps)
+	if slices.Contains(total[:], 0) || checked == 0 || compared == 0 || installed == 0 || told == 0 || gaps == 0 {
 		t.Error("the runs do not reach everything that they are to check")
 	}
 }

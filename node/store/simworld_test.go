@@ -33,6 +33,7 @@ type simCluster struct {
 	sums              map[appliedAt]uint64 // what every replica must hold at that index
 	check             bool                 // hold what is sent and what a crash leaves against the rules: needs engine.Mem
 	checked, compared int                  // answers and images that were
+	told, gaps        int                  // events and gaps, of all processes
 
 }
 
@@ -80,7 +81,7 @@ type simNode struct {
 	sends               []raftgroup.Message
 	ready               []func()
 	listeners           []*listener // of each of its processes
-	watch               func(bool) // around the installation of a snapshot
+	watch               func(bool)  // around the installation of a snapshot
 }
 
 func (n *simNode) worker() *worker { return n.s.workers[0] }

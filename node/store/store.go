@@ -55,6 +55,9 @@ type Config struct {
 	OnGossip func(from base.NodeID, g *rangepb.Gossip) error
 	// OnApplied is told, after it is visible, of each range in which something was applied. It must not block.
 	OnApplied func(base.RangeID)
+	// OnLeases is told, after it is visible and before whoever asked for it, what has become of leases of clients that live in a range;
+	// moved: some have come or gone otherwise. It must not block.
+	OnLeases func(id base.RangeID, changes []apply.LeaseChange, moved bool)
 	// OnIndexed is told, after it is visible, of each range in whose index something changed. It must not block.
 	OnIndexed func(base.RangeID, []apply.Indexed)
 	// OnEvents is told what was applied in a range that is watched (Watch), after it is visible and before whoever wrote it is answered,
@@ -97,6 +100,9 @@ func (c *Config) EnsureDefaults() {
 	}
 	if c.OnApplied == nil {
 		c.OnApplied = func(base.RangeID) {}
+	}
+	if c.OnLeases == nil {
+		c.OnLeases = func(base.RangeID, []apply.LeaseChange, bool) {}
 	}
 	if c.OnIndexed == nil {
 		c.OnIndexed = func(base.RangeID, []apply.Indexed) {}
@@ -373,6 +379,9 @@ func (s *Store) Passes() (n uint64) {
 func (s *Store) Transfer(id base.RangeID, to base.ReplicaID) {
 	s.admin(id, raftgroup.Admin{Range: id, Transfer: to})
 }
+
+// Warm has a local replica not go cold for a while, though nothing happens to it; a cold one is built again.
+func (s *Store) Warm(id base.RangeID) { s.admin(id, raftgroup.Admin{Range: id, Warm: true}) }
 
 // Removed tells a local replica that the index no longer lists it: it ends, and ids below the given one stay dead here.
 // One with another id is not concerned.

@@ -12,6 +12,8 @@ import (
 
 	gw "go.etcd.io/etcd/api/v3/etcdserverpb/gw"
 
+	"github.com/cairndb/cairn/api/electionpb"
+	"github.com/cairndb/cairn/api/lockpb"
 	"github.com/cairndb/cairn/internal/base"
 )
 
@@ -27,7 +29,7 @@ func newGateway(cfg *Config) (http.Handler, error) {
 	)
 	for _, register := range []func(context.Context, *runtime.ServeMux, *grpc.ClientConn) error{
 		gw.RegisterKVHandler, gw.RegisterWatchHandler, gw.RegisterLeaseHandler, gw.RegisterClusterHandler, gw.RegisterMaintenanceHandler,
-		gw.RegisterAuthHandler,
+		gw.RegisterAuthHandler, lockpb.RegisterLockHandler, electionpb.RegisterElectionHandler,
 	} {
 		if err := register(context.Background(), mux, cfg.Conn); err != nil {
 			return nil, err

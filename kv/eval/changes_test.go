@@ -1,0 +1,96 @@
+package eval_test
+
+import (
+	"bytes"
+
+	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/eval"
+)
+
+// sameEvents holds events against the model's.
+func (r *randomRun) sameEvents(got []eval.Event, want []*mvccpb.Event, prev bool) {
+	if len(got) != len(want) {
+		r.Fatalf("%d events, want %d:\n%v\n%v", len(got), len(want), got, want)
+	}
+	for i := range got {
+		ev := &mvccpb.Event{Kv: got[i].Record.KeyValue(got[i].Key)}
+		if got[i].Record.Tombstone {
+			ev.Type = mvccpb.Event_DELETE
+		}
+		if got[i].Prev != nil {
+			ev.PrevKv = got[i].Prev.KeyValue(got[i].Key)
+		}
+		w := proto.CloneOf(want[i])
+		if !prev {
+			w.PrevKv = nil
+		}
+		if !proto.Equal(ev, w) {
+			r.Fatalf("event %d is\n%v\nwant\n%v", i, ev, w)
+		}
+	}
+}
+
+// changes reads all changes of a span from a revision on, page by page: together they are what the model knows, and each page holds
+// what it says.
+func (r *randomRun) changes() {
+	req := eval.ChangesRequest{
+		From:      base.Revision(rapid.SampledFrom([]int64{r.m.compacted, 0, r.draw.rev(r.m, "from")}).Draw(r.T, "from")),
+		MostBytes: rapid.IntRange(0, 700).Draw(r.T, "page bytes"), Cut: rapid.Bool().Draw(r.T, "within revisions"),
+		Prev: rapid.Bool().Draw(r.T, "prev"),
+	}
+	if r.draw.flag("part") {
+		req.Start, req.End = r.draw.key(), r.draw.end()
+	}
+	if bytes.Equal(req.End, []byte{0}) {
+		req.End = nil
+	}
+	if req.From < base.Revision(r.m.compacted) {
+		if _, err := eval.Changes(r.e, r.env, req); err != rpctypes.ErrGRPCCompacted {
+			r.Fatalf("from %d on, compacted at %d: %v", req.From, r.m.compacted, err)
+		}
+		return
+	}
+	want := r.m.changes(req.Start, req.End, int64(req.From), req.Prev)
+	var got []eval.Event
+	for {
+		page, err := eval.Changes(r.e, r.env, req)
+		noError(r, err)
+		r.page(&req, &page)
+		got = append(got, page.Events...)
+		if req.From, req.FromSub = page.Next, page.NextSub; page.Next > r.env.Counters.Revision {
+			break
+		}
+	}
+	r.sameEvents(got, want, true)
+}
+
+func (r *randomRun) page(req *eval.ChangesRequest, page *eval.ChangesPage) {
+	size := 0
+	for i := range page.Events {
+		ev := &page.Events[i]
+		size += eval.EventBytes(ev)
+		within := ev.Record.Mod == page.Next && ev.Record.Sub < page.NextSub
+		if ev.Record.Mod < req.From || ev.Record.Mod >= page.Next && !within {
+			r.Fatalf("an event at %d.%d on the page [%d.%d, %d.%d)", ev.Record.Mod, ev.Record.Sub, req.From, req.FromSub, page.Next, page.NextSub)
+		}
+	}
+	if page.Next < req.From || page.Next == req.From && req.From <= r.env.Counters.Revision && page.NextSub <= req.FromSub {
+		r.Fatalf("a page from %d.%d on ends at %d.%d", req.From, req.FromSub, page.Next, page.NextSub)
+	}
+	n := len(page.Events)
+	whole := n > 0 && (req.Cut && n == 1 || page.Events[0].Record.Mod == page.Events[n-1].Record.Mod && !req.Cut)
+	switch {
+	case size > req.MostBytes && !whole && n > 0:
+		r.Fatalf("%d bytes on a page of %d", size, req.MostBytes)
+	case page.NextSub != 0 && !req.Cut:
+		r.Fatalf("a page ends at %d.%d", page.Next, page.NextSub)
+	case n == 0 && page.Next <= max(req.From-1, r.env.Counters.Revision):
+		r.Fatalf("an empty page ends at %d, the range is at %d", page.Next, r.env.Counters.Revision)
+	}
+}

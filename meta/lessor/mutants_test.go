@@ -1,0 +1,30 @@
+//go:build mutants
+
+package lessor_test
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+
+	"github.com/cairndb/cairn/internal/mutant"
+)
+
+// TestMain makes the mistake that the environment names: TestMutants runs this binary again for each.
+func TestMain(m *testing.M) {
+	if err := mutant.Select(os.Getenv("CAIRN_MUTANT")); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
+// TestMutants: each planted mistake is found by a law.
+func TestMutants(t *testing.T) {
+	for _, name := range []string{"lease-expires-at-election", "lease-expires-in-pause"} {
+		again := exec.Command(os.Args[0], "-test.run=^TestNeverEarlyAlwaysInTheEnd$", "-rapid.nofailfile")
+		again.Env = append(os.Environ(), "CAIRN_MUTANT="+name)
+		if out, err := again.CombinedOutput(); err == nil {
+			t.Errorf("%s survives: %s", name, out)
+		}
+	}
+}
