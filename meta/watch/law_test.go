@@ -85,7 +85,7 @@ func (l *law) move() {
 	if l.n(0, 2, "clock") == 0 {
 		w.clock += base.Revision(l.n(1, 5, "ticks"))
 	}
-	switch l.n(0, 25, "move") {
+	switch l.n(0, 27, "move") {
 	case 0, 1, 2, 3, 4, 5:
 		r, _ := some(l, l.live(), "range")
 		l.write(r)
@@ -139,11 +139,17 @@ func (l *law) move() {
 		if c, ok := some(l, l.clients(), "client"); ok {
 			w.read(c, l.n(1, 10, "read"))
 		}
+	case 22:
+		if c, ok := some(l, l.clients(), "client"); ok && l.n(0, 5, "close") == 0 {
+			w.step(0)
+			w.both(func(h *Hub) { h.CloseStream(c.id) })
+			delete(w.clients, c.id)
+		}
 	default:
 		l.answers()
 	}
 	if l.n(0, 1, "step") == 0 {
-		w.step(time.Duration(l.n(0, 100, "ms")) * time.Millisecond)
+		w.step(time.Duration(l.n(0, 300, "ms")) * time.Millisecond)
 	}
 }
 
@@ -253,7 +259,6 @@ func (l *law) settle() {
 			}
 		}
 		for _, c := range l.clients() {
-			busy = busy || len(c.unsent) > 0
 			w.read(c, len(c.unsent))
 		}
 		for i := 0; i < len(w.asks); {
@@ -264,12 +269,16 @@ func (l *law) settle() {
 			}
 		}
 		eff := w.step(10 * time.Second)
-		if busy || len(eff.Out)+len(eff.Asks) > 0 || eff.Wake == w.now {
+		told := func(o Out) bool { return o.Kind == Progress && o.Watch != -1 } // this has no end
+		if eff.Out = slices.DeleteFunc(eff.Out, told); busy || len(eff.Out)+len(eff.Asks) > 0 || eff.Wake == w.now {
 			calm = 0
 		}
 		if round == 300 {
 			l.t.Fatalf("it does not come to rest: %+v", eff)
 		}
+	}
+	for _, c := range l.clients() {
+		w.read(c, len(c.unsent))
 	}
 	w.log("at rest:\n%s", dump(w.hub))
 	for _, c := range l.clients() {

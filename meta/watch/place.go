@@ -66,7 +66,7 @@ func (h *Hub) assign(p *part, s *source, end string, next base.Revision) {
 	default:
 		h.begin(c, next)
 	}
-	if p.next < s.compacted {
+	if p.next < s.compacted && s.covers(p.start, p.end) {
 		h.compact(p, s.compacted)
 	}
 	h.settle(c)

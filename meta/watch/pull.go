@@ -239,6 +239,7 @@ func (h *Hub) sourcePage(s *source, q asked, page *Page) {
 			}
 		}
 		h.skip(s, page.Compacted)
+		h.filled(s)
 		return
 	}
 	s.quiet = page.Next <= s.next
