@@ -23,8 +23,8 @@ func (h *Hub) wait(c *cursor) {
 		}
 	}
 	s := last.source
-	if s == nil || !last.attached && !last.quiet {
-		h.unwait(c) // it is on its way
+	if !last.attached {
+		h.unwait(c) // it is on its way; the answer to a pull shows, a while later at most, where its range is
 		return
 	}
 	if c.waits == s {

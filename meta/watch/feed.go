@@ -35,7 +35,7 @@ func (h *Hub) take(s *source, a *Applied) {
 		h.feedSource(s, a.Events, a.Next, a.Prev)
 		return
 	}
-	lacking := !a.Prev && s.prevs > 0 && len(a.Events) > 0
+	lacking := s.lacks(a)
 	if !s.gap() && a.From <= s.next && !lacking {
 		h.feedSource(s, a.Events, a.Next, a.Prev)
 		return
@@ -54,6 +54,9 @@ func (h *Hub) take(s *source, a *Applied) {
 	h.pollLater(s)
 }
 
+// lacks says whether somebody needs the versions before that a replica did not look up.
+func (s *source) lacks(a *Applied) bool { return !a.Prev && s.prevs > 0 && len(a.Events) > 0 }
+
 // gap says whether the replica of this node has shown something that does not follow what came before, and that somebody needs.
 func (s *source) gap() bool {
 	to := s.reached
@@ -67,6 +70,10 @@ func (s *source) gap() bool {
 func (h *Hub) filled(s *source) {
 	for len(s.pending) > 0 && s.pending[0].From <= s.next {
 		a := s.pending[0]
+		if s.lacks(a) && a.Next > s.next {
+			s.pending = nil // all up to reached is pulled
+			break
+		}
 		s.pending = base.Without(s.pending, 1)
 		h.feedSource(s, a.Events, a.Next, a.Prev)
 	}

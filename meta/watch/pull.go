@@ -210,15 +210,15 @@ func (h *Hub) partPage(p *part, q asked, page *Page) {
 			p.hold(e)
 		}
 	}
+	waited := p.quiet
 	p.quiet = page.Next <= p.next
 	p.next = max(p.next, page.Next)
-	if s := p.source; s.id != page.Range {
-		if h.sources[page.Range] != nil {
-			h.enlist(p, h.ensure(c.ks, page.Range, string(page.Start), string(page.End), page.Next))
-		} else {
-			p.not = s.id
-			h.lose(p)
-		}
+	switch s := p.source; {
+	case s.id != page.Range:
+		p.not = s.id
+		h.lose(p)
+	case waited && p.quiet && !s.local && !s.covers(p.start, p.end):
+		h.lose(p) // where the range begins and ends is asked for again
 	}
 	h.settle(c)
 }

@@ -90,7 +90,7 @@ func (h *Hub) displace(s *source) {
 // as far as the source: nothing is written there any more up to where that is.
 func (h *Hub) ensure(ks base.KeyspaceID, id base.RangeID, start, end string, next base.Revision) *source {
 	if s := h.sources[id]; s != nil {
-		touches := !endsBefore(end, s.start) && !endsBefore(s.end, start)
+		touches := start >= s.start || end == "" || end >= s.start // where a range begins never changes
 		if !s.local && next >= s.next && touches && (start < s.start || endsBefore(s.end, end)) {
 			if endsBefore(end, s.end) {
 				end = s.end
