@@ -36,4 +36,7 @@ type Kind struct {
 	// Watches is of a workload that asks for nodes and ranges and asks single nodes (ListNodes, ListRanges, Ask), and writes nothing.
 	// Its driver must be able to carry these out.
 	Watches bool
+	// Follows and Leases are of a workload that watches what others write (followpb), and of one whose clients have leases, for which its
+	// history needs the driver's clock. Its driver must be able to carry these out.
+	Follows, Leases bool
 }

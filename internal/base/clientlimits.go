@@ -8,8 +8,7 @@ const (
 	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
 	// between nodes, half of MaxFrameBytes.
 	WatchPullBytes = MaxFrameBytes / 2
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too. A lost
-	// answer, or a replica that does not know that it was removed, is noticed that late.
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
 	WatchPollTime = 5 * time.Second
 	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
 	WatchPullsAtOnce = 4
@@ -124,4 +123,7 @@ const (
 	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
 	WatchLeaderless = 3
 	WatchLeaderKeys = 1024
+	// QuotaMin is the least quota of a store: an empty one that was in use has up to four logs of 8 MiB and a range's LogKeepBytes, some 50 MB
+	// that no deletion gives back.
+	QuotaMin = 64 << 20
 )

@@ -55,9 +55,11 @@ const (
 
 	// LessorInterval is how often the leader of a range looks at the leases of clients that live there, and LessorLate how much later a look
 	// may come and still count as time in which the node was there: several times what a loaded machine needs, below the shortest TTL.
-	// LessorLooks bounds the leases of one look, some milliseconds of work.
+	// LessorSoonest is how soon it looks again for the next lease that may have ended: of a million that are kept alive thousands come up
+	// every second, and an expiry is late by so much at most. LessorLooks bounds the leases of one look, some milliseconds of work.
 	LessorInterval = 250 * time.Millisecond
 	LessorLate     = time.Second
+	LessorSoonest  = 20 * time.Millisecond
 	LessorLooks    = 10_000
 
 	// RecentEntriesBytes bounds the applied entries that a range keeps in memory for followers a moment behind: some
@@ -442,18 +444,6 @@ const (
 	// RetryTries bounds how often one request is tried, if its deadline never ends it: a wait may be cut short by any
 	// news of a leader, so that this must leave room for many.
 	RetryTries = 1000
-
-	// ClientNodes bounds the nodes that a client remembers, and has connections to, at once: above every cluster that is.
-	ClientNodes = 10_000
-	// ClientFallbacks bounds the nodes, beside a range's own and the endpoints, that a request of a client is sent to when none of
-	// those can be reached: each costs a connection.
-	ClientFallbacks = 8
-	// ClientReadTry is how long the client's first try of a read waits for an answer, before it asks elsewhere: several times
-	// a failover. Each further try waits twice as long, ClientReadDoublings times, so that a long read comes to its end.
-	ClientReadTry       = time.Second
-	ClientReadDoublings = 12
-	// ClientMaxAnswerBytes bounds one answer that the client takes; larger ones are for a Scan.
-	ClientMaxAnswerBytes = 256 << 20
 
 	// MaxVoters bounds the voters of one range: of five two may fail at once, and each further one costs every write a message.
 	MaxVoters = 5

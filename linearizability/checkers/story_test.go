@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 
@@ -30,6 +31,7 @@ import (
 //	< 1 ok 5 yes           of a cas; "no" and what it read
 //	< 1 ok 5 deleted=1
 //	< 1 ok 5 k/a=v@4 more  and there is more of it
+//	@ 1.5                  it is 1.5 seconds after the beginning
 //	< 1 failed             it certainly had no effect; "failed TEXT" is what the client was told
 //
 // An underscore in a value is a space.
@@ -46,6 +48,10 @@ func TestStories(t *testing.T) {
 		"snapshots":     func() linearizability.Checker { return Snapshots("k/") },
 		"lists":         func() linearizability.Checker { return Lists("k/") },
 		"cycles":        func() linearizability.Checker { return Cycles("k/") },
+		"watches":       func() linearizability.Checker { return Watches("k/") },
+		"fencing":       func() linearizability.Checker { return Fencing("k/", "r/") },
+		"leases":        func() linearizability.Checker { return Leases("k/", false) },
+		"leases*":       func() linearizability.Checker { return Leases("k/", true) },
 		"members":       Members,
 		"placement":     Placement,
 		"linearizable":  func() linearizability.Checker { return Linearizable("k/", true) },
@@ -77,8 +83,14 @@ func TestStories(t *testing.T) {
 func parse(t *testing.T, d *datadriven.TestData) *linearizability.History {
 	h := &linearizability.History{}
 	open := map[int]*linearizability.Op{}
+	now := time.Duration(0)
+	h.Clock = func() time.Duration { return now }
 	for line := range strings.Lines(d.Input) {
 		f := strings.Fields(line)
+		if f[0] == "@" {
+			now = seconds(f[1])
+			continue
+		}
 		client, err := strconv.Atoi(f[1])
 		if err != nil {
 			d.Fatalf(t, "%s: %v", line, err)
@@ -108,13 +120,15 @@ func number(s string) int64 {
 }
 
 func requestOf(op *linearizability.Op, f []string) {
-	if watchRequest(op, f) {
+	if watchRequest(op, f) || followRequest(op, f) || leaseRequest(op, f) {
 		return
 	}
 	key := []byte(f[1]) // every other request has one
 	switch f[0] {
 	case "put":
 		op.Request = &pb.PutRequest{Key: key, Value: spaced(f[2])}
+	case "compact":
+		op.Request = &pb.CompactionRequest{Revision: number(f[1])}
 	case "del":
 		op.Request = &pb.DeleteRangeRequest{Key: key, RangeEnd: []byte(strings.Join(f[2:], ""))}
 	case "get", "span":
@@ -170,7 +184,7 @@ func getOp(key []byte) *pb.RequestOp {
 }
 
 func answerOf(op *linearizability.Op, rev int64, f []string) {
-	if watchAnswer(op, f) {
+	if watchAnswer(op, f) || followAnswer(op, f) || leaseAnswer(op, rev, f) {
 		return
 	}
 	head := &pb.ResponseHeader{Revision: rev}
@@ -192,6 +206,8 @@ func answerOf(op *linearizability.Op, rev int64, f []string) {
 	}
 	read := &pb.RangeResponse{Header: head, Kvs: kvs, Count: int64(len(kvs)), More: slices.Contains(f, "more")}
 	switch r := op.Request.(type) {
+	case *pb.CompactionRequest:
+		op.Response = &pb.CompactionResponse{Header: head}
 	case *pb.PutRequest:
 		op.Response = &pb.PutResponse{Header: head}
 	case *pb.DeleteRangeRequest:

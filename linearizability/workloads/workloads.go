@@ -31,6 +31,10 @@ func Kinds() []linearizability.Kind {
 		{Name: "bank", About: "transfers between accounts: every read sees the same total", New: newBank},
 		{Name: "placement", About: "follows where the index and the nodes say that ranges are: who is named serves, and nothing goes back", New: newPlacement, Watches: true},
 		{Name: "liveness", About: "looks at the nodes' records and asks nodes that are not well: epochs only grow, who was given up serves nothing", New: newLiveness, Watches: true},
+		{Name: "watch", About: "watches keys, groups and the whole keyspace, from the past, now and the future, while others write: the seven promises of a watch", New: newFollow, Follows: true},
+		{Name: "spread-watch", About: "as watch, in a keyspace of many ranges", New: newSpreadFollow, Cut: atGroup, Follows: true},
+		{Name: "lock", About: "sessions compete for locks by their leases, and write with fencing tokens: no lease ends early, no token goes back", New: newLock, Leases: true},
+		{Name: "spread-lock", About: "as lock, in a keyspace of many ranges: leases, locks and registers each in their own", New: newSpreadLock, Cut: atGroup, Leases: true},
 		{Name: "monotonic", About: "counters that only grow: no client's reads go back, no two clients see two orders", New: newMonotonic},
 	}
 }

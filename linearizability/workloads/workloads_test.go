@@ -25,8 +25,8 @@ func complaints(w linearizability.Workload, h *linearizability.History) (found [
 // Each workload writes under contention, and none of its checkers complains of a history that is right.
 func TestRightHistories(t *testing.T) {
 	for _, k := range Kinds() {
-		if k.Watches {
-			continue // TestWatchers
+		if k.Watches || k.Follows || k.Leases {
+			continue // TestWatchers, TestFollowers, TestSessions
 		}
 		t.Run(k.Name, func(t *testing.T) {
 			for seed := range uint64(25) {
@@ -119,8 +119,8 @@ func keyOf(req proto.Message) []byte {
 // known, it could be right by chance.)
 func TestWrongHistories(t *testing.T) {
 	for _, k := range Kinds() {
-		if k.Watches {
-			continue // TestWatchers
+		if k.Watches || k.Follows || k.Leases {
+			continue // TestWatchers, TestFollowers, TestSessions
 		}
 		t.Run(k.Name, func(t *testing.T) {
 			found := map[string]int{}

@@ -34,11 +34,12 @@ func (s *store) do(req proto.Message) proto.Message {
 		s.put(r)
 		return &pb.PutResponse{Header: s.header()}
 	case *pb.DeleteRangeRequest:
-		if n := s.delete(r, s.rev+1); n > 0 {
+		resp := s.delete(r)
+		if resp.Deleted > 0 {
 			s.rev++
-			return &pb.DeleteRangeResponse{Header: s.header(), Deleted: n}
 		}
-		return &pb.DeleteRangeResponse{Header: s.header()}
+		resp.Header = s.header()
+		return resp
 	case *pb.TxnRequest:
 		return s.txn(r)
 	}
@@ -53,22 +54,26 @@ func (s *store) put(r *pb.PutRequest) {
 		kv = &mvccpb.KeyValue{Key: r.Key, CreateRevision: s.rev}
 	}
 	kv = proto.CloneOf(kv)
-	kv.Value, kv.ModRevision, kv.Version = r.Value, s.rev, kv.Version+1
+	kv.Value, kv.ModRevision, kv.Version, kv.Lease = r.Value, s.rev, kv.Version+1, r.Lease
 	s.keys[string(r.Key)] = kv
 }
 
 func in(k string, key, end []byte) bool {
-	return len(end) == 0 && k == string(key) || len(end) > 0 && k >= string(key) && k < string(end)
+	return len(end) == 0 && k == string(key) || len(end) > 0 && k >= string(key) && (k < string(end) || string(end) == "\x00")
 }
 
-func (s *store) delete(r *pb.DeleteRangeRequest, _ int64) (n int64) {
-	for k := range s.keys {
+func (s *store) delete(r *pb.DeleteRangeRequest) *pb.DeleteRangeResponse {
+	out := &pb.DeleteRangeResponse{}
+	for _, k := range slices.Sorted(maps.Keys(s.keys)) {
 		if in(k, r.Key, r.RangeEnd) {
+			if r.PrevKv {
+				out.PrevKvs = append(out.PrevKvs, s.keys[k])
+			}
 			delete(s.keys, k)
-			n++
+			out.Deleted++
 		}
 	}
-	return n
+	return out
 }
 
 func (s *store) read(r *pb.RangeRequest) *pb.RangeResponse {
@@ -82,7 +87,12 @@ func (s *store) read(r *pb.RangeRequest) *pb.RangeResponse {
 			out.Kvs = append(out.Kvs, proto.CloneOf(kv))
 		}
 	}
-	slices.SortFunc(out.Kvs, func(a, b *mvccpb.KeyValue) int { return slices.Compare(a.Key, b.Key) })
+	slices.SortFunc(out.Kvs, func(a, b *mvccpb.KeyValue) int {
+		if r.SortTarget == pb.RangeRequest_CREATE {
+			return cmp.Compare(a.CreateRevision, b.CreateRevision)
+		}
+		return slices.Compare(a.Key, b.Key)
+	})
 	if out.Count = int64(len(out.Kvs)); r.Limit > 0 && out.Count > r.Limit {
 		out.Kvs, out.More = out.Kvs[:r.Limit], true
 	}
@@ -140,9 +150,9 @@ func (s *store) txn(r *pb.TxnRequest) *pb.TxnResponse {
 			s.put(o.GetRequestPut())
 			resp.Response = &pb.ResponseOp_ResponsePut{ResponsePut: &pb.PutResponse{}}
 		default:
-			n := s.delete(o.GetRequestDeleteRange(), s.rev)
-			wrote = wrote || n > 0
-			resp.Response = &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: &pb.DeleteRangeResponse{Deleted: n}}
+			got := s.delete(o.GetRequestDeleteRange())
+			wrote = wrote || got.Deleted > 0
+			resp.Response = &pb.ResponseOp_ResponseDeleteRange{ResponseDeleteRange: got}
 		}
 		out.Responses = append(out.Responses, resp)
 	}

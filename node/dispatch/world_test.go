@@ -17,7 +17,9 @@ import (
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/meta/route"
+	"github.com/cairndb/cairn/node/lessor"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -43,6 +45,8 @@ type world struct {
 	t     testing.TB
 	nodes map[base.NodeID]*Dispatcher
 
+	lessors map[base.NodeID]*lessor.Lessor
+
 	mu    sync.Mutex
 	sent  []*rangepb.Request                                 // that left, in order
 	lose  func(to base.NodeID, f *rangepb.ControlFrame) bool // frames that are lost without a word
@@ -51,7 +55,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB, nodes base.NodeID) *world {
-	w := &world{t: t, nodes: map[base.NodeID]*Dispatcher{}, fails: map[base.NodeID]bool{}, lost: make(chan base.NodeID, 100)}
+	w := &world{t: t, nodes: map[base.NodeID]*Dispatcher{}, lessors: map[base.NodeID]*lessor.Lessor{}, fails: map[base.NodeID]bool{}, lost: make(chan base.NodeID, 100)}
 	root := store.FirstDescriptors(1)[0]
 	for id := base.NodeID(1); id <= nodes; id++ {
 		eng := engine.NewMem()
@@ -59,18 +63,23 @@ func newWorld(t testing.TB, nodes base.NodeID) *world {
 			must(t, store.Bootstrap(eng, &metapb.StoreIdentity{ClusterId: 7, NodeId: 1, StoreUuid: make([]byte, 16), Format: store.FormatVersion}, &metapb.NodeRecord{NodeId: 1}))
 		}
 		var d *Dispatcher
+		var leases *lessor.Lessor
 		ready := make(chan struct{})
 		s, err := store.New(store.Config{
 			Engine: eng, Node: id, Incarnation: 1, OnFatal: func(err error) { t.Error(err) },
-			OnChange: func(c raftgroup.StateChange) { <-ready; d.Changed(c) },
+			OnChange:  func(c raftgroup.StateChange) { <-ready; d.Changed(c); leases.Changed(c) },
+			OnApplied: func(r base.RangeID) { <-ready; leases.Applied(r) },
+			OnLeases:  func(r base.RangeID, c []apply.LeaseChange, moved bool) { <-ready; leases.Leases(r, c, moved) },
 		})
 		must(t, err)
-		d = New(Config{Node: id, Store: s, Transport: wire{w, id},
+		d = New(Config{Node: id, Store: s, Transport: wire{w, id}, Leases: lateLeases{&leases},
 			Root: func(context.Context) (*metapb.RangeDescriptor, error) { return root, nil }})
+		leases = lessor.New(lessor.Config{Store: s, Dispatch: d})
+		leases.Start()
 		close(ready)
-		w.nodes[id] = d
+		w.nodes[id], w.lessors[id] = d, leases
 		must(t, s.Start(nil))
-		t.Cleanup(func() { d.Stop(); s.Stop() })
+		t.Cleanup(func() { d.Stop(); leases.Stop(); s.Stop() })
 	}
 	d := w.nodes[1]
 	d.Learn(store.FirstDescriptors(1)...)
@@ -85,6 +94,13 @@ func newWorld(t testing.TB, nodes base.NodeID) *world {
 		must(t, err)
 	}
 	return w
+}
+
+// lateLeases is a lessor that is made after its dispatcher.
+type lateLeases struct{ l **lessor.Lessor }
+
+func (x lateLeases) Answer(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+	return (*x.l).Answer(id, q)
 }
 
 // ctx bounds what a test waits for.

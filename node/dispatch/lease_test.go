@@ -1,0 +1,249 @@
+package dispatch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/rangepb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/eval"
+)
+
+// homed is a lease's id whose home is the range that begins with a digit.
+func homed(digit byte, n int64) int64 { return int64('0'+digit)<<56 | n }
+
+func (w *world) grant(d *Dispatcher, id, ttl int64) {
+	w.t.Helper()
+	_, err := d.GrantLease(w.ctx(), sharded, id, ttl)
+	must(w.t, err)
+}
+
+func (w *world) putLeased(d *Dispatcher, key string, id int64) error {
+	_, err := d.Propose(w.ctx(), sharded, []byte(key), &kvpb.Command{Body: &kvpb.Command_Put{
+		Put: encode(w.t, &pb.PutRequest{Key: []byte(key), Value: []byte("v"), Lease: id})}})
+	return err
+}
+
+// keys are those that are there, as a snapshot of the keyspace shows them.
+func (w *world) keys(d *Dispatcher) (out []string) {
+	w.t.Helper()
+	resp, err := d.Range(w.ctx(), sharded, all)
+	must(w.t, err)
+	for _, kv := range resp.Kvs {
+		out = append(out, string(kv.Key))
+	}
+	return out
+}
+
+func isNoLease(err error) bool {
+	return status.Convert(err).Message() == status.Convert(rpctypes.ErrGRPCLeaseNotFound).Message()
+}
+
+// A lease holds keys in ranges where it does not live, and all of them go with it.
+func TestLeaseOverRanges(t *testing.T) {
+	w := newSharded(t, 3, 4)
+	id, d := homed(1, 7), w.nodes[3]
+	w.grant(w.nodes[1], id, 60)
+	for _, key := range []string{"0a", "1a", "1b", "3a"} {
+		must(t, w.putLeased(d, key, id))
+	}
+	txn := &pb.TxnRequest{Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestTxn{RequestTxn: &pb.TxnRequest{
+		Success: []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("2a"), Lease: id}}}},
+	}}}}}
+	_, err := d.Propose(w.ctx(), sharded, []byte("2a"), &kvpb.Command{Body: &kvpb.Command_Txn{Txn: encode(t, txn)}})
+	must(t, err)
+	w.put(d, "2b", "nobody's")
+
+	a, err := d.TimeToLive(w.ctx(), sharded, id)
+	if err != nil || a.RemainingSeconds < 50 || len(a.Lease.GetSpans()) == 0 {
+		t.Fatalf("%v, %v", a, err)
+	}
+	held, err := w.nodes[2].LeaseKeys(w.ctx(), sharded, a.Lease)
+	if want := []string{"0a", "1a", "1b", "2a", "3a"}; err != nil || fmt.Sprintf("%s", held) != fmt.Sprint(want) {
+		t.Errorf("it holds %s, %v; want %s", held, err, want)
+	}
+	if _, err := w.nodes[2].RevokeLease(w.ctx(), sharded, id); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.keys(d); !slices.Equal(got, []string{"2b"}) {
+		t.Errorf("after it was revoked: %s", got)
+	}
+	for _, key := range []string{"0a", "1a", "2a", "3a"} {
+		if err := w.putLeased(d, key, id); !isNoLease(err) {
+			t.Errorf("%s with a lease that is gone: %v", key, err)
+		}
+	}
+	if _, err := d.RevokeLease(w.ctx(), sharded, id); !isNoLease(err) {
+		t.Errorf("revoked twice: %v", err)
+	}
+	// Another one of that id is another one.
+	w.grant(d, id, 60)
+	must(t, w.putLeased(d, "3z", id))
+	if got := w.keys(d); !slices.Equal(got, []string{"2b", "3z"}) {
+		t.Errorf("granted again: %s", got)
+	}
+}
+
+// Many leases of many callers are kept alive with few questions and without an entry in a log.
+func TestKeepAlivesAreGathered(t *testing.T) {
+	const n = 2000
+	w := newSharded(t, 2, 2)
+	for i := range int64(n) {
+		w.grant(w.nodes[2], homed(byte(i%2), i), 60)
+	}
+	applied := func() (out [2]uint64) {
+		for i := range out {
+			out[i] = w.nodes[base.NodeID(1+i)].cfg.Store.View(base.RangeID(100 + i)).AppliedIndex
+		}
+		return out
+	}
+	before, asked := applied(), w.requests(rangepb.RequestKind_REQUEST_KIND_LEASE)
+	var wg sync.WaitGroup
+	for i := range int64(n) {
+		wg.Go(func() {
+			ids := []int64{homed(0, i), homed(1, i)} // one of the two is there
+			kept, err := w.nodes[2].KeepAlive(w.ctx(), sharded, ids)
+			if err != nil || kept[i%2].TTL != 60 || kept[1-i%2].TTL != 0 {
+				t.Errorf("lease %d: %v, %v", i, kept, err)
+			}
+		})
+	}
+	wg.Wait()
+	if after := applied(); after != before {
+		t.Errorf("keep-alives went into logs: %v, then %v", before, after)
+	}
+	if asked = w.requests(rangepb.RequestKind_REQUEST_KIND_LEASE) - asked; asked == 0 || asked > n/4 {
+		t.Errorf("%d questions for %d callers", asked, n)
+	}
+	if c := w.lessors[1].Counts(); c.Leases != n/2 || c.Kept != n/2 {
+		t.Errorf("the leader of half of them counts %+v", c)
+	}
+}
+
+// A keep-alive whose answer is lost with its node's connection is asked again.
+func TestKeepAliveIsAskedAgain(t *testing.T) {
+	w := newSharded(t, 2, 1)
+	w.grant(w.nodes[1], 7, 60)
+	lost := 0
+	w.loseFrames(func(to base.NodeID, f *rangepb.ControlFrame) bool {
+		for _, q := range f.GetRequests().GetRequests() {
+			if q.Kind == rangepb.RequestKind_REQUEST_KIND_LEASE && lost == 0 {
+				lost++
+				return true
+			}
+		}
+		return false
+	})
+	go func() {
+		w.nodes[2].PeerDown(<-w.lost, errors.New("cut"))
+	}()
+	kept, err := w.nodes[2].KeepAlive(w.ctx(), sharded, []int64{7})
+	if err != nil || kept[0].TTL != 60 {
+		t.Errorf("%v, %v", kept, err)
+	}
+}
+
+// A lease that nobody keeps alive ends after its TTL, with its keys in all ranges.
+func TestLeaseOverRangesEndsByItself(t *testing.T) {
+	w := newSharded(t, 3, 3)
+	id := homed(1, 9)
+	began := time.Now()
+	w.grant(w.nodes[1], id, base.LeaseMinTTL)
+	for _, key := range []string{"0a", "1a", "2a"} {
+		must(t, w.putLeased(w.nodes[1], key, id))
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	ctx := w.ctx()
+	for len(w.keys(w.nodes[1])) > 0 {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatalf("%s are there", w.keys(w.nodes[1]))
+		}
+	}
+	took := time.Since(began)
+	t.Logf("ended after %s", took)
+	if took < base.LeaseMinTTL*time.Second {
+		t.Errorf("it ended after %s", took)
+	}
+	if c := w.lessors[2].Counts(); c.Expired != 1 || c.Leases > 1 {
+		t.Errorf("the leader of its home counts %+v", c)
+	}
+}
+
+// What a revoker leaves behind that dies between any two steps is ended by the leader of the home; no key of the lease stays, and none
+// can be written.
+func TestRevokerDiesBetweenAnyTwoSteps(t *testing.T) {
+	for step := range 5 {
+		t.Run(fmt.Sprint(step), func(t *testing.T) {
+			t.Parallel() // what was left is carried on with after base.LeaseEndingPatience
+			w := newSharded(t, 3, 3)
+			id := homed(1, 9)
+			w.grant(w.nodes[1], id, 3600)
+			for _, key := range []string{"0a", "1a", "2a"} {
+				must(t, w.putLeased(w.nodes[1], key, id))
+			}
+			revoker, cancel := context.WithCancel(w.ctx())
+			defer cancel()
+			left := step
+			w.loseFrames(func(_ base.NodeID, f *rangepb.ControlFrame) bool {
+				for _, q := range f.GetRequests().GetRequests() {
+					if q.Kind != rangepb.RequestKind_REQUEST_KIND_PROPOSE {
+						continue
+					}
+					cmd := &kvpb.Command{}
+					_ = proto.Unmarshal(q.Body, cmd)
+					if cmd.GetLeaseRevoke() == nil && cmd.GetLeaseEvict() == nil {
+						continue
+					}
+					if left--; left < 0 {
+						w.lose = nil // the others go through: its home's leader is another node
+						cancel()
+						return true
+					}
+				}
+				return false
+			})
+			_, err := w.nodes[3].RevokeLease(revoker, sharded, id)
+			if step == 0 {
+				if err == nil {
+					t.Fatal("nothing of it was carried out, and it says that all was")
+				}
+				if got := w.keys(w.nodes[1]); len(got) != 3 {
+					t.Errorf("nothing was carried out, and there are %s", got)
+				}
+				return
+			}
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for limit := w.ctx(); len(w.keys(w.nodes[1])) > 0; {
+				select {
+				case <-tick.C:
+				case <-limit.Done():
+					t.Fatalf("%s outlive their lease", w.keys(w.nodes[1]))
+				}
+			}
+			for _, key := range []string{"0b", "1b", "2b"} {
+				if err := w.putLeased(w.nodes[2], key, id); !isNoLease(err) {
+					t.Errorf("%s: %v", key, err)
+				}
+			}
+			if !slices.Equal(eval.LeaseHome(id)[:1], []byte("1")) {
+				t.Fatal("its home is another")
+			}
+		})
+	}
+}
