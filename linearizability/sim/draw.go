@@ -62,8 +62,22 @@ func Draw(seed uint64, only Only) *Plan {
 	drawSplits(r, p, only)
 	drawMerges(r, p, only)
 	drawPlacement(r, p, only)
+	drawWatches(r, p)
 	sort.SliceStable(p.Faults, func(i, j int) bool { return p.Faults[i].At < p.Faults[j].At })
 	return p
+}
+
+// drawWatches has some keyspaces watched, and others locked in. It is drawn after all else.
+func drawWatches(r *base.Rand, p *Plan) {
+	for i, name := range p.Workload {
+		into := [2]string{"watch", "lock"}
+		if name == spread || name == snapshot {
+			into = [2]string{"spread-watch", "spread-lock"}
+		}
+		if x := r.Int63n(5); x < 2 {
+			p.Workload[i] = into[x]
+		}
+	}
 }
 
 func (o Only) allows(class string) bool {
