@@ -25,10 +25,11 @@ import (
 
 // leasing is a process's lessor, and when it is looked at.
 type leasing struct {
-	p      *process
-	lessor *lessor.Lessor
-	looks  bool // a look is on its way
-	timer  uint64
+	p       *process
+	lessor  *lessor.Lessor
+	looks   bool   // a look is on its way
+	expired uint64 // leases, when it was looked at last
+	timer   uint64
 }
 
 func newLeasing(p *process) *leasing {
@@ -50,9 +51,10 @@ func (l *leasing) settle() {
 
 func (l *leasing) look() {
 	l.looks = false
-	was := l.lessor.Counts().Expired
 	next := l.lessor.Look()
-	l.p.n.w.result.Seen["leases that ended by themselves"] += int(l.lessor.Counts().Expired - was)
+	expired := l.lessor.Counts().Expired
+	l.p.n.w.result.Seen["leases that ended by themselves"] += int(expired - l.expired)
+	l.expired = expired
 	l.timer++
 	if next != base.Never {
 		l.lookAt(l.timer, next)
