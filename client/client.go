@@ -2,6 +2,7 @@ package client
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 )
 
@@ -9,11 +10,15 @@ import (
 type Client struct {
 	KV
 
-	cfg    Config
-	conns  *conns
-	routes *routes
-	turn   atomic.Uint64 // which endpoint a request of which nothing is known begins with
-	stats  counters
+	cfg     Config
+	conns   *conns
+	routes  *routes
+	watches *watches
+	turn    atomic.Uint64 // which endpoint a request of which nothing is known begins with
+	stats   counters
+
+	keepersMu sync.Mutex
+	keepers   map[string]*keeper // by keyspace
 }
 
 // New makes a client. It opens no connection: the first request does.
@@ -22,8 +27,9 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	c := &Client{cfg: cfg, routes: newRoutes(cfg.CachedRanges)}
+	c := &Client{cfg: cfg, routes: newRoutes(cfg.CachedRanges), keepers: make(map[string]*keeper)}
 	c.conns = newConns(&c.cfg)
+	c.watches = &watches{c: c, shared: make(map[streamKey]*watchStream)}
 	c.KV = c.Keyspace(cfg.Keyspace)
 	return c, nil
 }

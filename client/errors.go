@@ -35,6 +35,8 @@ var (
 	ErrCompacted = rpctypes.ErrCompacted
 	// ErrFutureRevision: the revision that was asked for has not been written yet.
 	ErrFutureRevision = rpctypes.ErrFutureRev
+	// ErrLeaseNotFound: there is no such lease, any more or at all.
+	ErrLeaseNotFound = rpctypes.ErrLeaseNotFound
 	// ErrClosed: the client was closed.
 	ErrClosed = errors.New("the client is closed")
 )

@@ -9,6 +9,9 @@ type Span struct {
 // All is the whole keyspace.
 func All() Span { return Span{} }
 
+// Key is the span of one key.
+func Key(k string) Span { return Span{Start: k, End: k + "\x00"} }
+
 // Prefix is the span of all keys that begin with p.
 func Prefix(p string) Span {
 	end := []byte(p)

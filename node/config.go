@@ -62,6 +62,8 @@ type Config struct {
 	// SupportInterval is how often the node asks others for the support on which its leases rest, SupportDuration how long
 	// each promise is for; 0: base's. Failover takes about SupportDuration.
 	SupportInterval, SupportDuration time.Duration
+	// WatchProgressInterval is how often watches that ask for it are told how far they are, if nothing happens; 0: etcd's default.
+	WatchProgressInterval time.Duration
 	// StopTimeout bounds a graceful stop: handing leadership over, and letting requests end.
 	StopTimeout time.Duration
 }
@@ -73,6 +75,10 @@ func (c *Config) EnsureDefaults() {
 	c.MaxTxnOps = cmp.Or(c.MaxTxnOps, base.MaxTxnOps)
 	c.SupportInterval = cmp.Or(c.SupportInterval, base.SupportInterval)
 	c.SupportDuration = cmp.Or(c.SupportDuration, base.SupportDuration)
+	c.WatchProgressInterval = cmp.Or(c.WatchProgressInterval, base.WatchProgressInterval)
+	if c.WatchProgressInterval > 0 {
+		c.WatchProgressInterval = max(c.WatchProgressInterval, base.WatchProgressLeast)
+	}
 	c.StopTimeout = cmp.Or(c.StopTimeout, base.StopTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -102,14 +108,18 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("--attribute %q: give a word such as ssd, without = , : + - ~ or blanks", a))
 		}
 	}
-	if c.QuotaBytes < 0 {
-		errs = append(errs, fmt.Errorf("--quota-backend-bytes %d: give how large the store may be, or 0 for any size", c.QuotaBytes))
+	if c.QuotaBytes < 0 || c.QuotaBytes > 0 && c.QuotaBytes < base.QuotaMin {
+		errs = append(errs, fmt.Errorf("--quota-backend-bytes %d: give how large the store may be, at least %d, for its logs alone take about as much; or 0 for any size",
+			c.QuotaBytes, base.QuotaMin))
 	}
 	if c.SplitBytes < 0 {
 		errs = append(errs, fmt.Errorf("--split-bytes %d: give how large a range may be", c.SplitBytes))
 	}
 	if !(c.SplitQPS >= 0) {
 		errs = append(errs, fmt.Errorf("--split-qps %v: give how many requests a second a range may be served, or 0 for any number", c.SplitQPS))
+	}
+	if c.WatchProgressInterval < 0 {
+		errs = append(errs, fmt.Errorf("--watch-progress-notify-interval %s: give how often watches are told how far they are", c.WatchProgressInterval))
 	}
 	if c.MaxRequestBytes < 0 || c.MaxTxnOps < 0 {
 		errs = append(errs, errors.New("limits cannot be negative"))

@@ -12,6 +12,7 @@ import (
 	"github.com/cairndb/cairn/api/transportpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/node/join"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -108,6 +109,10 @@ func (h handler) leases(id base.RangeID, changes []apply.LeaseChange, moved bool
 
 // indexed is told by the store that the index in a range has changed.
 func (h handler) indexed(id base.RangeID, news []apply.Indexed) { h.m.placement.Indexed(id, news) }
+
+// events is told by the store what was applied in a range that is watched here, gone that its replica has ended.
+func (h handler) events(a watch.Applied) { h.m.watches.Applied(a) }
+func (h handler) gone(id base.RangeID)   { h.m.watches.Gone(id) }
 
 // lateTransport stands in the server for the transport's service, which must be registered before the server runs
 // and exists only once the node is a member.

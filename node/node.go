@@ -28,6 +28,7 @@ import (
 	"github.com/cairndb/cairn/node/retention"
 	"github.com/cairndb/cairn/node/serve"
 	"github.com/cairndb/cairn/node/store"
+	"github.com/cairndb/cairn/node/watch"
 	"github.com/cairndb/cairn/node/web"
 	"github.com/cairndb/cairn/transport"
 )
@@ -78,6 +79,7 @@ type member struct {
 	monitor    *health.Monitor
 	fence      *health.Fence
 	gossip     *gossip.Gossip
+	watches    *watch.Watches
 	lessor     *lessor.Lessor
 	alarms     *alarm.Alarms
 	retention  *retention.Retention
@@ -198,37 +200,44 @@ func (n *Node) enter() {
 }
 
 // run starts the member's parts, each after what it rests on.
-func (n *Node) run(out *join.Outcome) error {
+func (n *Node) run(out *join.Outcome) (err error) {
 	id := out.Identity
 	m := &member{}
 	self := base.NodeID(id.NodeId)
-	t, err := transport.NewGRPC(transport.GRPCConfig{
+	m.transport, err = transport.NewGRPC(transport.GRPCConfig{
 		ClusterID: id.ClusterId, Node: self, Incarnation: n.incarnation, Address: n.cfg.Advertise,
 		Resolver: n.book, Handler: handler{n, m}, Logger: n.cfg.Logger,
 	})
 	if err != nil {
 		return err
 	}
-	m.transport = t
-	m.store, err = store.New(store.Config{
-		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
-		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
-		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
-		OnFatal: n.fail, OnLeases: handler{n, m}.leases, OnChange: handler{n, m}.changed, OnApplied: handler{n, m}.applied, OnCold: handler{n, m}.cold, OnIndexed: handler{n, m}.indexed,
-		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
-	})
+	if err := n.assemble(m, out); err != nil {
+		m.transport.Close()
+		return err
+	}
+	return n.begin(m, id)
+}
+
+// assemble makes the parts that stand on the transport.
+func (n *Node) assemble(m *member, out *join.Outcome) (err error) {
+	id, self := out.Identity, base.NodeID(out.Identity.NodeId)
+	m.store, err = store.New(n.storeConfig(handler{n, m}, self))
 	if err != nil {
-		t.Close()
 		return err
 	}
 	m.dispatch = dispatch.New(dispatch.Config{
-		Node: self, Store: m.store, Transport: t, Logger: n.cfg.Logger,
+		Node: self, Store: m.store, Transport: m.transport, Logger: n.cfg.Logger,
 		CreatedMicros: id.ClusterCreatedUnixMicros, UnixMicros: n.faults.unixMicros, Root: n.askRoot,
 		Placement: places{m}, Leases: leases{m},
 		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
+	if m.watches, err = watch.New(watch.Config{
+		Ranges: m.dispatch, Want: m.store.Watch, Now: m.store.Now, Seed: uint64(n.incarnation), ProgressInterval: n.cfg.WatchProgressInterval, Logger: n.cfg.Logger,
+	}); err != nil {
+		return err
+	}
 	m.keyspaces = keyspace.New(keyspace.Config{
 		Cluster: m.dispatch, Nodes: func() []base.NodeID { return m.candidates(n.book.all(), self) }, UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
@@ -240,38 +249,45 @@ func (n *Node) run(out *join.Outcome) error {
 		UnixMicros: n.faults.unixMicros, Logger: n.cfg.Logger,
 	})
 	if err != nil {
-		t.Close()
 		return err
 	}
 	m.lessor = lessor.New(lessor.Config{Store: m.store, Dispatch: m.dispatch, Logger: n.cfg.Logger})
 	m.placement = n.newPlacement(m, self)
 	m.reconciler = reconcile.New(reconcile.Config{
-		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: t, Logger: n.cfg.Logger,
+		Node: self, Store: m.store, Dispatch: m.dispatch, Peers: m.transport, Logger: n.cfg.Logger,
 		Learn: func(rs ...*metapb.NodeRecord) { n.learn(m, rs...) },
 		Gone:  m.keyspaces.Gone, Split: m.keyspaces.SplitNow, SplitBytes: n.cfg.SplitBytes, SplitQPS: n.cfg.SplitQPS, Merges: m.keyspaces,
 		Reports: m.placement.Reports(),
 	})
 	if err := n.keep(m, self); err != nil {
-		t.Close()
 		return err
 	}
 	if err := n.watch(m, id); err != nil {
-		t.Close()
 		return err
 	}
-	if m.gossip, err = n.newGossip(self, t); err != nil {
-		t.Close()
+	if m.gossip, err = n.newGossip(self, m.transport); err != nil {
 		return err
 	}
 	if m.operate, err = n.newOperate(m, self); err != nil {
-		t.Close()
 		return err
 	}
 	n.book.tell(func() {
 		m.placement.NodesChanged()
 		m.gossip.Wake()
 	})
-	return n.begin(m, id)
+	return nil
+}
+
+// storeConfig is the member's store's: what it reports goes to the member's other parts.
+func (n *Node) storeConfig(h handler, self base.NodeID) store.Config {
+	return store.Config{
+		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
+		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
+		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
+		OnFatal: n.fail, OnChange: h.changed, OnApplied: h.applied, OnCold: h.cold, OnIndexed: h.indexed,
+		OnEvents: h.events, OnGone: h.gone, OnLeases: h.leases,
+		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return h.m.gossip.Handle(from, g) },
+	}
 }
 
 // begin lets the member's parts run, once all are there.
@@ -286,6 +302,7 @@ func (n *Node) begin(m *member, id *metapb.StoreIdentity) error {
 	for _, r := range m.store.Ranges() {
 		m.dispatch.Learn(m.store.View(r).Descriptor)
 	}
+	m.watches.Start()
 	m.lessor.Start()
 	m.reconciler.Start()
 	m.gossip.Start()
@@ -339,6 +356,7 @@ func (n *Node) Stop(ctx context.Context) error {
 			m.monitor.Stop()
 			m.gossip.Stop()
 			m.operate.Stop()
+			m.watches.Stop()
 			m.lessor.Stop()
 			m.store.Stop() // ends the requests that wait in it, so that the dispatcher's are ended too
 			m.dispatch.Stop()

@@ -41,6 +41,7 @@ type startFlags struct {
 	compactMode, compactKeep string
 	supportInterval          time.Duration
 	supportDuration          time.Duration
+	watchProgress            time.Duration
 	logLevel, logFormat      string
 	pprof                    string
 }
@@ -99,6 +100,7 @@ srv:NAME to the hosts and ports of its SRV records.`,
 	fs.BoolVar(&f.unsafeTesting, "unsafe-testing", false, "let whoever reaches this node make its disk and its clock fail: for tests")
 	fs.DurationVar(&f.supportInterval, "support-interval", base.SupportInterval, "how often this node asks others for the support that its leases rest on")
 	fs.DurationVar(&f.supportDuration, "support-duration", base.SupportDuration, "how long they promise it for: about as long a failover takes; at least twice the interval, at most "+base.SupportMaxDuration.String())
+	fs.DurationVar(&f.watchProgress, "watch-progress-notify-interval", base.WatchProgressInterval, "how often a watch that asked for it is told how far it is, while nothing happens; at least "+base.WatchProgressLeast.String())
 	fs.StringVar(&f.logLevel, "log-level", "info", "`LEVEL` debug, info, warn or error")
 	fs.StringVar(&f.logFormat, "log-format", "text", "`FORMAT` text or json")
 	fs.StringVar(&f.pprof, "pprof", "", "address to serve Go profiles on")
@@ -119,7 +121,7 @@ func (f *startFlags) config(e env) (node.Config, error) {
 	}
 	cfg := node.Config{
 		StoreDir: f.store, Listen: f.listen, Advertise: f.advertise, Join: f.join, BootstrapExpect: f.expect,
-		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, QuotaBytes: max(f.quota, 0), Retention: keep, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Attributes: f.attributes, Version: version, Logger: logger,
+		ReplaceLost: f.replaceLost, ListenKeyspace: f.listenKeyspace, SplitBytes: f.splitBytes, SplitQPS: f.splitQPS, WatchProgressInterval: f.watchProgress, QuotaBytes: max(f.quota, 0), Retention: keep, UnsafeTesting: f.unsafeTesting, SupportInterval: f.supportInterval, SupportDuration: f.supportDuration, Locality: locality, Attributes: f.attributes, Version: version, Logger: logger,
 	}
 	cfg.EnsureDefaults()
 	problems = append(problems, flatten(cfg.Validate())...)

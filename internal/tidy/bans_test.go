@@ -34,6 +34,7 @@ var clock = []string{"Now", "Since", "Until", "After", "AfterFunc", "NewTimer", 
 // They are in the shell's parts of F1 and F3: nothing that a replay would have to repeat.
 var clockAllowed = map[string]string{
 	"kv/engine/diskfaults.go": "a slow disk, for tests of real processes, makes its caller wait",
+	"client/clock.go":         "a session must know how long its lease certainly lives, and keeps it alive in time",
 	"client/pause.go":         "the client waits between two tries, with a jitter so that many clients do not do it in step",
 	"transport/peer.go":       "a broken stream is opened again after a pause, with a jitter so that nodes do not do it in step",
 }

@@ -187,6 +187,11 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true})
 		return
 	}
+	d.serveRange(o, q, id, until, done)
+}
+
+// serveRange begins to serve a request to the range's replica, which is here.
+func (d *Dispatcher) serveRange(o *outbox, q *rangepb.Request, id base.RangeID, until base.Instant, done func(proto.Message, error)) {
 	switch q.Kind {
 	case rangepb.RequestKind_REQUEST_KIND_PROPOSE:
 		if err := checkCommand(q.Body); err != nil {

@@ -145,12 +145,23 @@ func TestLeasesEndOnTimeAndNotBefore(t *testing.T) {
 	const ttl = 3 * time.Second
 	seconds := int64(ttl / time.Second)
 
-	undisturbed := begin(t, ctx, cl, "undisturbed", seconds)
-	least, most := undisturbed.ends(ctx, 3*ttl)
-	if most < ttl || least > ttl+time.Second {
-		t.Errorf("undisturbed it ended between %s and %s; its TTL is %s", least, most, ttl)
+	// On time: unless its home's leadership moves meanwhile, which gives it the whole TTL again, as in a cluster that was just made.
+	var late time.Duration
+	for try := range 5 {
+		l := begin(t, ctx, cl, fmt.Sprintf("undisturbed %d", try), seconds)
+		least, most := l.ends(ctx, 3*ttl)
+		if most < ttl {
+			t.Errorf("undisturbed it ended after %s; its TTL is %s", most, ttl)
+		}
+		if late = least - ttl; late < time.Second {
+			t.Logf("undisturbed: between %s and %s late", least-ttl, most-ttl)
+			break
+		}
+		t.Logf("undisturbed: at least %s late; the leader may have changed: once more", late)
 	}
-	t.Logf("undisturbed: between %s and %s late", least-ttl, most-ttl)
+	if late > time.Second {
+		t.Errorf("undisturbed it was at least %s late, again and again", late)
+	}
 
 	// A leader that is paused for longer than the TTL expires nothing when it goes on: it has another successor, who gives the
 	// whole TTL, or it gives the time back.
@@ -167,7 +178,7 @@ func TestLeasesEndOnTimeAndNotBefore(t *testing.T) {
 	killed := begin(t, ctx, cl, "killed", seconds)
 	p := c.leader()
 	p.kill()
-	least, most = killed.ends(ctx, 10*ttl)
+	least, most := killed.ends(ctx, 10*ttl)
 	if most < ttl || least > 2*ttl+8*time.Second {
 		t.Errorf("its leader killed: ended between %s and %s", least, most)
 	}

@@ -44,6 +44,10 @@ type Backend interface {
 	Quota() int64
 	// Snapshot writes one of the clients' data of the whole cluster.
 	Snapshot(ctx context.Context, w io.Writer) error
+	// OpenWatches begins a stream of watches; what they get goes to the sink until the stream is closed.
+	OpenWatches(WatchSink) (WatchStream, error)
+	// HasLeader says whether the range that holds a key has a leader, as far as this node knows; a nil key is the first.
+	HasLeader(ks base.KeyspaceID, key []byte) bool
 
 	// Where is what this node knows of the range that holds a key, without asking anybody.
 	Where(ks base.KeyspaceID, key []byte) Where

@@ -138,6 +138,9 @@ func (s *Server) answerStream(srv any, ss grpc.ServerStream, info *grpc.StreamSe
 	if err := s.admit(info.FullMethod); err != nil {
 		return failed(ctx, info.FullMethod, err)
 	}
+	if info.FullMethod == pb.Watch_Watch_FullMethodName {
+		return ToStatus(handler(srv, ss)) // it sees to its end itself
+	}
 	if info.FullMethod != pb.KV_RangeStream_FullMethodName {
 		return ToStatus(s.runStream(func() error { return handler(srv, ss) }))
 	}

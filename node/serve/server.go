@@ -101,6 +101,9 @@ type Server struct {
 	streams sync.WaitGroup // handlers of streams without an end of their own
 	ending  chan struct{}  // closed: those streams end
 	once    sync.Once
+
+	watching watching
+	plans    sync.Pool // of *plan, for the streams that send
 }
 
 // NewServer makes the server. Nothing is served before Serve.
@@ -110,7 +113,7 @@ func NewServer(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("serve: %w", err)
 	}
 	s := &Server{cfg: cfg, health: health.NewServer(), calls: newCalls(),
-		ending: make(chan struct{})}
+		ending: make(chan struct{}), plans: sync.Pool{New: func() any { return newPlan() }}}
 	// A frame between nodes may be larger than a client's request; that one is bounded by its handler, so that the
 	// client is told what is wrong in etcd's words.
 	maxRecv := max(cfg.MaxRequestBytes, base.MaxFrameBytes) + base.RequestOverheadBytes
@@ -125,6 +128,7 @@ func NewServer(cfg Config) (*Server, error) {
 		grpc.InitialConnWindowSize(base.ServerWindowBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: base.ClientKeepAliveMin}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: base.ClientKeepAliveEvery, Timeout: base.ClientKeepAliveWait}),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.UnaryInterceptor(s.unary),
 		grpc.StreamInterceptor(s.stream),
 	)
@@ -137,21 +141,23 @@ func (s *Server) register() {
 	pb.RegisterKVServer(s.Server, &kvService{cfg: &s.cfg})
 	pb.RegisterClusterServer(s.Server, &memberService{cfg: &s.cfg})
 	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg, streams: &s.streams})
-	watch := pb.UnimplementedWatchServer{}
-	pb.RegisterWatchServer(s.Server, watch)
+	pb.RegisterWatchServer(s.Server, &watchService{s: s})
 	pb.RegisterLeaseServer(s.Server, &leaseService{cfg: &s.cfg})
-	contests := contestService{cfg: &s.cfg, kv: kvService{cfg: &s.cfg}, watch: watch}
+	pb.RegisterAuthServer(s.Server, &authService{cfg: &s.cfg})
+	contests := contestService{cfg: &s.cfg, kv: kvService{cfg: &s.cfg}}
 	lockpb.RegisterLockServer(s.Server, &lockService{contestService: contests})
 	electionpb.RegisterElectionServer(s.Server, &electionService{contestService: contests})
-	pb.RegisterAuthServer(s.Server, &authService{cfg: &s.cfg})
 	clusterpb.RegisterClusterServer(s.Server, &clusterService{cfg: &s.cfg})
 	healthpb.RegisterHealthServer(s.Server, s.health)
 	reflection.Register(s.Server)
 }
 
 // SetServing says whether the node answers client requests: true when it has become part of a cluster, false when
-// it begins to stop. Health says so to whoever asks or watches.
+// it begins to stop, or is fenced. Health says so to whoever asks or watches. Who watches keys of one that is fenced is to go elsewhere.
 func (s *Server) SetServing(ok bool) {
+	if err := s.cfg.MayServe(); err != nil && !ok {
+		s.watching.end(err)
+	}
 	st := healthpb.HealthCheckResponse_NOT_SERVING
 	if ok {
 		st = healthpb.HealthCheckResponse_SERVING

@@ -1,0 +1,116 @@
+package watch
+
+import (
+	"time"
+
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/watch"
+)
+
+// run is the loop: it tells the hub what has happened, steps it, and has done what comes of that.
+func (w *Watches) run() {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-w.in.signal:
+		case <-timer.C:
+		case <-w.ctx.Done():
+			w.endStreams()
+			return
+		}
+		mail := w.in.take()
+		for _, it := range mail.items {
+			if it.applied != nil {
+				w.hub.Applied(it.applied)
+			} else {
+				it.do(w.hub)
+			}
+		}
+		for id, bytes := range mail.sent {
+			w.hub.Sent(id, bytes)
+		}
+		now := w.cfg.Now()
+		eff := w.hub.Step(now)
+		w.carryOut(&eff)
+		if eff.Wake == 0 {
+			timer.Stop()
+		} else {
+			timer.Reset(max(0, eff.Wake.Sub(now)))
+		}
+	}
+}
+
+func (w *Watches) carryOut(eff *watch.Effects) {
+	w.send(eff.Out)
+	for _, want := range eff.Wants {
+		w.cfg.Want(want)
+	}
+	for i := range eff.Asks {
+		w.ask(&eff.Asks[i])
+	}
+	for _, id := range eff.Cancel {
+		w.forget(id)
+	}
+}
+
+// send gives each stream what it is to be sent, all at once.
+func (w *Watches) send(outs []watch.Out) {
+	events := 0
+	for i := range outs {
+		o := &outs[i]
+		s := w.streams[o.Stream]
+		if s == nil {
+			continue
+		}
+		switch {
+		case o.Kind == watch.Created:
+			s.watches++
+			w.counts.watches.Add(1)
+		case o.Kind == watch.Canceled && o.Watch != noWatch:
+			s.watches--
+			w.counts.watches.Add(-1)
+		}
+		events += len(o.Events)
+		if len(s.batch) == 0 {
+			w.touched = append(w.touched, s)
+			if n := len(w.spare); n > 0 {
+				s.batch, w.spare = w.spare[n-1], w.spare[:n-1]
+			}
+		}
+		s.batch = append(s.batch, *o)
+	}
+	for _, s := range w.touched {
+		s.sink.Outs(s.batch)
+		w.spare = append(w.spare, base.Emptied(s.batch))
+		s.batch = nil
+	}
+	w.touched = base.Emptied(w.touched)
+	if len(w.spare) > spareBatches {
+		clear(w.spare[spareBatches:])
+		w.spare = w.spare[:spareBatches]
+	}
+	w.counts.events.Add(uint64(events))
+	w.counts.responses.Add(uint64(len(outs)))
+}
+
+// noWatch is the id under which a watch is refused that was never there.
+const noWatch = -1
+
+// spareBatches is how many batches are kept to be used again: those of the streams that one step sends to, mostly.
+const spareBatches = 128
+
+// endStreams ends what is served when the node stops. Nothing more gets into the mailbox by then.
+func (w *Watches) endStreams() {
+	for _, it := range w.in.take().items {
+		if it.do != nil {
+			it.do(w.hub) // it may open a stream
+		}
+	}
+	for _, s := range w.streams {
+		s.sink.End(base.ErrStopped)
+	}
+	for id := range w.asks {
+		w.forget(id)
+	}
+}
