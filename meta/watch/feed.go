@@ -43,7 +43,7 @@ func (h *Hub) take(s *source, a *Applied) {
 	for _, e := range a.Events {
 		s.kept += e.size()
 	}
-	if n := len(s.pending); lacking || n > 0 && s.pending[n-1].Next < a.From || s.kept > base.WatchTailBytes {
+	if n := len(s.pending); lacking || n > 0 && s.pending[n-1].Next < a.From || s.kept > h.cfg.TailBytes {
 		s.pending, s.kept = nil, 0
 	}
 	if !lacking {
@@ -119,7 +119,7 @@ func (h *Hub) feedSource(s *source, events []*Event, next base.Revision, prev bo
 	}
 	for _, p := range touched {
 		p.touched = false
-		if c := p.cursor; p.attached && c.part.sibling != nil && c.bytes > base.WatchMergeBytes && p.pos() > c.pos() {
+		if c := p.cursor; p.attached && c.part.sibling != nil && c.bytes > h.cfg.MergeBytes && p.pos() > c.pos() {
 			h.detach(p) // it goes on from here once the others are as far
 			h.enlist(p, s)
 		}

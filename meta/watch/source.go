@@ -111,7 +111,7 @@ func (h *Hub) ensure(ks base.KeyspaceID, id base.RangeID, start, end string, nex
 }
 
 func (h *Hub) tailBytes() int {
-	return min(base.WatchTailBytes, base.WatchTailsBytes/max(1, len(h.layout)))
+	return min(h.cfg.TailBytes, base.WatchTailsBytes/max(1, len(h.layout)))
 }
 
 // want says what is wanted of the range's replica here, and has the source fed.
