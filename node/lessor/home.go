@@ -207,6 +207,15 @@ func (l *Lessor) end(h *home, r lessor.Revoke, rec *kvpb.LeaseRecord) {
 	if l.stopped {
 		return
 	}
+	if l.cfg.End != nil {
+		l.cfg.End(h.ks, rec, func(err error) {
+			if err != nil {
+				l.failed(h, r, err)
+			}
+			l.signal()
+		})
+		return
+	}
 	l.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(l.ctx, base.LeaseRevokePatience) // then it is due again
 		defer cancel()
