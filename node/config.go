@@ -108,8 +108,9 @@ func (c *Config) Validate() error {
 			errs = append(errs, fmt.Errorf("--attribute %q: give a word such as ssd, without = , : + - ~ or blanks", a))
 		}
 	}
-	if c.QuotaBytes < 0 {
-		errs = append(errs, fmt.Errorf("--quota-backend-bytes %d: give how large the store may be, or 0 for any size", c.QuotaBytes))
+	if c.QuotaBytes < 0 || c.QuotaBytes > 0 && c.QuotaBytes < base.QuotaMin {
+		errs = append(errs, fmt.Errorf("--quota-backend-bytes %d: give how large the store may be, at least %d, for its logs alone take about as much; or 0 for any size",
+			c.QuotaBytes, base.QuotaMin))
 	}
 	if c.SplitBytes < 0 {
 		errs = append(errs, fmt.Errorf("--split-bytes %d: give how large a range may be", c.SplitBytes))

@@ -221,15 +221,7 @@ func (n *Node) run(out *join.Outcome) (err error) {
 // assemble makes the parts that stand on the transport.
 func (n *Node) assemble(m *member, out *join.Outcome) (err error) {
 	id, self := out.Identity, base.NodeID(out.Identity.NodeId)
-	h := handler{n, m}
-	m.store, err = store.New(store.Config{
-		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
-		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
-		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
-		OnFatal: n.fail, OnLeases: h.leases, OnChange: h.changed, OnApplied: h.applied, OnCold: h.cold, OnIndexed: h.indexed,
-		OnEvents: h.events, OnGone: h.gone,
-		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return m.gossip.Handle(from, g) },
-	})
+	m.store, err = store.New(n.storeConfig(handler{n, m}, self))
 	if err != nil {
 		return err
 	}
@@ -241,9 +233,7 @@ func (n *Node) assemble(m *member, out *join.Outcome) (err error) {
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
-	if m.watches, err = watch.New(watch.Config{
-		Ranges: m.dispatch, Want: m.store.Watch, Now: m.store.Now, Seed: uint64(n.incarnation), ProgressInterval: n.cfg.WatchProgressInterval, Logger: n.cfg.Logger,
-	}); err != nil {
+	if m.watches, err = n.newWatches(m); err != nil {
 		return err
 	}
 	m.keyspaces = keyspace.New(keyspace.Config{
@@ -284,6 +274,18 @@ func (n *Node) assemble(m *member, out *join.Outcome) (err error) {
 		m.gossip.Wake()
 	})
 	return nil
+}
+
+// storeConfig is the member's store's: what it reports goes to the member's other parts.
+func (n *Node) storeConfig(h handler, self base.NodeID) store.Config {
+	return store.Config{
+		Engine: n.eng, Node: self, Incarnation: n.incarnation, Loops: n.cfg.Loops, Logger: n.cfg.Logger,
+		Seed: uint64(n.incarnation)<<32 ^ uint64(self), Clock: n.faults.clock,
+		SupportInterval: n.cfg.SupportInterval, SupportDuration: n.cfg.SupportDuration,
+		OnFatal: n.fail, OnChange: h.changed, OnApplied: h.applied, OnCold: h.cold, OnIndexed: h.indexed,
+		OnEvents: h.events, OnGone: h.gone, OnLeases: h.leases,
+		OnGossip: func(from base.NodeID, g *rangepb.Gossip) error { return h.m.gossip.Handle(from, g) },
+	}
 }
 
 // begin lets the member's parts run, once all are there.

@@ -165,7 +165,7 @@ func (x *Keyspace) GetKeyspaceId() uint64 {
 	return 0
 }
 
-// KeyspaceEnd is the block behind a keyspace's versions and leases.
+// KeyspaceEnd is the block behind a keyspace's leases and versions.
 type KeyspaceEnd struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Compacted     int64                  `protobuf:"varint,1,opt,name=compacted,proto3" json:"compacted,omitempty"` // the mark: reads from it on find in the file what they would have found
@@ -336,11 +336,11 @@ func (x *Ending) GetLeases() uint64 {
 // position and that a reader at a revision or above the range's compaction mark may ask for.
 type ExportRequest struct {
 	state         protoimpl.MessageState   `protogen:"open.v1"`
-	Revision      int64                    `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`                       // versions above it do not count; 0: say only how the range is
-	Generation    uint64                   `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`                   // of the descriptor that says which keys are the range's
-	After         *rangepb.VersionPosition `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`                              // unset: from the first
-	Leases        bool                     `protobuf:"varint,4,opt,name=leases,proto3" json:"leases,omitempty"`                           // the leases that the range is home of, instead of versions
-	AfterLease    int64                    `protobuf:"varint,5,opt,name=after_lease,json=afterLease,proto3" json:"after_lease,omitempty"` // with leases: those behind this one; 0: all
+	Revision      int64                    `protobuf:"varint,1,opt,name=revision,proto3" json:"revision,omitempty"`                    // versions above it do not count; 0: say only how the range is
+	Generation    uint64                   `protobuf:"varint,2,opt,name=generation,proto3" json:"generation,omitempty"`                // of the descriptor that says which keys are the range's
+	After         *rangepb.VersionPosition `protobuf:"bytes,3,opt,name=after,proto3" json:"after,omitempty"`                           // unset: from the first
+	Leases        bool                     `protobuf:"varint,4,opt,name=leases,proto3" json:"leases,omitempty"`                        // the leases that the range is home of, instead of versions
+	FromLease     uint64                   `protobuf:"varint,5,opt,name=from_lease,json=fromLease,proto3" json:"from_lease,omitempty"` // with leases: those from this id on, as an unsigned number
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,9 +403,9 @@ func (x *ExportRequest) GetLeases() bool {
 	return false
 }
 
-func (x *ExportRequest) GetAfterLease() int64 {
+func (x *ExportRequest) GetFromLease() uint64 {
 	if x != nil {
-		return x.AfterLease
+		return x.FromLease
 	}
 	return 0
 }
@@ -420,7 +420,7 @@ type ExportResponse struct {
 	Count         uint64                   `protobuf:"varint,6,opt,name=count,proto3" json:"count,omitempty"`       // of them
 	End           bool                     `protobuf:"varint,7,opt,name=end,proto3" json:"end,omitempty"`           // nothing of what was asked for is left
 	Reached       *rangepb.VersionPosition `protobuf:"bytes,8,opt,name=reached,proto3" json:"reached,omitempty"`    // unless it is the end: where to go on
-	Leases        []*kvpb.LeaseRecord      `protobuf:"bytes,9,rep,name=leases,proto3" json:"leases,omitempty"`
+	Leases        []*kvpb.LeaseRecord      `protobuf:"bytes,9,rep,name=leases,proto3" json:"leases,omitempty"`      // ascending, as unsigned numbers
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -544,16 +544,16 @@ const file_api_archivepb_archive_proto_rawDesc = "" +
 	"\x06Ending\x12\x1c\n" +
 	"\tkeyspaces\x18\x01 \x01(\x04R\tkeyspaces\x12\x1a\n" +
 	"\bversions\x18\x02 \x01(\x04R\bversions\x12\x16\n" +
-	"\x06leases\x18\x03 \x01(\x04R\x06leases\"\xbb\x01\n" +
+	"\x06leases\x18\x03 \x01(\x04R\x06leases\"\xb9\x01\n" +
 	"\rExportRequest\x12\x1a\n" +
 	"\brevision\x18\x01 \x01(\x03R\brevision\x12\x1e\n" +
 	"\n" +
 	"generation\x18\x02 \x01(\x04R\n" +
 	"generation\x125\n" +
 	"\x05after\x18\x03 \x01(\v2\x1f.cairn.range.v1.VersionPositionR\x05after\x12\x16\n" +
-	"\x06leases\x18\x04 \x01(\bR\x06leases\x12\x1f\n" +
-	"\vafter_lease\x18\x05 \x01(\x03R\n" +
-	"afterLease\"\xd7\x02\n" +
+	"\x06leases\x18\x04 \x01(\bR\x06leases\x12\x1d\n" +
+	"\n" +
+	"from_lease\x18\x05 \x01(\x04R\tfromLease\"\xd7\x02\n" +
 	"\x0eExportResponse\x12>\n" +
 	"\n" +
 	"descriptor\x18\x01 \x01(\v2\x1e.cairn.meta.v1.RangeDescriptorR\n" +

@@ -58,6 +58,17 @@ func tellAnswers(ctx context.Context, method string, req, reply any, cc *grpc.Cl
 	return err
 }
 
+// heard is tellAnswers for a stream that has ended.
+func heard(s grpc.ClientStream, err error) error {
+	if s == nil {
+		return &unanswered{err}
+	}
+	if header, herr := s.Header(); herr != nil || len(header)+len(s.Trailer()) == 0 {
+		return &unanswered{err}
+	}
+	return err
+}
+
 // explain says what a node's refusal means for who ran the command.
 func (h *hostFlag) explain(what string, err error) error {
 	s := status.Convert(err)

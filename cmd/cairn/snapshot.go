@@ -77,7 +77,7 @@ func saveSnapshot(ctx context.Context, host *hostFlag, path string) (*backup.Con
 		}
 	}
 	if !errors.Is(err, io.EOF) {
-		return nil, host.explain("snapshot save", err)
+		return nil, host.explain("snapshot save", heard(stream, err))
 	}
 	if err := f.Sync(); err != nil {
 		return nil, err

@@ -2,7 +2,7 @@
 // itself whether it is what was written.
 //
 //	magic                    16 bytes
-//	blocks                   Beginning, then for each keyspace: Keyspace, Versions…, Leases…, KeyspaceEnd; at last Ending
+//	blocks                   Beginning, then for each keyspace: Keyspace, Leases…, Versions…, KeyspaceEnd; at last Ending
 //	zeros                    until the file's length is a multiple of 512
 //	SHA-256                  32 bytes, of all before
 //
@@ -39,8 +39,8 @@ type Kind uint8
 const (
 	Beginning Kind = iota + 1
 	Keyspace
-	Versions
 	Leases
+	Versions
 	KeyspaceEnd
 	Ending
 )

@@ -136,10 +136,10 @@ func follows(k, last Kind) bool {
 		return last == 0
 	case Keyspace, Ending:
 		return last == Beginning || last == KeyspaceEnd
-	case Versions:
-		return last == Keyspace || last == Versions
-	case Leases, KeyspaceEnd:
-		return last == Keyspace || last == Versions || last == Leases
+	case Leases:
+		return last == Keyspace || last == Leases
+	case Versions, KeyspaceEnd:
+		return last == Keyspace || last == Leases || last == Versions
 	}
 	return false
 }

@@ -94,7 +94,8 @@ func (w *write) rehold(key []byte, was, is int64) error {
 }
 
 // DeleteLeased deletes all keys of the range that a lease holds, in their order and in one revision, as etcd does. It returns how many
-// there were. There is no bound: a lease of 100,000 keys holds the range's applier for about half a second.
+// there were. There is no bound, as in etcd: a lease of 100,000 keys holds the range's applier for about a second, with a batch of 8 MB
+// (BenchmarkLeased).
 func (p *Pass) DeleteLeased(env *Env, id int64) (deleted int, err error) {
 	w := p.begin(env)
 	err = walk(p.b, keys.RangeLeaseKeySpan(env.Range, id, nil), func(it engine.Iterator) (more bool, err error) {

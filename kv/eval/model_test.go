@@ -134,6 +134,19 @@ func (m *model) apply(req proto.Message, micros int64) (proto.Message, error) {
 	panic("no command")
 }
 
+// endLease deletes the keys of a lease, and says how many there were.
+func (m *model) endLease(id, micros int64) int {
+	t := m.begin(micros)
+	defer t.end()
+	for key, kv := range t.begin {
+		if kv.Lease == id {
+			delete(t.now, key)
+			t.changes++
+		}
+	}
+	return t.changes
+}
+
 func (t *modelTxn) put(r *pb.PutRequest) *pb.PutResponse {
 	key := string(r.Key)
 	prev := t.now[key]

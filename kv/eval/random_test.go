@@ -96,6 +96,10 @@ func (r *randomRun) pass() {
 	p.Remember(r.heads)
 	for range rapid.IntRange(1, 8).Draw(r.T, "commands") {
 		r.now += int64(rapid.IntRange(0, 3).Draw(r.T, "micros"))
+		if rapid.IntRange(0, 9).Draw(r.T, "end of the lease") == 0 {
+			r.endLease(p, 3)
+			continue
+		}
 		r.command(p)
 	}
 	noError(r, p.Close())
@@ -134,6 +138,24 @@ func (r *randomRun) command(p *eval.Pass) {
 	if answer != nil || otherErr != err {
 		r.Fatalf("the other replica answers %v, %v to\n%v\nwant %v", answer, otherErr, req, err)
 	}
+	noError(r, b.CommitNoSync())
+	noError(r, b.Close())
+}
+
+// endLease deletes the keys of a lease.
+func (r *randomRun) endLease(p *eval.Pass, id int64) {
+	r.env.NowMicros, r.oth.NowMicros = r.now, r.now
+	want := r.m.endLease(id, r.now)
+	b := r.other.NewIndexedBatch()
+	other := eval.NewPass(b)
+	for env, p := range map[*eval.Env]*eval.Pass{r.env: p, r.oth: other} {
+		n, err := p.DeleteLeased(env, id)
+		noError(r, err)
+		if n != want || int64(env.Counters.Revision) != r.m.current() {
+			r.Fatalf("%d keys of the lease are deleted at %d, want %d at %d", n, env.Counters.Revision, want, r.m.current())
+		}
+	}
+	noError(r, other.Close())
 	noError(r, b.CommitNoSync())
 	noError(r, b.Close())
 }

@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/keys"
@@ -268,7 +269,27 @@ func describeOps(ops []*linearizability.Op) (s string) {
 		if i == 8 {
 			return s + fmt.Sprintf("; and %d more", len(ops)-i)
 		}
-		s += fmt.Sprintf("\n    client %d [%d, %d] %s: %T %v -> %v %s", op.Client, op.Invoked, op.Returned, op.Outcome, op.Request, op.Request, op.Response, op.Err)
+		s += fmt.Sprintf("\n    client %d [%d, %d] %s: %T %v -> %s %s", op.Client, op.Invoked, op.Returned, op.Outcome, op.Request, op.Request, describe(op.Response), op.Err)
+	}
+	return s
+}
+
+// describe shows a response.
+func describe(m proto.Message) string {
+	resp, ok := m.(*followpb.FollowResponse)
+	if !ok {
+		return fmt.Sprint(m)
+	}
+	s := fmt.Sprintf("%d events, next %d, compacted %d, broken %t %s", resp.Events, resp.Next, resp.Compacted, resp.Broken, resp.Reason)
+	msgs, err := linearizability.FollowMessages(resp)
+	if err != nil {
+		return s + ": " + err.Error()
+	}
+	for i, m := range msgs {
+		if i == 40 {
+			return s + fmt.Sprintf("; and %d more responses", len(msgs)-i)
+		}
+		s += "\n        " + m.String()
 	}
 	return s
 }

@@ -15,8 +15,8 @@ import (
 )
 
 // What a split and a merge do with leases of clients. Their state lies under the range's id, so that, other than the data, it is rewritten
-// where it changes hands: about a hundred bytes for each lease and each key that a lease holds. All of it goes into the batch of the
-// split or merge.
+// where it changes hands: about a hundred bytes for each lease and each key that a lease holds, all of it in the batch of the split or
+// merge. 100,000 such keys hold the range's applier for about half a second (BenchmarkSplitLeased).
 //
 // A lease's record goes where the key of its home lies, a guest's spans and the index of keys where their keys do. A lease that holds
 // keys in the part of its home that it does not live in any more becomes a guest there, and its record says so.
@@ -95,7 +95,8 @@ func (p *pass) splitHeld(left, right *metapb.RangeDescriptor) error {
 }
 
 // splitHome makes a lease that lives here a guest of the part of its home where it holds keys and does not live. It is still written
-// under the id of the left part.
+// under the id of the left part. One that is ending takes no more keys anywhere, and becomes no guest: parts of that span may have been
+// evicted already.
 func (p *pass) splitHome(id int64, holds [2]bool, left, right *metapb.RangeDescriptor) error {
 	away := right
 	if bytes.Compare(eval.LeaseHome(id), right.Start) >= 0 {
@@ -110,7 +111,7 @@ func (p *pass) splitHome(id int64, holds [2]bool, left, right *metapb.RangeDescr
 	}
 	span := &kvpb.LeaseSpan{Start: away.Start, End: away.End}
 	rec.Spans = addSpan(rec.Spans, span, base.LeaseSpans)
-	if err := writeLease(p.batch, p.id, rec); err != nil {
+	if err := writeLease(p.batch, p.id, rec); err != nil || rec.Ending {
 		return err
 	}
 	guest := &kvpb.LeaseGuest{GrantedRevision: rec.GrantedRevision, Spans: []*kvpb.LeaseSpan{span}}

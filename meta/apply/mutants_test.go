@@ -20,8 +20,12 @@ func TestMain(m *testing.M) {
 
 // TestMutants: each planted mistake is found by a law.
 func TestMutants(t *testing.T) {
-	for name, law := range map[string]string{"step-carried-out-twice": "TestStories", "generation-skipped": "TestStories"} {
-		again := exec.Command(os.Args[0], "-test.run=^"+law+"$")
+	for name, law := range map[string]string{
+		"step-carried-out-twice": "TestStories", "generation-skipped": "TestStories",
+		"lease-admit-ignores-ticket": "TestNoKeyOutlivesItsLease", "lease-index-forgets": "TestNoKeyOutlivesItsLease",
+		"lease-split-forgets-guest": "TestNoKeyOutlivesItsLease",
+	} {
+		again := exec.Command(os.Args[0], "-test.run=^"+law+"$", "-rapid.nofailfile", "-rapid.checks=2000", "-rapid.shrinktime=1s")
 		again.Env = append(os.Environ(), "CAIRN_MUTANT="+name)
 		if out, err := again.CombinedOutput(); err == nil {
 			t.Errorf("%s survives %s: %s", name, law, out)

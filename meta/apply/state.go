@@ -25,15 +25,16 @@ const (
 // Bootstrap writes the replicated state of a new range. The unreplicated part (raft log, replica id) is the caller's,
 // and goes into the same batch.
 func Bootstrap(w engine.Writer, d *metapb.RangeDescriptor) error {
-	return BootstrapAt(w, d, eval.FirstCounters())
+	return BootstrapAt(w, d, eval.FirstCounters(), 0)
 }
 
-// BootstrapAt is Bootstrap for a range that has a past: its data, which the caller writes, is of these revisions.
-func BootstrapAt(w engine.Writer, d *metapb.RangeDescriptor, c eval.Counters) error {
+// BootstrapAt is Bootstrap for a range that has a past: its data and its leases, which the caller writes, are of these revisions, and of no
+// higher number of a grant.
+func BootstrapAt(w engine.Writer, d *metapb.RangeDescriptor, c eval.Counters, grants int64) error {
 	if err := desc.Validate(d); err != nil {
 		return fmt.Errorf("the first descriptor of a range: %w", err)
 	}
-	r := Replica{id: base.RangeID(d.RangeId), desc: d, counters: c}
+	r := Replica{id: base.RangeID(d.RangeId), desc: d, counters: c, grants: grants}
 	r.applied = position{InitialIndex, InitialTerm}
 	return r.writeChanged(w, &Replica{})
 }

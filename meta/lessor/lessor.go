@@ -213,7 +213,7 @@ func (l *Lessor) Step(now, validUntil base.Instant) (revokes []Revoke, wake base
 
 func (l *Lessor) wake(now, wake base.Instant) base.Instant {
 	if len(l.alive) > 0 && l.out < base.LeaseRevokesAtOnce {
-		wake = min(wake, now.Add(time.Duration(l.alive[0].at)-l.lived))
+		wake = min(wake, now.Add(max(base.LessorSoonest, time.Duration(l.alive[0].at)-l.lived)))
 	}
 	if len(l.later) > 0 {
 		wake = min(wake, base.Instant(l.later[0].at))

@@ -62,6 +62,38 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
+// A lessor that is stepped when it wants to be revokes in time, and is not stepped for each lease that is kept alive.
+func TestOnTime(t *testing.T) {
+	const n = 10_000
+	l := lessor.New(0)
+	l.Load(records(n, 10), 0)
+	ends := map[int64]base.Instant{}
+	steps := 0
+	for i, now := int64(0), base.Instant(0); l.Len() > 0; steps++ {
+		for ; i < n && now < base.Instant(10*time.Second); i++ { // each is kept alive once, at some time of the ten seconds
+			if at := base.Instant(i * int64(10*time.Second) / n); at > now {
+				break
+			}
+			if l.KeepAlive(i+1, now) != 10 {
+				t.Fatalf("lease %d is gone at %d", i+1, now)
+			}
+			ends[i+1] = now.Add(10 * time.Second)
+		}
+		revokes, wake := l.Step(now, base.Never)
+		for _, r := range revokes {
+			end := max(ends[r.ID], base.Instant(10*time.Second))
+			if now < end || now.Sub(end) > base.LessorSoonest {
+				t.Fatalf("lease %d is revoked %s after its end", r.ID, now.Sub(end))
+			}
+			l.Gone(r.ID, r.Granted)
+		}
+		now = wake
+	}
+	if most := int(20*time.Second/base.LessorSoonest) + 1; steps > most {
+		t.Errorf("%d steps, more than %d", steps, most)
+	}
+}
+
 // A revoke of which nothing is heard is asked for again, and so is one that somebody began and did not end.
 func TestRevokedAgain(t *testing.T) {
 	now := base.Instant(0)

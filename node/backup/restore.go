@@ -1,11 +1,11 @@
 package backup
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"math"
@@ -14,7 +14,10 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/cairndb/cairn/api/archivepb"
+	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/archive"
@@ -155,7 +158,7 @@ func fill(cfg *RestoreConfig, dir string, contents *Contents) (cluster uint64, e
 		return 0, err
 	}
 	defer f.Close()
-	if _, err := archive.Read(f, &archive.Visitor{Keyspace: r.keyspace, Version: r.version, KeyspaceEnd: r.endKeyspace}); err != nil {
+	if _, err := archive.Read(f, &archive.Visitor{Keyspace: r.keyspace, Leases: r.leases, Version: r.version, KeyspaceEnd: r.endKeyspace}); err != nil {
 		return 0, err
 	}
 	return id.ClusterId, r.finish()
@@ -170,14 +173,20 @@ type restorer struct {
 
 	space  base.KeyspaceID
 	begun  *archivepb.Keyspace
+	grants int64 // the highest number of a grant in it
 	batch  engine.Batch
-	key    []byte
-	ranges []store.NewRange
-	made   []*metapb.KeyspaceRecord
+	key    []byte // scratch
+
+	met       bool // a key was met
+	last      []byte
+	lastLease int64 // that was looked up
+	ranges    []store.NewRange
+	made      []*metapb.KeyspaceRecord
 }
 
 func (r *restorer) keyspace(k *archivepb.Keyspace) error {
 	r.begun, r.space = k, base.KeyspaceDefault
+	r.grants, r.met, r.lastLease = 0, false, 0
 	if k.Name == base.KeyspaceDefault.String() {
 		return nil
 	}
@@ -205,15 +214,78 @@ func (r *restorer) checkID(k *archivepb.Keyspace) error {
 	return nil
 }
 
+// rangeID is the one range of the keyspace.
+func (r *restorer) rangeID() base.RangeID {
+	if r.space == base.KeyspaceDefault {
+		return base.RangeDefault
+	}
+	return base.RangeID(base.FirstFreeID - 1 + len(r.made))
+}
+
+// leases writes leases that live in the keyspace's one range, where they may hold keys anywhere.
+func (r *restorer) leases(l *archivepb.Leases) error {
+	for _, rec := range l.Leases {
+		rec.Spans = nil
+		if err := r.lease(rec); err != nil {
+			return err
+		}
+	}
+	return r.commit() // the keys that follow ask for them
+}
+
+func (r *restorer) lease(rec *kvpb.LeaseRecord) error {
+	raw, err := proto.Marshal(rec)
+	if err != nil {
+		return err
+	}
+	r.grants = max(r.grants, rec.GrantedRevision)
+	return r.set(keys.RangeLease(r.rangeID(), rec.Id), raw)
+}
+
+func (r *restorer) version(v *archive.Version, rec *eval.Record) error {
+	newest := !r.met || !bytes.Equal(v.Key, r.last)
+	if newest {
+		r.met, r.last = true, append(r.last[:0], v.Key...)
+	}
+	if newest && rec.Lease != 0 {
+		if err := r.leased(rec.Lease, v.Key); err != nil {
+			return err
+		}
+	}
+	r.key = keys.Data(r.key[:0], r.space, v.Key, v.Revision)
+	return r.set(r.key, v.Record)
+}
+
+// leased notes that a lease holds a key. One that is not in the file was revoked since the keyspace's revision: the new cluster ends it, and
+// with it its keys.
+func (r *restorer) leased(id int64, key []byte) error {
+	if err := r.set(keys.RangeLeaseKey(r.rangeID(), id, key), nil); err != nil {
+		return err
+	}
+	if r.lastLease == id {
+		return nil
+	}
+	known, err := eval.ReadLease(r.eng, r.rangeID(), id)
+	if err != nil {
+		return err
+	}
+	if r.lastLease = id; known != nil {
+		return nil
+	}
+	if err := r.lease(&kvpb.LeaseRecord{Id: id, Ttl: 1, GrantedRevision: r.grants + 1, Ending: true}); err != nil {
+		return err
+	}
+	return r.commit()
+}
+
 // restoreBatchBytes bounds a batch: memory, and what one write of the engine's takes.
 const restoreBatchBytes = 1 << 20
 
-func (r *restorer) version(v *archive.Version, _ *eval.Record) error {
+func (r *restorer) set(key, value []byte) error {
 	if r.batch == nil {
 		r.batch = r.eng.NewBatch()
 	}
-	r.key = keys.Data(r.key[:0], r.space, v.Key, v.Revision)
-	if err := r.batch.Set(r.key, v.Record); err != nil || r.batch.Len() < restoreBatchBytes {
+	if err := r.batch.Set(key, value); err != nil || r.batch.Len() < restoreBatchBytes {
 		return err
 	}
 	return r.commit()
@@ -239,11 +311,8 @@ func (r *restorer) endKeyspace(e *archivepb.KeyspaceEnd) error {
 	if r.cfg.MarkCompacted {
 		c.Compacted = c.Revision
 	}
-	d := store.FirstDescriptor(base.RangeDefault, base.KeyspaceDefault, base.NodeID(r.id.NodeId))
-	if r.space != base.KeyspaceDefault {
-		d = r.made[len(r.made)-1].First
-	}
-	r.ranges = append(r.ranges, store.NewRange{Descriptor: d, Counters: c})
+	d := store.FirstDescriptor(r.rangeID(), r.space, base.NodeID(r.id.NodeId))
+	r.ranges = append(r.ranges, store.NewRange{Descriptor: d, Counters: c, Grants: r.grants})
 	return r.commit()
 }
 
@@ -285,60 +354,4 @@ func (r *restorer) records() (eval.Counters, error) {
 		return env.Counters, err
 	}
 	return env.Counters, b.CommitNoSync()
-}
-
-// Contents is what is in a file that is whole.
-type Contents struct {
-	archive.Summary
-	Beginning *archivepb.Beginning
-	Total     *archivepb.Ending
-	Keyspaces []Space
-}
-
-// Space is one keyspace of a file.
-type Space struct {
-	*archivepb.Keyspace
-	*archivepb.KeyspaceEnd
-	Keys uint64 // that exist at the file's revision
-}
-
-// Inspect reads a whole file and says what is in it. The error is the archive's if it is not what was written.
-func Inspect(path string) (*Contents, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return inspect(f)
-}
-
-func inspect(f io.Reader) (*Contents, error) {
-	out := &Contents{}
-	var last []byte // the key whose newest version was met
-	var err error
-	out.Summary, err = archive.Read(f, &archive.Visitor{
-		Beginning: func(b *archivepb.Beginning) error { out.Beginning = b; return nil },
-		Keyspace: func(k *archivepb.Keyspace) error {
-			out.Keyspaces, last = append(out.Keyspaces, Space{Keyspace: k}), nil
-			return nil
-		},
-		Version: func(v *archive.Version, rec *eval.Record) error {
-			if last == nil || string(last) != string(v.Key) {
-				last = append(last[:0:0], v.Key...)
-				if !rec.Tombstone {
-					out.Keyspaces[len(out.Keyspaces)-1].Keys++
-				}
-			}
-			return nil
-		},
-		KeyspaceEnd: func(e *archivepb.KeyspaceEnd) error { out.Keyspaces[len(out.Keyspaces)-1].KeyspaceEnd = e; return nil },
-		Ending:      func(e *archivepb.Ending) error { out.Total = e; return nil },
-	})
-	if err == nil && (len(out.Keyspaces) == 0 || out.Keyspaces[0].Name != base.KeyspaceDefault.String()) {
-		err = &archive.Damaged{Why: "it does not begin with the keyspace default"}
-	}
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
 }

@@ -3,9 +3,11 @@ package backup
 import (
 	"context"
 	"io"
+	"math"
 
 	"github.com/cairndb/cairn/api/archivepb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/archive"
 	"github.com/cairndb/cairn/node/store"
@@ -92,25 +94,78 @@ func save(ctx context.Context, c Cluster, k *fixed, pin *store.Pin, out *archive
 	if err != nil {
 		return err
 	}
-	mark := int64(-1)
-	req := &archivepb.ExportRequest{Revision: k.revision}
+	x := &saving{c: c, k: k, pin: pin, out: out, mark: -1}
+	if err := x.leases(ctx); err != nil {
+		return err
+	}
+	if err := x.versions(ctx); err != nil {
+		return err
+	}
+	return out.EndKeyspace(base.Revision(x.mark))
+}
+
+// saving is a keyspace while it is written.
+type saving struct {
+	c    Cluster
+	k    *fixed
+	pin  *store.Pin
+	out  *archive.Writer
+	mark int64 // the highest compaction that was met
+}
+
+// page reads one. The position is set: a page that ends within a range goes on there.
+func (x *saving) page(ctx context.Context, req *archivepb.ExportRequest) (page *archivepb.ExportResponse, err error) {
+	req.Revision = x.k.revision
+	if req.After == nil {
+		req.After = &rangepb.VersionPosition{Revision: math.MaxInt64} // before the first version of the first key
+	}
+	err = within(ctx, func(ctx context.Context) (err error) {
+		page, err = x.c.Export(ctx, x.k.id, x.pin, req)
+		return err
+	})
+	x.mark = max(x.mark, page.GetCompacted())
+	return page, err
+}
+
+// leases writes those of all ranges, each once: they come in the order of their ids, for that is where they live. One that was granted
+// or revoked since the revision may be there or not: it holds no keys then, or is about to lose them (restore.go).
+func (x *saving) leases(ctx context.Context) error {
+	req := &archivepb.ExportRequest{Leases: true}
 	for {
-		var page *archivepb.ExportResponse
-		err := within(ctx, func(ctx context.Context) (err error) {
-			page, err = c.Export(ctx, k.id, pin, req)
-			return err
-		})
+		page, err := x.page(ctx, req)
 		if err != nil {
 			return err
 		}
-		mark = max(mark, page.Compacted)
+		if n := len(page.Leases); n > 0 {
+			if err := x.out.Leases(page.Leases); err != nil {
+				return err
+			}
+			if req.FromLease = uint64(page.Leases[n-1].Id) + 1; req.FromLease == 0 {
+				return nil
+			}
+		}
+		if page.Reached == nil {
+			return nil
+		}
+		req.After = page.Reached
+	}
+}
+
+// versions writes those of all keys.
+func (x *saving) versions(ctx context.Context) error {
+	req := &archivepb.ExportRequest{}
+	for {
+		page, err := x.page(ctx, req)
+		if err != nil {
+			return err
+		}
 		if page.Count > 0 {
-			if err := out.Versions(page.Versions, page.Count); err != nil {
+			if err := x.out.Versions(page.Versions, page.Count); err != nil {
 				return err
 			}
 		}
 		if page.Reached == nil {
-			return out.EndKeyspace(base.Revision(mark))
+			return nil
 		}
 		req.After = page.Reached
 	}

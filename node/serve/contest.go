@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,8 +11,10 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/watch"
 )
 
 // contest is how etcd's clients agree on an owner: whoever wants to be it writes a key of its lease under one prefix, and the oldest of
@@ -21,8 +24,8 @@ import (
 // range only, so that the prefix must lie in one when a key is written: the transaction that writes it reads the prefix too, and is
 // refused if it lies in several.
 type contest struct {
-	kv    *kvService
-	watch pb.WatchServer
+	kv *kvService
+	ks base.KeyspaceID
 
 	prefix []byte
 	lease  int64
@@ -38,15 +41,20 @@ var (
 		"or merge the ranges (cairn range merge)")
 )
 
-func (s *contestService) contest(prefix []byte, lease int64) *contest {
-	return &contest{kv: &s.kv, watch: s.watch, prefix: prefix, lease: lease, key: fmt.Appendf(nil, "%s%x", prefix, uint64(lease))}
+// contest is the one of a name, in the keyspace of the call.
+func (s *contestService) contest(ctx context.Context, name []byte, lease int64) (*contest, error) {
+	ks, err := s.cfg.keyspace(ctx)
+	if err != nil {
+		return nil, err
+	}
+	prefix := append(name[:len(name):len(name)], '/')
+	return &contest{kv: &s.kv, ks: ks, prefix: prefix, lease: lease, key: fmt.Appendf(nil, "%s%x", prefix, lease)}, nil
 }
 
 // contestService is what the services of locks and elections have in common.
 type contestService struct {
-	cfg   *Config
-	kv    kvService
-	watch pb.WatchServer
+	cfg *Config
+	kv  kvService
 }
 
 // session is the lease that a call is for. One that names none gets a lease that nobody keeps alive.
@@ -112,10 +120,10 @@ func (c *contest) wait(ctx context.Context) error {
 		if err != nil || len(resp.Kvs) == 0 {
 			return err
 		}
-		err = watchLocally(ctx, c.watch, &pb.WatchCreateRequest{
-			Key: resp.Kvs[0].Key, StartRevision: resp.Header.Revision, Filters: []pb.WatchCreateRequest_FilterType{pb.WatchCreateRequest_NOPUT},
-		}, func(w *pb.WatchResponse) (bool, error) { return len(w.Events) == 0, nil })
-		if err != nil {
+		older := ofKey(c.ks, resp.Kvs[0].Key, resp.Header.Revision+1)
+		older.NoPut = true
+		err = c.kv.cfg.await(ctx, older, func(*watch.Out) (bool, error) { return false, nil })
+		if err != nil && !errors.Is(err, rpctypes.ErrGRPCCompacted) { // then it is looked at again
 			return err
 		}
 	}
@@ -145,15 +153,11 @@ func (c *contest) held(ctx context.Context) (*pb.ResponseHeader, error) {
 	return resp.Header, nil
 }
 
-// prefixEnd is the first key behind all that begin with a prefix; a zero byte: there is none.
+// prefixEnd is the first key behind all that begin with a contest's prefix, which ends with a slash.
 func prefixEnd(prefix []byte) []byte {
-	end := append([]byte(nil), prefix...)
-	for i := len(end) - 1; i >= 0; i-- {
-		if end[i]++; end[i] != 0 {
-			return end[:i+1]
-		}
-	}
-	return []byte{0}
+	end := bytes.Clone(prefix)
+	end[len(end)-1]++
+	return end
 }
 
 // txnWithin is Txn in the time of one request: who waits for a lock has no time-out, but its steps have.

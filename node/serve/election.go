@@ -6,11 +6,15 @@ import (
 	"errors"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/api/electionpb"
+	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/watch"
 )
 
 // electionService is etcd's Election service: a contest whose owner leads, and shows a value.
@@ -36,15 +40,13 @@ func electionKV(kv *mvccpb.KeyValue) *electionpb.KeyValue {
 	}
 }
 
-func (s *electionService) of(name []byte, lease int64) *contest {
-	return s.contest(append(name[:len(name):len(name)], '/'), lease)
-}
-
 // resumed is the contest of a leader that was elected before.
-func (s *electionService) resumed(l *electionpb.LeaderKey) *contest {
-	c := s.of(l.Name, l.Lease)
-	c.key, c.rev = l.Key, l.Rev
-	return c
+func (s *electionService) resumed(ctx context.Context, l *electionpb.LeaderKey) (*contest, error) {
+	c, err := s.contest(ctx, l.Name, l.Lease)
+	if err == nil {
+		c.key, c.rev = l.Key, l.Rev
+	}
+	return c, err
 }
 
 // Campaign waits until the lease's key is the oldest.
@@ -53,7 +55,10 @@ func (s *electionService) Campaign(ctx context.Context, req *electionpb.Campaign
 	if err != nil {
 		return nil, err
 	}
-	c := s.of(req.Name, lease)
+	c, err := s.contest(ctx, req.Name, lease)
+	if err != nil {
+		return nil, err
+	}
 	header, was, owns, err := c.enter(ctx, req.Value)
 	if err == nil && was != nil && !bytes.Equal(was.Value, req.Value) {
 		header, err = c.proclaim(ctx, req.Value)
@@ -96,7 +101,10 @@ func (s *electionService) Proclaim(ctx context.Context, req *electionpb.Proclaim
 	if err != nil {
 		return nil, err
 	}
-	c := s.resumed(req.Leader)
+	c, err := s.resumed(ctx, req.Leader)
+	if err != nil {
+		return nil, err
+	}
 	c.lease = lease
 	header, err := c.proclaim(ctx, req.Value)
 	if err != nil {
@@ -110,7 +118,11 @@ func (s *electionService) Resign(ctx context.Context, req *electionpb.ResignRequ
 	if req.Leader == nil {
 		return nil, errNoLeaderGiven
 	}
-	resp, err := s.resumed(req.Leader).resign(ctx)
+	c, err := s.resumed(ctx, req.Leader)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.resign(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -119,7 +131,11 @@ func (s *electionService) Resign(ctx context.Context, req *electionpb.ResignRequ
 
 // Leader is who leads now.
 func (s *electionService) Leader(ctx context.Context, req *electionpb.LeaderRequest) (*electionpb.LeaderResponse, error) {
-	resp, err := s.kv.rangeWithin(ctx, s.of(req.Name, 0).oldest())
+	c, err := s.contest(ctx, req.Name, 0)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.kv.rangeWithin(ctx, c.oldest())
 	switch {
 	case err != nil:
 		return nil, err
@@ -132,7 +148,11 @@ func (s *electionService) Leader(ctx context.Context, req *electionpb.LeaderRequ
 // Observe tells of every leader, and of every value that one shows, in order. Of one that led and resigned before it was looked at
 // nothing is told.
 func (s *electionService) Observe(req *electionpb.LeaderRequest, stream grpc.ServerStreamingServer[electionpb.LeaderResponse]) error {
-	ctx, c := stream.Context(), s.of(req.Name, 0)
+	ctx := stream.Context()
+	c, err := s.contest(ctx, req.Name, 0)
+	if err != nil {
+		return err
+	}
 	send := func(h *pb.ResponseHeader, kv *mvccpb.KeyValue) error {
 		return stream.Send(&electionpb.LeaderResponse{Header: electionHeader(h), Kv: electionKV(kv)})
 	}
@@ -154,22 +174,33 @@ func (s *electionService) Observe(req *electionpb.LeaderRequest, stream grpc.Ser
 
 // somebody returns when a key is written under the prefix.
 func (c *contest) somebody(ctx context.Context, from int64) error {
-	return watchLocally(ctx, c.watch, &pb.WatchCreateRequest{
-		Key: c.prefix, RangeEnd: prefixEnd(c.prefix), StartRevision: from, Filters: []pb.WatchCreateRequest_FilterType{pb.WatchCreateRequest_NODELETE},
-	}, func(w *pb.WatchResponse) (bool, error) { return len(w.Events) == 0, nil })
+	spec := watch.Spec{Keyspace: c.ks, Start: c.prefix, End: prefixEnd(c.prefix), From: base.Revision(from), NoDelete: true}
+	return again(c.kv.cfg.await(ctx, spec, func(*watch.Out) (bool, error) { return false, nil }))
 }
 
 // follow tells what a leader shows until its key is deleted.
 func (c *contest) follow(ctx context.Context, key []byte, from int64, send func(*pb.ResponseHeader, *mvccpb.KeyValue) error) error {
-	return watchLocally(ctx, c.watch, &pb.WatchCreateRequest{Key: key, StartRevision: from}, func(w *pb.WatchResponse) (bool, error) {
-		for _, e := range w.Events {
-			if e.Type == mvccpb.Event_DELETE {
+	return again(c.kv.cfg.await(ctx, ofKey(c.ks, key, from), func(o *watch.Out) (bool, error) {
+		for _, e := range o.Events {
+			if e.Delete {
 				return false, nil
 			}
-			if err := send(w.Header, e.Kv); err != nil {
+			ev := &mvccpb.Event{}
+			if err := proto.Unmarshal(e.Wire, ev); err != nil {
+				return false, &base.Corruption{Where: "an event of a watch", Cause: err}
+			}
+			if err := send(c.kv.cfg.fillHeader(c.ks, &pb.ResponseHeader{Revision: int64(o.Revision)}), ev.Kv); err != nil {
 				return false, err
 			}
 		}
 		return true, nil
-	})
+	}))
+}
+
+// again: what was compacted away is not told; who leads now is looked up.
+func again(err error) error {
+	if errors.Is(err, rpctypes.ErrGRPCCompacted) {
+		return nil
+	}
+	return err
 }

@@ -3,9 +3,12 @@ package serve
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,6 +25,7 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/node/join"
 )
 
@@ -52,6 +56,9 @@ type fakeBackend struct {
 	spaces   []base.KeyspaceID // that were read
 
 	defragmented []base.KeyspaceID
+
+	watches  chan *fakeStream // that were opened
+	leadless atomic.Bool
 }
 
 const fakeRevision = 42
@@ -173,6 +180,33 @@ func (b *fakeBackend) HashKV(_ context.Context, ks base.KeyspaceID, revision int
 	return &pb.HashKVResponse{Header: &pb.ResponseHeader{Revision: fakeRevision}, Hash: uint32(ks), HashRevision: revision, CompactRevision: 3}, b.err
 }
 
+func (b *fakeBackend) HasLeader(base.KeyspaceID, []byte) bool { return !b.leadless.Load() }
+
+// fakeStream is a stream of watches that keeps what it is asked, and sends what the test says.
+type fakeStream struct {
+	WatchSink
+	asked chan string
+	sent  chan int
+}
+
+func (b *fakeBackend) OpenWatches(sink WatchSink) (WatchStream, error) {
+	if b.watches == nil {
+		return nil, errors.New("this backend has no watches")
+	}
+	s := &fakeStream{WatchSink: sink, asked: make(chan string, 100), sent: make(chan int, 1000)}
+	b.watches <- s
+	return s, b.err
+}
+
+func (s *fakeStream) Create(id int64, spec watch.Spec) {
+	s.asked <- fmt.Sprintf("create %d [%q,%q) from %d, keyspace %d, prev %v, no put %v, no delete %v, progress %v, fragment %v", id, spec.Start,
+		spec.End, spec.From, spec.Keyspace, spec.PrevKV, spec.NoPut, spec.NoDelete, spec.Progress, spec.Fragment)
+}
+func (s *fakeStream) Cancel(id int64) { s.asked <- fmt.Sprint("cancel ", id) }
+func (s *fakeStream) Progress()       { s.asked <- "progress" }
+func (s *fakeStream) Sent(bytes int)  { s.sent <- bytes }
+func (s *fakeStream) Close()          { close(s.asked) }
+
 func (b *fakeBackend) Where(base.KeyspaceID, []byte) Where { return b.where }
 
 func (b *fakeBackend) Identity() Identity                  { return b.id }
@@ -268,5 +302,25 @@ func serveOn(t testing.TB, l net.Listener, cfg Config) (*Server, *grpc.ClientCon
 func serveFake(t testing.TB, b *fakeBackend) *grpc.ClientConn {
 	t.Helper()
 	_, conn := serveOn(t, listen(t), Config{Backend: b})
+	return conn
+}
+
+// serveAlso is another connection to a server, until the test ends.
+func serveAlso(t testing.TB, s *Server) *grpc.ClientConn {
+	t.Helper()
+	l := listen(t)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	conn, err := join.Dial(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		s.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	return conn
 }

@@ -24,7 +24,10 @@ func (s *lockService) Lock(ctx context.Context, req *lockpb.LockRequest) (*lockp
 	if err != nil {
 		return nil, err
 	}
-	c := s.contest(append(req.Name[:len(req.Name):len(req.Name)], '/'), lease)
+	c, err := s.contest(ctx, req.Name, lease)
+	if err != nil {
+		return nil, err
+	}
 	header, _, owns, err := c.enter(ctx, nil)
 	if err == nil && !owns {
 		if err = c.wait(ctx); err == nil {

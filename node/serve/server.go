@@ -141,13 +141,12 @@ func (s *Server) register() {
 	pb.RegisterKVServer(s.Server, &kvService{cfg: &s.cfg})
 	pb.RegisterClusterServer(s.Server, &memberService{cfg: &s.cfg})
 	pb.RegisterMaintenanceServer(s.Server, &maintenanceService{cfg: &s.cfg, streams: &s.streams})
-	watch := &watchService{s: s}
-	pb.RegisterWatchServer(s.Server, watch)
+	pb.RegisterWatchServer(s.Server, &watchService{s: s})
 	pb.RegisterLeaseServer(s.Server, &leaseService{cfg: &s.cfg})
-	contests := contestService{cfg: &s.cfg, kv: kvService{cfg: &s.cfg}, watch: watch}
+	pb.RegisterAuthServer(s.Server, &authService{cfg: &s.cfg})
+	contests := contestService{cfg: &s.cfg, kv: kvService{cfg: &s.cfg}}
 	lockpb.RegisterLockServer(s.Server, &lockService{contestService: contests})
 	electionpb.RegisterElectionServer(s.Server, &electionService{contestService: contests})
-	pb.RegisterAuthServer(s.Server, &authService{cfg: &s.cfg})
 	clusterpb.RegisterClusterServer(s.Server, &clusterService{cfg: &s.cfg})
 	healthpb.RegisterHealthServer(s.Server, s.health)
 	reflection.Register(s.Server)

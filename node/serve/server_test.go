@@ -101,13 +101,8 @@ func TestWhatIsNotThereSaysSo(t *testing.T) {
 	_, errHash := pb.NewMaintenanceClient(conn).Hash(ctx, &pb.HashRequest{})
 	_, errDown := pb.NewMaintenanceClient(conn).Downgrade(ctx, &pb.DowngradeRequest{Version: "3.5.0"})
 	_, errAdd := pb.NewClusterClient(conn).MemberAdd(ctx, &pb.MemberAddRequest{})
-	watch, err := pb.NewWatchClient(conn).Watch(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, errWatch := watch.Recv()
 	for name, err := range map[string]error{"Hash": errHash, "Downgrade": errDown,
-		"MemberAdd": errAdd, "Watch": errWatch} {
+		"MemberAdd": errAdd} {
 		if status.Code(err) != codes.Unimplemented {
 			t.Errorf("%s: %v", name, err)
 		}

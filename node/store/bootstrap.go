@@ -18,7 +18,7 @@ import (
 func Bootstrap(eng engine.Engine, id *metapb.StoreIdentity, self *metapb.NodeRecord) error {
 	var ranges []NewRange
 	for _, d := range FirstDescriptors(base.NodeID(id.NodeId)) {
-		ranges = append(ranges, NewRange{d, eval.FirstCounters()})
+		ranges = append(ranges, NewRange{Descriptor: d, Counters: eval.FirstCounters()})
 	}
 	return BootstrapRanges(eng, id, []*metapb.NodeRecord{self}, ranges)
 }
@@ -27,6 +27,7 @@ func Bootstrap(eng engine.Engine, id *metapb.StoreIdentity, self *metapb.NodeRec
 type NewRange struct {
 	Descriptor *metapb.RangeDescriptor
 	Counters   eval.Counters
+	Grants     int64 // the highest number of a grant of a lease
 }
 
 // BootstrapRanges is Bootstrap with ranges that may have a past; self may be unknown.
@@ -39,7 +40,7 @@ func BootstrapRanges(eng engine.Engine, id *metapb.StoreIdentity, self []*metapb
 		return err
 	}
 	for _, r := range ranges {
-		if err := apply.BootstrapAt(b, r.Descriptor, r.Counters); err != nil {
+		if err := apply.BootstrapAt(b, r.Descriptor, r.Counters, r.Grants); err != nil {
 			return err
 		}
 		replica := base.ReplicaID(r.Descriptor.Replicas[0].ReplicaId)

@@ -62,7 +62,7 @@ func (s *Store) changesOf(view *apply.View, req *rangepb.ChangesRequest) (*range
 	if req.MostBytes > 0 {
 		most = min(most, req.MostBytes)
 	}
-	page, err := eval.Changes(s.eng, view.Env(), eval.ChangesRequest{
+	page, err := s.changes(view, eval.ChangesRequest{
 		Start: resp.Start, End: resp.End, From: base.Revision(req.From), FromSub: req.FromSub,
 		MostBytes: int(most), Cut: req.Cut, Prev: req.PrevKv,
 	})

@@ -8,6 +8,7 @@ import (
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/meta/apply"
 )
 
@@ -50,6 +51,15 @@ func export(snap engine.Snapshot, id base.RangeID, req *archivepb.ExportRequest,
 		return resp, nil
 	case resp.Revision < req.Revision:
 		return nil, status.Errorf(codes.OutOfRange, "the range is at revision %d here, and not yet at %d", resp.Revision, req.Revision)
+	}
+	if req.Leases {
+		var next int64
+		resp.Leases, next, err = eval.ReadLeases(snap, id, int64(req.FromLease), base.ArchiveLeases)
+		resp.Exported, resp.End = true, next == 0
+		if !resp.End {
+			resp.Reached = req.After // in the same range
+		}
+		return resp, err
 	}
 	page := apply.Page{
 		Revision: base.Revision(req.Revision), Compacted: v.Counters.Compacted, After: position(req.After), Bytes: base.ArchivePageBytes,
