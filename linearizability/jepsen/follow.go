@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -149,8 +150,10 @@ func (s *followStream) of(r *pb.WatchResponse) (out []*following) {
 	defer s.mu.Unlock()
 	switch {
 	case r.Created && len(s.pending) > 0:
-		f := s.pending[0] // answers come in the order of the requests
-		s.pending = s.pending[1:]
+		// What a client has named is found by its name. Else answers are taken in the order of the requests.
+		i := max(0, slices.IndexFunc(s.pending, func(f *following) bool { return f.id != 0 && f.id == r.WatchId }))
+		f := s.pending[i]
+		s.pending = slices.Delete(s.pending, i, i+1)
 		if !r.Canceled {
 			f.id, f.created = r.WatchId, true
 			s.watches[f.id] = f
