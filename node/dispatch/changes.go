@@ -80,7 +80,10 @@ func (d *Dispatcher) changesPage(ctx context.Context, req *rangepb.ChangesReques
 func (d *Dispatcher) changesHere(ctx context.Context, id base.RangeID, req *rangepb.ChangesRequest) (*rangepb.ChangesResponse, error) {
 	if req.WaitMicros > 0 {
 		_, err := wait(ctx, false, func(done store.Done) { d.cfg.Store.Await(id, req, d.waitUntil(req), done) })
-		if ctx.Err() != nil || errors.Is(err, base.ErrStopped) {
+		if ctx.Err() != nil { // also where what it waited for came in the same moment
+			return nil, ctx.Err()
+		}
+		if errors.Is(err, base.ErrStopped) {
 			return nil, err
 		}
 	}

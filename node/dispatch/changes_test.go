@@ -293,3 +293,17 @@ func TestChangesUnderWriters(t *testing.T) {
 		}
 	}
 }
+
+// Who asks no more is answered with an error, also when what it waited for came in the same moment: an answer without a page is none.
+func TestChangesAskerGoneAsTheyCome(t *testing.T) {
+	w := newSharded(t, 1, 1)
+	rev := w.put(w.nodes[1], "a", "x")
+	ctx, cancel := context.WithCancel(w.ctx())
+	cancel()
+	here := &rangepb.ChangesRequest{KeyspaceId: uint64(sharded), From: rev, WaitMicros: 1000, Known: rev - 1}
+	for range 100 { // what it waits for is there, and so is its end: which is seen first is chance
+		if resp, err := w.nodes[1].changesHere(ctx, 100, here); resp == nil && err == nil {
+			t.Fatal("neither a page nor an error")
+		}
+	}
+}
