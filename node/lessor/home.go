@@ -169,8 +169,9 @@ func (l *Lessor) step(h *home) base.Instant {
 	}
 	if n == 0 {
 		l.rest(h)
+		return next
 	}
-	return next
+	return min(next, now.Add(l.cfg.ColdAfter/4)) // it must not go cold in between: no time counts in which nobody could be answered
 }
 
 // revoke proposes that a lease be revoked, at the term in which it was decided.
