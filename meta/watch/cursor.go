@@ -87,7 +87,7 @@ const (
 
 const filters = noPut | noDelete
 
-// next is the revision below which an attached or astray part has everything.
+// pos is the revision below which a part has everything.
 func (n *part) pos() base.Revision {
 	if n.attached {
 		return max(n.next, n.source.next)
