@@ -96,6 +96,9 @@ func (n *Node) reading() *observe.Reading {
 	out.Decided, out.Done, out.GivenUp, out.Held, out.UnderWay, out.Withheld = d.Decided, d.Done, d.GivenUp, d.Held, d.UnderWay, d.Withheld
 	op := m.operate.Counts()
 	out.OperationsRunning, out.OperationsPaused, out.OperationsDone, out.OperationsFailed = op.Running, op.Paused, op.Done, op.Failed
+	ws := m.watches.Counts()
+	out.WatchStreams, out.Watches, out.WatchesBehind, out.WatchEvents, out.WatchResponses = ws.Streams, ws.Watches, ws.Behind, ws.Events, ws.Responses
+	out.WatchPulls, out.WatchCloses, out.WatchFailed = ws.Pulls, ws.Closes, ws.Failed
 	r.Member = out
 	return r
 }

@@ -56,5 +56,5 @@ type leases struct{ m *member }
 
 // Answer implements dispatch.Leases.
 func (l leases) Answer(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
-	return l.m.lessor.Answer(ctx, id, q)
+	return l.m.lessor.AnswerWithin(ctx, id, q)
 }

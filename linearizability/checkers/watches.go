@@ -258,16 +258,12 @@ func (w *watches) mayErase(key string, rev int64, seen *linearizability.Op) bool
 	})
 }
 
-// compacted says whether somebody asked, before an operation returned, for what is below a revision to be forgotten; or for more.
+// compacted says whether somebody asked, before an operation returned, for what is below a revision to be forgotten; or for more. In a
+// keyspace of many ranges one that was refused may have had effect in some of them.
 func (w *watches) compacted(rev int64, before *linearizability.Op) bool {
 	return slices.ContainsFunc(w.compacts, func(c *linearizability.Op) bool {
-		return c.Request.(*pb.CompactionRequest).Revision >= rev && c.Invoked < ended(before) && !refusedFuture(c)
+		return c.Request.(*pb.CompactionRequest).Revision >= rev && c.Invoked < ended(before)
 	})
-}
-
-// refusedFuture says whether a compaction was refused since its revision was still to come: any other may have had effect, in some range.
-func refusedFuture(c *linearizability.Op) bool {
-	return c.Outcome == linearizability.Failed && strings.Contains(c.Err, "future revision")
 }
 
 // version finds a key's change at a revision, by its place.

@@ -8,6 +8,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 )
@@ -42,7 +43,7 @@ func (c *client) next() {
 		w.opsLeft--
 		c.do(req, false, func(op *linearizability.Op) {
 			c.r.workload.Ended(op)
-			if op.Outcome != linearizability.OK {
+			if resp, ok := op.Response.(*followpb.FollowResponse); op.Outcome != linearizability.OK || ok && (resp.Broken || c.rand.Int63n(4) == 0) {
 				c.to = w.member(int(c.rand.Int63n(int64(len(w.nodes)))))
 			}
 			c.next()
@@ -81,7 +82,7 @@ func (c *client) do(req proto.Message, final bool, done func(*linearizability.Op
 		c.r.history.Return(op, outcome, m, text)
 		w.note(noteReturn, uint64(c.i), uint64(op.Invoked), uint64(outcome))
 		if w.tracing() {
-			w.tracef("client %d of %s: %s %s %v", c.i, c.r.id, outcome, text, m)
+			w.tracef("client %d of %s: %s %s %s", c.i, c.r.id, outcome, text, describe(m))
 		}
 		switch outcome {
 		case linearizability.OK:
@@ -101,6 +102,10 @@ func (c *client) do(req proto.Message, final bool, done func(*linearizability.Op
 		default:
 			end(outcome, nil, err.Error())
 		}
+	}
+	if f, ok := req.(*followpb.FollowRequest); ok {
+		c.follow(op, f, answer)
+		return
 	}
 	w.queue.put(w.now+patience, func() { answer(nil, &base.Ambiguous{Cause: errLate}) })
 	c.send(op, answer)
@@ -132,7 +137,7 @@ var errRefused = errors.New("connection refused")
 // reads says whether a request can change nothing.
 func reads(req proto.Message) bool {
 	switch r := req.(type) {
-	case *pb.RangeRequest:
+	case *pb.RangeRequest, *followpb.FollowRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest:
 		return true
 	case *pb.TxnRequest:
 		return readsOnly(r)

@@ -62,8 +62,30 @@ func Draw(seed uint64, only Only) *Plan {
 	drawSplits(r, p, only)
 	drawMerges(r, p, only)
 	drawPlacement(r, p, only)
+	drawWatches(r, p, only)
 	sort.SliceStable(p.Faults, func(i, j int) bool { return p.Faults[i].At < p.Faults[j].At })
 	return p
+}
+
+// drawWatches has some keyspaces watched, and others locked in. It is drawn after all else.
+func drawWatches(r *base.Rand, p *Plan, only Only) {
+	for i, name := range p.Workload {
+		into, cut := [2]string{"watch", "lock"}, name == spread || name == snapshot
+		if cut {
+			into = [2]string{"spread-watch", "spread-lock"}
+		}
+		x := r.Int63n(5)
+		if x >= 2 {
+			continue
+		}
+		p.Workload[i] = into[x]
+		for range 4 { // what is watched is to be in several ranges from early on
+			f := Fault{Kind: "split", At: between(r, p.Length/20, p.Length/3)}
+			if drawSplit(r, p, &f); cut && only.allows("W12") {
+				p.Faults = append(p.Faults, f)
+			}
+		}
+	}
 }
 
 func (o Only) allows(class string) bool {

@@ -5,18 +5,21 @@ import (
 	"time"
 
 	"github.com/cespare/xxhash/v2"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/metapb"
+	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 	"github.com/cairndb/cairn/kv/eval"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/route"
+	metaspread "github.com/cairndb/cairn/meta/spread"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -31,6 +34,7 @@ type gateway struct {
 	asked  map[uint64]*call
 	nextID uint64
 	open   []*call // from clients, not answered yet, in order
+	turn   uint64  // of whoever is asked for what any replica has
 }
 
 // call is one request on its way.
@@ -84,7 +88,73 @@ func (g *gateway) serve(ks base.KeyspaceID, op *linearizability.Op, timeout time
 		g.p.n.w.commands[op] = xxhash.Sum64(c.data)
 	}
 	g.open = append(g.open, c)
+	switch req := op.Request.(type) {
+	case *pb.LeaseGrantRequest, *pb.LeaseRevokeRequest, *pb.LeaseKeepAliveRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest:
+		c.write = !reads(req)
+		g.limit(c)
+		g.leases(c)
+		return
+	case *pb.CompactionRequest:
+		if ks.Splits() {
+			g.limit(c)
+			g.compact(c, nil, nil, nil)
+			return
+		}
+	}
+	if ids := leasesIn(op.Request); len(ids) > 0 && ks.Splits() {
+		g.guests(c, ids)
+	}
 	g.begin(c)
+}
+
+// compact is dispatch.compact: range by range, from a key on. last is the last answer, refusal what one was told that was compacted already.
+func (g *gateway) compact(c *call, key []byte, last proto.Message, refusal error) {
+	d := g.cache.Find(c.ks, key)
+	if d == nil {
+		g.lookUp(&call{ks: c.ks, key: key})
+		g.p.later(10*g.p.n.w.plan.Network.Delay, func() {
+			if !c.ended {
+				g.compact(c, key, last, refusal)
+			}
+		})
+		return
+	}
+	propose := func(done func(proto.Message, error)) {
+		g.begin(&call{ks: c.ks, key: d.Start, write: true, data: c.data, deadline: c.deadline, done: done})
+	}
+	var told func(m proto.Message, err error)
+	raised := false
+	told = func(m proto.Message, err error) {
+		switch {
+		case metaspread.Beyond(err) && !raised:
+			raised = true
+			a := metaspread.Ask{Kind: metaspread.Lift, Key: d.Start, Revision: c.req.(*pb.CompactionRequest).Revision}
+			g.propose(c.ks, d.Start, a.Command(0), func(_ proto.Message, err error) {
+				if err != nil {
+					g.end(c, nil, err)
+					return
+				}
+				propose(told)
+			})
+			return
+		case err == nil:
+			last = m
+		case rpctypes.ErrorDesc(err) == rpctypes.ErrorDesc(rpctypes.ErrGRPCCompacted):
+			refusal = err
+		default:
+			g.end(c, nil, err)
+			return
+		}
+		switch {
+		case len(d.End) > 0:
+			g.compact(c, d.End, last, refusal)
+		case last == nil:
+			g.end(c, nil, refusal)
+		default:
+			g.end(c, last, nil)
+		}
+	}
+	propose(told)
 }
 
 func (g *gateway) begin(c *call) {
@@ -177,8 +247,12 @@ func (g *gateway) try(c *call) {
 	id := base.RangeID(d.RangeId)
 	to := g.target(c, d)
 	here := g.p.n.id
-	if !c.write && c.wide.latch == nil && g.p.store.View(id) != nil {
+	_, leads := c.req.(*rangepb.LeaseQuestion)
+	if !c.write && !leads && c.wide.latch == nil && g.p.store.View(id) != nil {
 		to = here
+	}
+	if _, pulls := c.req.(*rangepb.ChangesRequest); pulls && to != here {
+		to = g.puller(c, route.Order(d, 0, here))
 	}
 	c.tries++
 	c.wide.at = to
@@ -228,6 +302,14 @@ func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done fu
 	}
 	if c.look {
 		g.indexed(id, c, deadline, done)
+		return
+	}
+	switch req := c.req.(type) {
+	case *rangepb.LeaseQuestion:
+		done(g.answerQuestion(id, req))
+		return
+	case *rangepb.ChangesRequest:
+		g.changes(id, req, done)
 		return
 	}
 	if r, ok := c.req.(*pb.RangeRequest); ok && r.Serializable {

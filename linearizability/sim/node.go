@@ -11,6 +11,8 @@ import (
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
+	"github.com/cairndb/cairn/meta/apply"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/node/store"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
@@ -67,6 +69,9 @@ type process struct {
 	gateway *gateway
 	mover   *mover
 
+	watching *watching
+	leasing  *leasing
+
 	member   *member // in runs with deciders; so is the next
 	governor *governor
 
@@ -114,8 +119,14 @@ func (n *node) start() {
 		Engine: p.eng, Node: n.id, Incarnation: n.incarnation, Loops: 1, Seed: n.rand.Uint64(),
 		Clock: func() base.Instant { return n.clock.read(w.now) }, LogKeepEntries: uint64(w.plan.LogKeep), ColdAfter: w.plan.ColdAfter,
 		OnFatal: p.fatal, OnChange: p.changed,
+		OnEvents: func(a watch.Applied) { p.watching.applied(a) }, OnGone: func(id base.RangeID) { p.watching.gone(id) },
+		OnApplied: func(id base.RangeID) { p.leasing.lessor.Applied(id) },
+		OnLeases: func(id base.RangeID, changes []apply.LeaseChange, moved bool) {
+			p.leasing.lessor.Leases(id, changes, moved)
+		},
 	})
 	if err == nil {
+		p.watching, p.leasing = newWatching(p), newLeasing(p)
 		p.gateway, p.mover, p.member, p.governor = newGateway(p), newMover(p), newMember(p), newGovernor(p)
 		p.hand, err = p.store.StartByHand(wire{p})
 	}
@@ -192,6 +203,7 @@ func (p *process) settle() {
 			}
 		})
 	}
+	p.leasing.settle()
 	n.w.rules.leases(p)
 	for _, m := range p.hand.Sends() {
 		// The state that goes is that of the moment when somebody comes round to it.
@@ -375,7 +387,9 @@ func (n *node) die(why string) {
 	w.tracef("%s dies %s", n.id, why)
 	p.hand.Stop()
 	w.rules.died(n)
+	p.leasing.lessor.Stop()
 	p.gateway.die()
+	p.watching.die()
 	w.peerGone(n.i)
 }
 
@@ -429,6 +443,7 @@ func (p *process) changed(c raftgroup.StateChange) {
 		p.governor.lost(c.Range)
 	}
 	w.rules.changed(p, &c)
+	p.leasing.lessor.Changed(c)
 	p.ready = append(p.ready, func() { p.gateway.changed(&c) })
 }
 

@@ -10,6 +10,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/linearizability/workloads"
 	"github.com/cairndb/cairn/meta/apply"
 	"github.com/cairndb/cairn/raftgroup"
 )
@@ -177,7 +178,11 @@ func (m *mover) splitKey(r *rangeInfo, draw uint64) []byte {
 	if v == nil {
 		return nil
 	}
-	if r.name != spread && r.name != snapshot {
+	kind, _ := workloads.Named(r.name)
+	if kind.Cut == nil && kind.Leases {
+		return nil // its leases, and the keys that they hold, are to be in one range
+	}
+	if kind.Cut == nil {
 		beside := []string{"\x01", "A", "a", "~", "\xff", "\xffprobe1"}
 		return []byte(beside[draw>>8%uint64(len(beside))])
 	}
@@ -189,5 +194,5 @@ func (m *mover) splitKey(r *rangeInfo, draw uint64) []byte {
 	if err := m.p.store.Read(r.id, req, out); err != nil || len(out.Kvs) == 0 {
 		return nil
 	}
-	return out.Kvs[draw>>8%uint64(len(out.Kvs))].Key
+	return kind.Cut(out.Kvs[draw>>8%uint64(len(out.Kvs))].Key)
 }

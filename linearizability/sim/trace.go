@@ -18,6 +18,7 @@ const (
 	noteFault
 	noteSnapshot
 	noteChecksum
+	noteWatch
 )
 
 // note puts what happened into the run's hash. The arguments say all of it that another run could have otherwise.

@@ -8,6 +8,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
@@ -59,6 +60,8 @@ type rangeInfo struct {
 	workload linearizability.Workload
 	history  *linearizability.History
 	clients  []*client
+
+	follows, leases bool // what its workload does
 }
 
 // The limits of a run that goes wrong.
@@ -116,7 +119,8 @@ func (w *world) addRange(id base.RangeID, ks base.KeyspaceID, workload string) *
 			w.violate("plan", "there is no workload %q", workload)
 			return r
 		}
-		r.workload, r.history = kind.New("", 0), &linearizability.History{}
+		r.workload, r.history = kind.New("", 0), &linearizability.History{Clock: func() time.Duration { return w.now }}
+		r.follows, r.leases = kind.Follows, kind.Leases
 	}
 	w.ranges, w.byID[id] = append(w.ranges, r), r
 	return r
@@ -261,7 +265,8 @@ func (w *world) run() {
 	w.check()
 }
 
-// snapshotClients is how many clients a keyspace of many ranges has at least: reads of one moment are nothing without others' writes.
+// snapshotClients is how many clients there are at least where it needs several: reads of one moment, and watches, are nothing without
+// others' writes, and a lock nothing without another who wants it.
 const snapshotClients = 4
 
 func (w *world) addClients(r *rangeInfo) {
@@ -269,7 +274,7 @@ func (w *world) addClients(r *rangeInfo) {
 		return
 	}
 	clients := w.plan.Clients
-	if r.name == snapshot {
+	if r.name == snapshot || r.follows || r.leases {
 		clients = max(clients, snapshotClients)
 	}
 	for i := range clients {
@@ -361,6 +366,7 @@ func (w *world) state() (s string) {
 func (w *world) close() {
 	for _, n := range w.nodes {
 		if n.process != nil {
+			n.process.leasing.lessor.Stop()
 			n.process.hand.Stop()
 			n.process = nil
 		}
@@ -374,6 +380,10 @@ func (w *world) close() {
 func (w *world) do1(c *client, req proto.Message, final bool) *linearizability.Op {
 	var op *linearizability.Op
 	c.do(req, final, func(o *linearizability.Op) { op = o })
-	w.until(w.now+2*patience, func() bool { return op != nil })
+	limit := 2 * patience
+	if f, ok := req.(*followpb.FollowRequest); ok {
+		limit += time.Duration(f.ForMicros) * time.Microsecond
+	}
+	w.until(w.now+limit, func() bool { return op != nil })
 	return op
 }

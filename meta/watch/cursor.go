@@ -208,7 +208,7 @@ func (h *Hub) feed(c *cursor) bool {
 		}
 	}
 	for p := &c.part; p != nil; p = p.sibling {
-		if p.attached || p.source == nil || c.bytes >= base.WatchMergeBytes && p.next > pos {
+		if p.attached || p.source == nil || c.bytes >= h.cfg.MergeBytes && p.next > pos {
 			continue
 		}
 		if h.attach(p) {

@@ -19,12 +19,23 @@ const (
 type Config struct {
 	ProgressInterval time.Duration // between two tellings of Spec.Progress, and up to a tenth more
 	Rand             *base.Rand    // for jitter
+	// What is remembered at most: see base.WatchStreamBytes, WatchTailBytes, WatchMergeBytes, which they are if they are not set.
+	StreamBytes, TailBytes, MergeBytes int
 }
 
 // EnsureDefaults sets what is not set.
 func (c *Config) EnsureDefaults() {
 	if c.ProgressInterval == 0 {
 		c.ProgressInterval = base.WatchProgressInterval
+	}
+	if c.StreamBytes == 0 {
+		c.StreamBytes = base.WatchStreamBytes
+	}
+	if c.TailBytes == 0 {
+		c.TailBytes = base.WatchTailBytes
+	}
+	if c.MergeBytes == 0 {
+		c.MergeBytes = base.WatchMergeBytes
 	}
 }
 
@@ -33,6 +44,9 @@ func (c *Config) Validate() error {
 	var errs []error
 	if c.ProgressInterval < 0 {
 		errs = append(errs, errors.New("the interval of progress is negative"))
+	}
+	if min(c.StreamBytes, c.TailBytes, c.MergeBytes) < 0 {
+		errs = append(errs, errors.New("a bound is negative"))
 	}
 	if c.Rand == nil {
 		errs = append(errs, errors.New("there is no source of random numbers"))
@@ -191,7 +205,7 @@ func (h *Hub) Cancel(sid StreamID, id int64) {
 	}
 	if w := st.watch(id); w != nil {
 		at := base.Revision(0)
-		if c := w.cursor; c != nil && c.part.source != nil {
+		if c := w.cursor; c != nil && !c.fresh && c.part.source != nil {
 			at = c.part.source.next - 1
 		}
 		h.created(w, at)

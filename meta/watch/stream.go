@@ -73,7 +73,7 @@ func (h *Hub) emit(st *stream, o Out) {
 	o.Stream = st.id
 	o.Bytes += outBytes + len(o.Reason)
 	st.unsent += o.Bytes
-	st.full = st.full || st.unsent >= base.WatchStreamBytes
+	st.full = st.full || st.unsent >= h.cfg.StreamBytes
 	h.eff.Out = append(h.eff.Out, o)
 }
 
@@ -83,7 +83,7 @@ func (h *Hub) Sent(id StreamID, bytes int) {
 	if st == nil {
 		return
 	}
-	if st.unsent -= bytes; st.full && st.unsent <= base.WatchStreamBytes/2 {
+	if st.unsent -= bytes; st.full && st.unsent <= h.cfg.StreamBytes/2 {
 		st.full = false
 		h.resume(st)
 	}

@@ -100,7 +100,7 @@ func newWorld(t testing.TB, nodes base.NodeID) *world {
 type lateLeases struct{ l **lessor.Lessor }
 
 func (x lateLeases) Answer(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
-	return (*x.l).Answer(ctx, id, q)
+	return (*x.l).AnswerWithin(ctx, id, q)
 }
 
 // ctx bounds what a test waits for.

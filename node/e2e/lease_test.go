@@ -11,6 +11,10 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/cairndb/cairn/api/lockpb"
 )
 
 // etcd's Lease service, as its client sees it, whichever node is asked: all of it, and what is refused.
@@ -298,6 +302,42 @@ func TestLeasesOverRanges(t *testing.T) {
 	})
 	if leases, err := cl.Leases(context.Background()); err != nil || len(leases.Leases) != 0 {
 		t.Errorf("in default: %+v, %v", leases, err)
+	}
+	lockOverRanges(t, ctx, c, cl, other)
+}
+
+// lockOverRanges is a lock of a sharded keyspace: it goes over from one owner to the next, and nobody comes in while its keys are cut
+// from each other, for revisions of two ranges say nothing of who came first.
+func lockOverRanges(t *testing.T, ctx context.Context, c *cluster, cl, other *clientv3.Client) {
+	t.Helper()
+	l, l2, name := lockpb.NewLockClient(cl.ActiveConnection()), lockpb.NewLockClient(other.ActiveConnection()), []byte("lock")
+	first, err := l.Lock(ctx, &lockpb.LockRequest{Name: name, Lease: granted(t, ctx, cl, 60)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := lockLater(ctx, l2, &lockpb.LockRequest{Name: name, Lease: granted(t, ctx, other, 60)})
+	waiters(t, ctx, cl, "lock/", 2)
+	c.cutAt("shards", "lock/5")
+	if _, err := l2.Lock(ctx, &lockpb.LockRequest{Name: name, Lease: granted(t, ctx, other, 60)}); grpcstatus.Code(err) != codes.FailedPrecondition {
+		t.Errorf("its keys lie in two ranges: %v", err)
+	}
+	if _, err := l.Unlock(ctx, &lockpb.UnlockRequest{Key: first.Key}); err != nil {
+		t.Fatal(err)
+	}
+	second := <-next // it came before
+	if second.err != nil || second.resp.Rev <= first.Rev {
+		t.Fatalf("%+v after %d", second, first.Rev)
+	}
+	if _, err := c.verb("range", "merge", "--keyspace", "shards", "--key", "lock"); err != nil {
+		t.Fatal(err)
+	}
+	last := lockLater(ctx, l, &lockpb.LockRequest{Name: name, Lease: granted(t, ctx, cl, 60)})
+	waiters(t, ctx, cl, "lock/", 2)
+	if _, err := l.Unlock(ctx, &lockpb.UnlockRequest{Key: second.resp.Key}); err != nil {
+		t.Fatal(err)
+	}
+	if third := <-last; third.err != nil || third.resp.Rev <= second.resp.Rev {
+		t.Errorf("%+v after %d", third, second.resp.Rev)
 	}
 }
 

@@ -16,10 +16,30 @@ import (
 	"github.com/cairndb/cairn/node/store"
 )
 
-// Answer answers a question to a range (dispatch.Leases). The range's lease is looked at before and after, as for a read. After it, the
+// Answer answers a question to a range, at once. The range's lease is looked at before and after, as for a read. After it, the
 // replica must have applied all that another one may act on: where the range was cut, or is taken over by another, whoever leads
-// there gives the lease its whole TTL from then on, and a keep-alive that was answered later would be forgotten.
-func (l *Lessor) Answer(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+// there gives the lease its whole TTL from then on, and a keep-alive that was answered later would be forgotten. If it has not, the error
+// is a *base.NotLeader: it may be asked again.
+func (l *Lessor) Answer(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+	return l.answer(id, q, func() error { return &base.NotLeader{Range: id} })
+}
+
+// AnswerWithin is Answer, and waits until the replica has applied what it must.
+func (l *Lessor) AnswerWithin(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+	return l.answer(id, q, func() error {
+		done := make(chan error, 1)
+		s := l.cfg.Store
+		s.ReadIndex(id, s.Now().Add(base.RequestTimeout), func(_ proto.Message, err error) { done <- err })
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+func (l *Lessor) answer(id base.RangeID, q *rangepb.LeaseQuestion, catchUp func() error) (*rangepb.LeaseAnswer, error) {
 	h := l.home(id)
 	if h == nil || h.state.Load() != leading {
 		return nil, &base.NotLeader{Range: id}
@@ -31,7 +51,7 @@ func (l *Lessor) Answer(ctx context.Context, id base.RangeID, q *rangepb.LeaseQu
 	}
 	a := &asked{l: l, h: h, q: q, lease: lease, out: &rangepb.LeaseAnswer{}}
 	if q.List || q.KeysOf != 0 { // what is read from the store must be as new as what a follower has shown
-		if err := a.catchUp(ctx); err != nil {
+		if err := caughtUp(lease, catchUp); err != nil {
 			return nil, err
 		}
 	}
@@ -42,7 +62,7 @@ func (l *Lessor) Answer(ctx context.Context, id base.RangeID, q *rangepb.LeaseQu
 	if err := a.answer(); err != nil {
 		return nil, err
 	}
-	if err := a.catchUp(ctx); err != nil {
+	if err := caughtUp(lease, catchUp); err != nil {
 		return nil, err
 	}
 	if err := a.look(); err != nil {
@@ -55,6 +75,14 @@ func (l *Lessor) Answer(ctx context.Context, id base.RangeID, q *rangepb.LeaseQu
 	return a.out, nil
 }
 
+// caughtUp says whether the replica has applied all that any other can have by now.
+func caughtUp(lease store.Lease, catchUp func() error) error {
+	if lease.Caught() {
+		return nil
+	}
+	return catchUp()
+}
+
 // asked is a question while it is answered.
 type asked struct {
 	l     *Lessor
@@ -64,22 +92,6 @@ type asked struct {
 	lease store.Lease
 	out   *rangepb.LeaseAnswer
 	kept  uint64
-}
-
-// catchUp returns when the replica has applied all that any other can have by now.
-func (a *asked) catchUp(ctx context.Context) error {
-	if a.lease.Caught() {
-		return nil
-	}
-	done := make(chan error, 1)
-	s := a.l.cfg.Store
-	s.ReadIndex(a.h.id, s.Now().Add(base.RequestTimeout), func(_ proto.Message, err error) { done <- err })
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // look sees whether what was asked for is the range's.

@@ -169,8 +169,9 @@ func (l *Lessor) step(h *home) base.Instant {
 	}
 	if n == 0 {
 		l.rest(h)
+		return next
 	}
-	return next
+	return min(next, now.Add(l.cfg.ColdAfter/4)) // it must not go cold in between: no time counts in which nobody could be answered
 }
 
 // revoke proposes that a lease be revoked, at the term in which it was decided.
@@ -205,6 +206,15 @@ func (l *Lessor) end(h *home, r lessor.Revoke, rec *kvpb.LeaseRecord) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	if l.stopped {
+		return
+	}
+	if l.cfg.End != nil {
+		l.cfg.End(h.ks, rec, func(err error) {
+			if err != nil {
+				l.failed(h, r, err)
+			}
+			l.signal()
+		})
 		return
 	}
 	l.wg.Go(func() {

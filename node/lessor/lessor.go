@@ -10,8 +10,10 @@
 package lessor
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,6 +38,9 @@ type Config struct {
 	Store    *store.Store
 	Dispatch Dispatcher
 	Logger   *slog.Logger
+	// End, if not nil, carries on with a lease that is ending in place of Dispatch, returns at once, and has done called: for whoever turns
+	// the Lessor by hand, and has no goroutine that could wait.
+	End func(ks base.KeyspaceID, l *kvpb.LeaseRecord, done func(error))
 	// ColdAfter is the store's; 0: base's.
 	ColdAfter time.Duration
 }
@@ -113,6 +118,7 @@ func (l *Lessor) work() []*home {
 	for _, h := range l.busy {
 		homes = append(homes, h)
 	}
+	slices.SortFunc(homes, func(a, b *home) int { return cmp.Compare(a.id, b.id) })
 	return homes
 }
 
@@ -193,15 +199,32 @@ func (l *Lessor) signal() {
 	}
 }
 
+// Look steps the homes, and says when they are to be looked at next if nothing is told before (Due). Whoever does not call Start, since it
+// turns the Lessor by hand as it does the store, calls it.
+func (l *Lessor) Look() base.Instant {
+	next := base.Never
+	for _, h := range l.work() {
+		next = min(next, l.look(h))
+	}
+	return next
+}
+
+// Due says, once, whether something was told since the last look that has to be looked at.
+func (l *Lessor) Due() bool {
+	select {
+	case <-l.wake:
+		return true
+	default:
+		return false
+	}
+}
+
 // run steps the homes when something is due.
 func (l *Lessor) run() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		next := base.Never
-		for _, h := range l.work() {
-			next = min(next, l.look(h))
-		}
+		next := l.Look()
 		if next == base.Never {
 			timer.Stop() // until it is told of something
 		} else {

@@ -61,6 +61,10 @@ type Member struct {
 
 	OperationsRunning, OperationsPaused int
 	OperationsDone, OperationsFailed    uint64
+
+	WatchStreams, Watches, WatchesBehind int // streams of clients; watches on them; streams that are behind
+	WatchEvents, WatchResponses          uint64
+	WatchPulls, WatchCloses, WatchFailed uint64
 }
 
 // Peer is another node with which this one keeps a connection.
@@ -102,6 +106,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		s.store(m)
 		s.load(m.Load)
 		s.cluster(m)
+		s.watches(m)
 		s.etcd(m)
 	}
 }

@@ -44,6 +44,7 @@ func reading() *Reading {
 			Told: true, Slow: 1, ToldAge: 1500 * time.Millisecond, Answered: 10, Missed: 3,
 			Peers:   []Peer{{Node: 2, Up: true, Sent: 11, SentBytes: 12, Queued: 1}, {Node: 3, Dropped: 4}},
 			Decided: 21, Done: 20, GivenUp: 1, UnderWay: 2, Withheld: 1, OperationsRunning: 1, OperationsDone: 2,
+			WatchStreams: 12, Watches: 34, WatchesBehind: 1, WatchEvents: 5678, WatchPulls: 9,
 		},
 	}
 }
@@ -74,6 +75,7 @@ func TestSeries(t *testing.T) {
 		`cairn_placement_decisions_total{event="given_up"} 1`, `cairn_placement_withheld 1`, `cairn_operations{state="running"} 1`,
 		`cairn_sync_duration_seconds_bucket{le="0.000128"} 1`, `cairn_sync_duration_seconds_bucket{le="33.554432"} 2`,
 		`cairn_sync_duration_seconds_count 3`, `cairn_sync_duration_seconds_sum 60.0031`,
+		`cairn_watch_streams 12`, `cairn_watches 34`, `cairn_watch_streams_behind 1`, `cairn_watch_events_total 5678`, `cairn_watch_pulls_total 9`,
 		`etcd_server_has_leader 1`, `etcd_server_leader_changes_seen_total 2`, `etcd_server_health_success 5`,
 	} {
 		if !strings.Contains(said, "\n"+line+"\n") {
