@@ -233,9 +233,7 @@ func (n *Node) assemble(m *member, out *join.Outcome) (err error) {
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
-	if m.watches, err = watch.New(watch.Config{
-		Ranges: m.dispatch, Want: m.store.Watch, Now: m.store.Now, Seed: uint64(n.incarnation), ProgressInterval: n.cfg.WatchProgressInterval, Logger: n.cfg.Logger,
-	}); err != nil {
+	if m.watches, err = n.newWatches(m); err != nil {
 		return err
 	}
 	m.keyspaces = keyspace.New(keyspace.Config{

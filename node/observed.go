@@ -79,6 +79,8 @@ func (n *Node) reading() *observe.Reading {
 		Leader: !known || st.LeaderNode != 0, Leads: known && st.Role == raftgroup.Leader, LeaderChanges: n.leaders.seen.Load(),
 		Syncs: m.store.Syncs().Totals(), Puts: m.dispatch.Puts().Totals(),
 	}
+	leases := m.lessor.Counts()
+	out.ClientLeases, out.LeasesExpired, out.LeasesKept = leases.Leases, leases.Expired, leases.Kept
 	out.Answered, out.Missed = m.monitor.Beats()
 	health, by, age := m.monitor.Health()
 	out.Told, out.ToldAge = by != 0, age
@@ -94,6 +96,9 @@ func (n *Node) reading() *observe.Reading {
 	out.Decided, out.Done, out.GivenUp, out.Held, out.UnderWay, out.Withheld = d.Decided, d.Done, d.GivenUp, d.Held, d.UnderWay, d.Withheld
 	op := m.operate.Counts()
 	out.OperationsRunning, out.OperationsPaused, out.OperationsDone, out.OperationsFailed = op.Running, op.Paused, op.Done, op.Failed
+	ws := m.watches.Counts()
+	out.WatchStreams, out.Watches, out.WatchesBehind, out.WatchEvents, out.WatchResponses = ws.Streams, ws.Watches, ws.Behind, ws.Events, ws.Responses
+	out.WatchPulls, out.WatchCloses, out.WatchFailed = ws.Pulls, ws.Closes, ws.Failed
 	r.Member = out
 	return r
 }

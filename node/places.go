@@ -55,6 +55,6 @@ func (p places) Explain(ctx context.Context, index base.RangeID, d *metapb.Range
 type leases struct{ m *member }
 
 // Answer implements dispatch.Leases.
-func (l leases) Answer(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
-	return l.m.lessor.Answer(id, q)
+func (l leases) Answer(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+	return l.m.lessor.AnswerWithin(ctx, id, q)
 }

@@ -3,9 +3,17 @@ package node
 import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/node/serve"
+	"github.com/cairndb/cairn/node/watch"
 )
 
 // This file gives node/serve the node's watches.
+
+func (n *Node) newWatches(m *member) (*watch.Watches, error) {
+	return watch.New(watch.Config{
+		Ranges: m.dispatch, Want: m.store.Watch, Now: m.store.Now, Seed: uint64(n.incarnation),
+		ProgressInterval: n.cfg.WatchProgressInterval, Logger: n.cfg.Logger,
+	})
+}
 
 // OpenWatches implements serve.Backend.
 func (n *Node) OpenWatches(sink serve.WatchSink) (serve.WatchStream, error) {

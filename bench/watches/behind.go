@@ -29,7 +29,7 @@ func (s *Suite) behind(ctx context.Context, sides *[2]side) error {
 		}
 	}
 	err := s.pairs(sides, func(i int, x *side) error {
-		rate, first, grown, err := s.catchUp(ctx, x)
+		rate, first, grown, err := s.catchUp(x)
 		rates[i] = append(rates[i], rate)
 		rows[i].first, rows[i].grown = first, max(rows[i].grown, grown)
 		s.Say("%s: %.0f events/s, the first after %.0f ms", x.name, rate, first)
@@ -66,22 +66,16 @@ func (s *Suite) fill(ctx context.Context, x *side) error {
 	return err
 }
 
-func (s *Suite) catchUp(ctx context.Context, x *side) (rate, first, grown float64, err error) {
+func (s *Suite) catchUp(x *side) (rate, first, grown float64, err error) {
 	before, err := x.cluster.Usage()
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	conn, err := connect(x.cluster.Endpoints[1])
+	st, err := watch(x.cluster.Endpoints[1])
 	if err != nil {
 		return 0, 0, 0, err
 	}
-	defer func() { err = errors.Join(err, conn.Close()) }()
-	st, err := watch(ctx, conn)
-	if err != nil {
-		return 0, 0, 0, err
-	}
+	defer func() { err = errors.Join(err, st.close()) }()
 	began := time.Now()
 	end := []byte(behindPrefix)
 	end[len(end)-1]++
@@ -91,7 +85,7 @@ func (s *Suite) catchUp(ctx context.Context, x *side) (rate, first, grown float6
 	var r response
 	last := int64(0)
 	for n := 0; n < s.Revisions; n += r.events {
-		if err := st.RecvMsg(&r); err != nil {
+		if err := st.next(&r); err != nil {
 			return 0, 0, 0, err
 		}
 		if r.canceled {

@@ -8,8 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc"
-
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -72,15 +70,14 @@ type crowd struct {
 	on   bool
 	err  error
 
-	conns  []*grpc.ClientConn
-	cancel context.CancelFunc
-	wg     sync.WaitGroup
+	streams []*stream
+	left    atomic.Bool
+	wg      sync.WaitGroup
 }
 
 // gather connects all watchers.
-func (s *Suite) gather(ctx context.Context, x *side, c cell) (_ *crowd, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	g := &crowd{watchers: c.watchers, more: make(chan struct{}, 1), cancel: cancel}
+func (s *Suite) gather(x *side, c cell) (_ *crowd, err error) {
+	g := &crowd{watchers: c.watchers, more: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.leave())
@@ -91,29 +88,25 @@ func (s *Suite) gather(ctx context.Context, x *side, c cell) (_ *crowd, err erro
 		conns = c.watchers
 	}
 	for i := range conns {
-		conn, err := connect(x.cluster.Endpoints[i%len(x.cluster.Endpoints)])
+		st, err := watch(x.cluster.Endpoints[i%len(x.cluster.Endpoints)])
 		if err != nil {
 			return nil, err
 		}
-		g.conns = append(g.conns, conn)
-		st, err := watch(ctx, conn)
-		if err != nil {
-			return nil, err
-		}
+		g.streams = append(g.streams, st)
 		n := (i+1)*c.watchers/conns - i*c.watchers/conns
 		if err := st.create(n, &pb.WatchCreateRequest{Key: []byte(fanoutKey)}); err != nil {
 			return nil, err
 		}
-		g.wg.Go(func() { g.receive(ctx, st) })
+		g.wg.Go(func() { g.receive(st) })
 	}
 	return g, nil
 }
 
-func (g *crowd) receive(ctx context.Context, st stream) {
+func (g *crowd) receive(st *stream) {
 	var r response
 	for {
-		if err := st.RecvMsg(&r); err != nil {
-			if ctx.Err() == nil {
+		if err := st.next(&r); err != nil {
+			if !g.left.Load() {
 				g.fail(err)
 			}
 			return
@@ -165,10 +158,10 @@ func (g *crowd) count(on bool) (took []time.Duration) {
 }
 
 func (g *crowd) leave() error {
-	g.cancel()
+	g.left.Store(true)
 	var errs []error
-	for _, c := range g.conns {
-		errs = append(errs, c.Close())
+	for _, st := range g.streams {
+		errs = append(errs, st.close())
 	}
 	g.wg.Wait()
 	return errors.Join(errs...)
@@ -216,7 +209,7 @@ func (g *crowd) put(ctx context.Context, x *side, size int, perSecond float64) (
 const warm = time.Second
 
 func (s *Suite) fanoutBlock(ctx context.Context, x *side, c cell, f *found) (err error) {
-	g, err := s.gather(ctx, x, c)
+	g, err := s.gather(x, c)
 	if err != nil {
 		return err
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"google.golang.org/grpc"
-
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
 
@@ -32,25 +30,19 @@ func (s *Suite) idleBlock(ctx context.Context, x *side) (bytes, cores float64, e
 	if err != nil {
 		return 0, 0, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var conns []*grpc.ClientConn
+	var streams []*stream
 	defer func() {
-		for _, c := range conns {
-			err = errors.Join(err, c.Close())
+		for _, st := range streams {
+			err = errors.Join(err, st.close())
 		}
 	}()
 	made := 0
 	for i := range idleStreams {
-		conn, err := connect(x.cluster.Endpoints[i%len(x.cluster.Endpoints)])
+		st, err := watch(x.cluster.Endpoints[i%len(x.cluster.Endpoints)])
 		if err != nil {
 			return 0, 0, err
 		}
-		conns = append(conns, conn)
-		st, err := watch(ctx, conn)
-		if err != nil {
-			return 0, 0, err
-		}
+		streams = append(streams, st)
 		for made < (i+1)*s.Idle/idleStreams {
 			if err := st.create(1, &pb.WatchCreateRequest{Key: fmt.Appendf(nil, "idle-%09d", made)}); err != nil {
 				return 0, 0, err

@@ -89,8 +89,8 @@ func kinds(asked []string) ([]linearizability.Kind, error) {
 	}
 	seen := make(map[string]bool)
 	for _, name := range asked {
-		if name == "all" { // but for what this driver cannot carry out
-			return slices.DeleteFunc(workloads.Kinds(), func(k linearizability.Kind) bool { return k.Follows || k.Leases }), nil
+		if name == "all" {
+			return workloads.Kinds(), nil
 		}
 		k, ok := workloads.Named(name)
 		if !ok {
@@ -206,6 +206,9 @@ func summary(out io.Writer, dir string, r *jepsen.Report) error {
 	fmt.Fprintf(&b, "%s: seed %d: %d operations (%d ok, %d failed, %d unknown) in %d stages, %d checked in %.0f s, %d nemeses skipped\n",
 		verdict, r.Seed, r.Operations.Total(), r.Operations.OK, r.Operations.Failed, r.Operations.Unknown, len(r.Stages),
 		r.Checked, r.CheckSeconds, len(r.Skipped))
+	if r.Events > 0 {
+		fmt.Fprintf(&b, "  %d events of watches held against what was written\n", r.Events)
+	}
 	if r.Ranges > 0 {
 		fmt.Fprintf(&b, "  %d ranges at the end, %d splits, %d merges, %d moves, %d transfers, %d of these refused, %d without an answer\n",
 			r.Ranges, r.Changes.Splits, r.Changes.Merges, r.Changes.Moves, r.Changes.Transfers, r.Changes.Refused, r.Changes.Unanswered)

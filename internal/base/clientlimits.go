@@ -5,17 +5,25 @@ import "time"
 // The bounds of what clients rest on beside reads and writes, each with its reason, as in limits.go: watches, leases, snapshots of their
 // data, and what is kept of it.
 const (
-	// WatchPullBytes bounds a page of changes, in memory: it is one walk over what was written since, so it is as large as still fits
-	// between nodes, half of MaxFrameBytes.
+	// WatchPullBytes bounds a page of changes, in memory: as large as still fits between nodes, half of MaxFrameBytes.
 	WatchPullBytes = MaxFrameBytes / 2
-	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too.
+	// WatchRunPages is how many pages of changes one walk gathers, and WatchRuns of how many walks the rest is kept, as long as somebody
+	// asks for it every WatchRunTime: 32 MiB, and twice as much for each walk under way. A watch that was a million revisions behind,
+	// of keys in no order, then took a third of the time.
+	WatchRunPages = 4
+	WatchRuns     = 2
+	WatchRunTime  = 5 * time.Second
+	// WatchPollTime is how long a pull waits at a replica for something new: well below RequestTimeout, for its answer takes time too. A lost
+	// answer, or a replica that does not know that it was removed, is noticed that late.
 	WatchPollTime = 5 * time.Second
-	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a few times WatchPullBytes of memory, and a core.
-	WatchPullsAtOnce = 4
+	// WatchPullsAtOnce bounds the pages that a node reads at once: each takes a core, and twice a run of memory.
+	WatchPullsAtOnce = 2
 	// WatchClosesAtOnce bounds the entries under way by which a node closes ranges: it is one of many that write there.
 	WatchClosesAtOnce = 64
 	// WatchProgressInterval is after how long without an event a watch that asked for it is told how far it is. etcd's default.
 	WatchProgressInterval = 10 * time.Minute
+	// WatchProgressLeast is the shortest that it can be set to, as with etcd.
+	WatchProgressLeast = 100 * time.Millisecond
 	// WatchResponseBytes is where a response to a watch is cut, behind a revision: a stream's watches take turns that often.
 	WatchResponseBytes = 256 << 10
 	// WatchStreamBytes bounds what waits to be sent to one stream, beside one response. A stream whose reader is slower waits until half
@@ -33,6 +41,18 @@ const (
 	// WatchResolves bounds the questions where a range is, as long as watches wait for that: enough that one range that does
 	// not answer holds up none of the others.
 	WatchResolves = 8
+	// WatchMailboxBytes bounds the events that wait for the hub: some seconds of writes at full load. What comes on top is read from the
+	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
+	WatchMailboxBytes = 32 << 20
+	WatchMailboxAsks  = 4096
+	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
+	WatchSentBytes = 64 << 10
+	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
+	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
+	WatchLeaderless = 3
+	WatchLeaderKeys = 1024
+	// StreamEndGrace is how long a server that stops lets its clients take the end of their streams: a few round trips.
+	StreamEndGrace = time.Second
 	// WatchMergeBytes bounds the events that a watch over several ranges holds back until all are as far, WatchMergePulls the pages that
 	// it asks for at once as it catches up, each of which may come on top.
 	WatchMergeBytes = 4 << 20
@@ -111,18 +131,6 @@ const (
 
 	// QuotaInterval is the time between two looks at how large the store is: so much can be written above its quota.
 	QuotaInterval = 250 * time.Millisecond
-	// WatchProgressLeast is the shortest that it can be set to, as with etcd.
-	WatchProgressLeast = 100 * time.Millisecond
-	// WatchMailboxBytes bounds the events that wait for the hub: some seconds of writes at full load. What comes on top is read from the
-	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
-	WatchMailboxBytes = 32 << 20
-	WatchMailboxAsks  = 4096
-	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
-	WatchSentBytes = 64 << 10
-	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
-	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
-	WatchLeaderless = 3
-	WatchLeaderKeys = 1024
 	// QuotaMin is the least quota of a store: an empty one that was in use has up to four logs of 8 MiB and a range's LogKeepBytes, some 50 MB
 	// that no deletion gives back.
 	QuotaMin = 64 << 20

@@ -7,6 +7,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
 
+	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/keys"
 )
 
@@ -60,4 +61,26 @@ func (revisionMapper) MapRangeKeys(sstable.Span) (sstable.BlockInterval, error) 
 
 func newRevisionCollector() pebble.BlockPropertyCollector {
 	return sstable.NewBlockIntervalCollector(revisionProperty, revisionMapper{}, nil)
+}
+
+// revisionFilter lets blocks pass with revisions in [least, *below). It is one iterator's, which asks it on the goroutine that moves
+// it. That it comes to let less pass does no harm: what it let pass before is only more than is wanted now.
+type revisionFilter struct {
+	sstable.BlockIntervalFilter
+	least uint64
+	below *base.Revision
+}
+
+func newRevisionFilter(least base.Revision, below *base.Revision) pebble.BlockPropertyFilter {
+	f := &revisionFilter{least: uint64(max(0, least)), below: below}
+	f.Init(revisionProperty, f.least, 1<<64-1, nil)
+	return f
+}
+
+// Intersects implements pebble.BlockPropertyFilter.
+func (f *revisionFilter) Intersects(prop []byte) (bool, error) {
+	if f.below != nil {
+		f.SetInterval(f.least, uint64(max(0, *f.below)))
+	}
+	return f.BlockIntervalFilter.Intersects(prop)
 }

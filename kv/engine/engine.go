@@ -40,6 +40,9 @@ type IterOptions struct {
 	// MinRevision lets the engine leave out blocks of replicated data in which every revision is below it.
 	// Keys of lower revisions may still be seen, even those of them that were deleted. 0: nothing is left out.
 	MinRevision base.Revision
+	// BelowRevision, if set, lets it also leave out blocks in which every revision is at or above what it points to at that moment:
+	// whoever moves the iterator may lower it between two moves. What is not between the two may still be seen, even if it was deleted.
+	BelowRevision *base.Revision
 }
 
 // Iterator walks keys in order. Key and Value are valid until the next move. An iterator that ran off one end of its

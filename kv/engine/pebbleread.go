@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/sstable"
 )
 
 // Get implements Reader.
@@ -34,10 +33,8 @@ func (p *Pebble) newIter(r pebble.Reader, o IterOptions) (Iterator, error) {
 	it := &pebbleIter{
 		p: p, opts: pebble.IterOptions{LowerBound: o.Lower, UpperBound: o.Upper, UseL6Filters: o.Prefix},
 	}
-	if o.MinRevision > 0 {
-		it.opts.PointKeyFilters = []pebble.BlockPropertyFilter{
-			sstable.NewBlockIntervalFilter(revisionProperty, uint64(o.MinRevision), 1<<64-1, nil),
-		}
+	if o.MinRevision > 0 || o.BelowRevision != nil {
+		it.opts.PointKeyFilters = []pebble.BlockPropertyFilter{newRevisionFilter(o.MinRevision, o.BelowRevision)}
 	}
 	var err error
 	if it.Iterator, err = r.NewIter(&it.opts); err != nil {

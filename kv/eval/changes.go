@@ -47,7 +47,8 @@ func EventBytes(ev *Event) int {
 // compaction's mark is refused as compacted: what was overwritten there may be gone. See Range for what the reader must hold.
 //
 // Versions are stored by key and not by revision, so a page is one walk over the whole span: blocks that hold nothing new enough are
-// left out by the engine, and of what is too new for the page nothing but the key is looked at. Larger pages make for fewer walks.
+// left out by the engine, and once the page is full so are those that hold nothing old enough; of what else is too new nothing but the
+// key is looked at. Keys that are written in the order of time cost what is on the page; others make larger pages worth it.
 func Changes(r engine.Reader, env *Env, req ChangesRequest) (ChangesPage, error) {
 	switch {
 	case bytes.Compare(req.Start, env.Start) < 0, len(env.End) > 0 && (len(req.End) == 0 || bytes.Compare(req.End, env.End) > 0):
@@ -62,7 +63,8 @@ func Changes(r engine.Reader, env *Env, req ChangesRequest) (ChangesPage, error)
 		next: position{env.Counters.Revision + 1, 0},
 	}
 	span := keys.DataSpan(env.Keyspace, req.Start, req.End)
-	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, MinRevision: g.from.rev})
+	g.below = g.next.rev
+	it, err := r.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, MinRevision: g.from.rev, BelowRevision: &g.below})
 	if err != nil {
 		return ChangesPage{}, err
 	}
@@ -98,9 +100,10 @@ func (e *Event) position() position { return position{e.Record.Mod, e.Record.Sub
 
 // gathering is the lowest changes of a span, while they are looked for.
 type gathering struct {
-	from, next position // what it holds: next sinks as it overflows
-	within     bool     // it may end within a revision
-	events     []Event  // their bytes are copies
+	from, next position      // what it holds: next sinks as it overflows
+	below      base.Revision // the lowest revision of which nothing is wanted, for the engine
+	within     bool          // it may end within a revision
+	events     []Event       // their bytes are copies
 	bytes      int
 	most       int
 	cutAt      int    // bytes at which it is ordered and cut
@@ -164,6 +167,9 @@ func (g *gathering) add(it engine.Iterator, rev base.Revision) error {
 	if g.bytes += EventBytes(&g.events[len(g.events)-1]); g.bytes >= g.cutAt {
 		g.cut()
 		g.cutAt = g.bytes + g.most // so that a revision larger than a page is not ordered again and again
+		if g.below = g.next.rev; g.next.sub > 0 {
+			g.below++
+		}
 	}
 	return nil
 }
@@ -171,25 +177,56 @@ func (g *gathering) add(it engine.Iterator, rev base.Revision) error {
 // cut orders what was gathered and drops the highest of it that is more than fits.
 func (g *gathering) cut() {
 	slices.SortFunc(g.events, func(a, b Event) int { return a.position().compare(b.position()) })
-	size, begin, before := 0, 0, 0 // of the events so far; where the last part that is not cut begins, and the size before that
-	for i := range g.events {
-		ev := &g.events[i]
-		if g.within || i == 0 || ev.Record.Mod != g.events[i-1].Record.Mod {
+	n, size, next := fits(g.events, g.most, g.within)
+	if g.bytes = size; n < len(g.events) {
+		clear(g.events[n:])
+		g.events, g.next = g.events[:n], next
+	}
+}
+
+// fits says how many of ordered events a page holds, how large they are, and where it ends if it does not hold them all.
+func fits(events []Event, most int, within bool) (n, size int, next position) {
+	begin, before := 0, 0 // where the last part that is not cut begins, and the size before that
+	for i := range events {
+		ev := &events[i]
+		if within || i == 0 || ev.Record.Mod != events[i-1].Record.Mod {
 			begin, before = i, size
 		}
 		size += EventBytes(ev)
-		if size <= g.most || begin == 0 {
+		if size <= most || begin == 0 {
 			continue
 		}
-		g.next = g.events[begin].position()
-		if g.events[begin-1].Record.Mod != g.next.rev {
-			g.next.sub = 0 // nothing of its revision is here
+		next = events[begin].position()
+		if events[begin-1].Record.Mod != next.rev {
+			next.sub = 0 // nothing of its revision is here
 		}
-		clear(g.events[begin:])
-		g.events, size = g.events[:begin], before
-		break
+		return begin, before, next
 	}
-	g.bytes = size
+	return len(events), size, next
+}
+
+// Part returns the page that answers a request for what lies on a larger one, of its span or a part of it. It shares its memory.
+func (p *ChangesPage) Part(req ChangesRequest) ChangesPage {
+	from := position{req.From, req.FromSub}
+	i, _ := slices.BinarySearchFunc(p.Events, from, func(ev Event, at position) int { return ev.position().compare(at) })
+	most := max(1, req.MostBytes)
+	var events []Event
+	for size := 0; i < len(p.Events) && (size <= 2*most || p.Events[i].Record.Mod == p.Events[i-1].Record.Mod); i++ {
+		ev := &p.Events[i]
+		if bytes.Compare(ev.Key, req.Start) < 0 || len(req.End) > 0 && bytes.Compare(ev.Key, req.End) >= 0 {
+			continue
+		}
+		events = append(events, *ev)
+		size += EventBytes(ev)
+	}
+	out := ChangesPage{Events: events, Next: p.Next, NextSub: p.NextSub}
+	n, _, next := fits(events, most, req.Cut)
+	if n < len(events) {
+		out.Events, out.Next, out.NextSub = events[:n], next.rev, next.sub
+	} else if i < len(p.Events) {
+		out.Next, out.NextSub = p.Events[i].Record.Mod, 0
+	}
+	return out
 }
 
 // lookBack finds what was there before each change: what a read at the revision before it shows. The walk left out blocks with old

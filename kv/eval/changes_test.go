@@ -2,6 +2,8 @@ package eval_test
 
 import (
 	"bytes"
+	"reflect"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -62,6 +64,7 @@ func (r *randomRun) changes() {
 		page, err := eval.Changes(r.e, r.env, req)
 		noError(r, err)
 		r.page(&req, &page)
+		r.part(req, &page)
 		got = append(got, page.Events...)
 		if req.From, req.FromSub = page.Next, page.NextSub; page.Next > r.env.Counters.Revision {
 			break
@@ -93,4 +96,39 @@ func (r *randomRun) page(req *eval.ChangesRequest, page *eval.ChangesPage) {
 	case n == 0 && page.Next <= max(req.From-1, r.env.Counters.Revision):
 		r.Fatalf("an empty page ends at %d, the range is at %d", page.Next, r.env.Counters.Revision)
 	}
+}
+
+// part cuts the page, of a part of the span too, from a larger one.
+func (r *randomRun) part(req eval.ChangesRequest, page *eval.ChangesPage) {
+	larger := req
+	larger.MostBytes *= rapid.IntRange(1, 4).Draw(r.T, "larger")
+	run, err := eval.Changes(r.e, r.env, larger)
+	noError(r, err)
+	same := func(got eval.ChangesPage, want *eval.ChangesPage) {
+		if !reflect.DeepEqual(got.Events, want.Events) && len(got.Events)+len(want.Events) > 0 || got.Next != want.Next || got.NextSub != want.NextSub {
+			r.Fatalf("cut from a larger page\n%v\nwant\n%v", got, *want)
+		}
+	}
+	same(run.Part(req), page)
+	later := req
+	if later.From, later.FromSub = page.Next, page.NextSub; page.Next >= run.Next {
+		return
+	}
+	if r.draw.flag("narrower") {
+		later.Start, later.MostBytes = []byte("b"), 1<<20
+		if bytes.Compare(later.Start, req.Start) < 0 || len(req.End) > 0 && bytes.Compare(req.End, later.Start) <= 0 {
+			return
+		}
+	}
+	want, err := eval.Changes(r.e, r.env, later)
+	noError(r, err)
+	if want.Next < run.Next || want.Next == run.Next && want.NextSub < run.NextSub {
+		same(run.Part(later), &want)
+		return
+	}
+	want.Events = slices.DeleteFunc(want.Events, func(ev eval.Event) bool {
+		return ev.Record.Mod > run.Next || ev.Record.Mod == run.Next && ev.Record.Sub >= run.NextSub
+	})
+	want.Next, want.NextSub = run.Next, run.NextSub
+	same(run.Part(later), &want)
 }

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/api/askpb"
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 )
@@ -18,6 +19,7 @@ import (
 type work struct {
 	name, prefix string
 	watches      bool // it writes nothing, and nothing is to be read back
+	leases       bool // its clients have leases: one that has nothing to do is away for longer
 	keyspace     keyspace
 	cut          func(key []byte) []byte // nil: its keyspace is one range
 
@@ -44,6 +46,7 @@ type load struct {
 	meter     *meter
 	ids       *atomic.Int64 // numbers of clients, of the whole run: none is used twice
 	works     []*work
+	streams   streams // of watches, that several clients share
 
 	mu      sync.Mutex
 	since   time.Time        // waiting: only what was begun after it counts
@@ -56,13 +59,18 @@ const (
 	pauseNoConnection = 50 * time.Millisecond
 	pauseRefused      = 10 * time.Millisecond
 	pauseIdle         = 2 * time.Millisecond
+	// pauseAway is a turn of a client with a lease that does nothing: some tens of them are longer than the lease.
+	pauseAway = 100 * time.Millisecond
 )
 
 // run runs clients until stop ends and waits for the requests that are under way; ctx ends these too.
 func (l *load) run(ctx context.Context, stop <-chan struct{}, clients int, r *base.Rand) {
 	var wg sync.WaitGroup
 	for slot := range clients {
-		c := &client{load: l, slot: slot, work: l.works[slot%len(l.works)], caller: l.caller(slot, l.works[slot%len(l.works)].keyspace), rand: base.NewRand(r.Uint64())}
+		w := l.works[slot%len(l.works)]
+		c := &client{load: l, slot: slot, work: w, caller: l.caller(slot, w.keyspace), rand: base.NewRand(r.Uint64())}
+		c.caller.place = slot / len(l.works)
+		c.caller.renew()
 		wg.Go(func() { c.run(ctx, stop) })
 	}
 	wg.Wait()
@@ -119,7 +127,11 @@ func (c *client) run(ctx context.Context, stop <-chan struct{}) {
 		}
 		req := c.work.next(c.caller.id, c.rand)
 		if req == nil {
-			pause(ctx, stop, pauseIdle)
+			idle := pauseIdle
+			if c.work.leases {
+				idle = pauseAway
+			}
+			pause(ctx, stop, idle)
 			continue
 		}
 		begun := time.Now()
@@ -128,6 +140,8 @@ func (c *client) run(ctx context.Context, stop <-chan struct{}) {
 		c.load.meter.note(ended, ended.Sub(begun), op.Outcome)
 		c.work.ended(op)
 		switch {
+		case op.Outcome == linearizability.OK && brokeOff(op.Response):
+			c.caller.move()
 		case op.Outcome == linearizability.OK:
 			c.load.succeeded(c.slot, begun)
 		case op.Outcome == linearizability.Unknown:
@@ -145,13 +159,16 @@ type caller struct {
 	load     *load
 	keyspace keyspace
 	id       int // as the history names it
+	place    int // among the clients of its workload: what it does may depend on it, and it keeps it under each name
 	node     int
 	link     *link // nil: none yet
 }
 
 // caller makes a caller for a keyspace that begins at a node.
 func (l *load) caller(node int, ks keyspace) *caller {
-	return &caller{load: l, keyspace: ks, id: int(l.ids.Add(1)), node: node}
+	c := &caller{load: l, keyspace: ks, node: node}
+	c.renew()
+	return c
 }
 
 // connect opens the connection if there is none.
@@ -167,7 +184,7 @@ func (c *caller) connect(ctx context.Context) (err error) {
 // do carries out one request over the open connection and records it.
 func (c *caller) do(ctx context.Context, req proto.Message, final bool) (*linearizability.Op, error) {
 	op := c.load.record.invoke(c.id, c.keyspace.id, req, final)
-	resp, err := c.link.call(ctx, req)
+	resp, err := c.carryOut(ctx, req)
 	if said, ok := resp.(*askpb.AskResponse); ok && final && !said.Served {
 		resp, err = nil, fmt.Errorf("%w: node %d: %s", errNotServed, said.NodeId, said.Refusal)
 	}
@@ -179,14 +196,30 @@ func (c *caller) do(ctx context.Context, req proto.Message, final bool) (*linear
 	return op, err
 }
 
+func (c *caller) carryOut(ctx context.Context, req proto.Message) (proto.Message, error) {
+	if f, ok := req.(*followpb.FollowRequest); ok {
+		return answer(c.follow(ctx, f))
+	}
+	return c.link.call(ctx, req)
+}
+
+// brokeOff says whether a response is that of a watch whose stream broke.
+func brokeOff(resp proto.Message) bool {
+	f, ok := resp.(*followpb.FollowResponse)
+	return ok && f.Broken
+}
+
 // move goes on to the next node. The connection is closed, not kept: one that is half open would be met again.
 func (c *caller) move() {
 	c.close()
 	c.node++
 }
 
-// renew goes on as another client of the history.
-func (c *caller) renew() { c.id = int(c.load.ids.Add(1)) }
+// renew goes on as another client of the history. Workloads tell their clients apart by their numbers: the remainder stays what it was.
+func (c *caller) renew() { c.id = int(c.load.ids.Add(1))*places + c.place }
+
+// places are more than the clients of any workload.
+const places = 1 << 10
 
 func (c *caller) close() {
 	if c.link != nil {

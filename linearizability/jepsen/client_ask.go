@@ -85,5 +85,5 @@ func (l *link) watch(ctx context.Context, req proto.Message) (proto.Message, err
 	case *askpb.AskRequest:
 		return answer(askNode(ctx, r))
 	}
-	return nil, fmt.Errorf("a %T is no request that can be carried out", req)
+	return l.lease(ctx, req)
 }

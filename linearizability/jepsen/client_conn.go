@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"github.com/cairndb/cairn/internal/base"
 	"time"
 
 	"google.golang.org/grpc"
@@ -15,6 +14,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/internal/base"
 )
 
 const (
@@ -33,6 +34,7 @@ var errNoConnection = errors.New("no connection")
 // link is one connection to one node. What is sent over it is sent once: it does not choose among addresses, and gRPC
 // tries nothing again that may have reached the node.
 type link struct {
+	address  string
 	conn     *grpc.ClientConn
 	kv       pb.KVClient
 	keyspace keyspace
@@ -59,7 +61,7 @@ func dial(ctx context.Context, address string, ks keyspace) (*link, error) {
 		state := conn.GetState()
 		switch {
 		case state == connectivity.Ready:
-			return &link{conn, pb.NewKVClient(conn), ks}, nil
+			return &link{address, conn, pb.NewKVClient(conn), ks}, nil
 		case state == connectivity.TransientFailure || !conn.WaitForStateChange(ctx, state):
 			_ = conn.Close() // nothing was sent on it
 			return nil, fmt.Errorf("%w to %s", errNoConnection, address)

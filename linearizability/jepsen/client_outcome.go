@@ -10,6 +10,7 @@ import (
 
 	"github.com/cairndb/cairn/api/askpb"
 	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/node/join"
 )
@@ -79,6 +80,8 @@ func reads(req proto.Message) bool {
 	case *pb.TxnRequest:
 		return readsOnly(r.Success) && readsOnly(r.Failure)
 	case *clusterpb.ListNodesRequest, *clusterpb.ListRangesRequest, *askpb.AskRequest:
+		return true
+	case *followpb.FollowRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest:
 		return true
 	}
 	return false

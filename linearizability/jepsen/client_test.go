@@ -137,7 +137,7 @@ func (c *counting) Checkers() []linearizability.Checker { return nil }
 
 func newLoad(t *testing.T, fakes []*fakeNode, w linearizability.Workload) *load {
 	t.Helper()
-	rec, err := newRecorder(filepath.Join(t.TempDir(), "history"), nil)
+	rec, err := newRecorder(filepath.Join(t.TempDir(), "history"), noClock, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,3 +230,5 @@ func TestNobodyListens(t *testing.T) {
 		t.Errorf("%d operations were recorded", n)
 	}
 }
+
+func noClock() time.Duration { return 0 }

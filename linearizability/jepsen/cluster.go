@@ -73,9 +73,10 @@ func Start(ctx context.Context, cfg Config) (c *Cluster, err error) {
 			return nil, fmt.Errorf("building the binary: %w\n%s", err, out)
 		}
 	}
+	begun := c // what is returned beside an error is nil
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, c.Close())
+			err = errors.Join(err, begun.Close())
 		}
 	}()
 	addresses, err := c.place(ctx, cfg.Loopback, cfg.Nodes+1) // one more, for the spare

@@ -40,7 +40,7 @@ func TestTile(t *testing.T) {
 
 // A cut is drawn beside what clients of the keyspace of many ranges use, and not within what is one operation's.
 func TestCut(t *testing.T) {
-	rec, err := newRecorder(filepath.Join(t.TempDir(), "history"), nil)
+	rec, err := newRecorder(filepath.Join(t.TempDir(), "history"), noClock, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

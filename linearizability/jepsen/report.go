@@ -28,6 +28,8 @@ type Report struct {
 	Operations   Counts  `json:"operations"`
 	Checked      int     `json:"checked"`
 	CheckSeconds float64 `json:"check_seconds"`
+	// Events are those that watches took, each held against what was written.
+	Events int64 `json:"watch_events"`
 
 	Changes Changes `json:"changes"` // that nemeses made of ranges
 	Ranges  int     `json:"ranges"`  // that the cluster had at the end
@@ -59,6 +61,7 @@ type StageReport struct {
 	Operations Counts        `json:"operations"`
 	Checked    int           `json:"checked"`
 	Check      float64       `json:"check_seconds"`
+	Events     int64         `json:"watch_events"`
 	Rounds     []RoundReport `json:"rounds"`
 	// QuietRate is of the phases without a fault: before the first round, and after recoveries. Operations that
 	// succeeded, a second.

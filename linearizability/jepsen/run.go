@@ -117,6 +117,7 @@ func (r *run) finish() {
 		s := &rep.Stages[i]
 		rep.Operations.add(s.Operations)
 		rep.Checked += s.Checked
+		rep.Events += s.Events
 		rep.CheckSeconds += s.Check
 		rep.Changes.add(s.Changes)
 		s.Verdict = "pass"

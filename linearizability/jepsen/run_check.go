@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 )
@@ -31,6 +32,17 @@ func (r *run) check(number int, works []*work, h *linearizability.History, carri
 	own := h.Ops[carried:] // those before are counted where they belong
 	rep.Checked = len(own)
 	rep.Operations = count(own)
+	rep.Events = events(own)
+}
+
+// events are those that watches took.
+func events(ops []*linearizability.Op) (n int64) {
+	for _, op := range ops {
+		if r, ok := op.Response.(*followpb.FollowResponse); ok {
+			n += r.Events
+		}
+	}
+	return n
 }
 
 // violations are what the checkers of all workloads find, in the order of the workloads. Each sees the history of the

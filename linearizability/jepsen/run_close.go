@@ -101,6 +101,7 @@ func (c *caller) until(limit context.Context, req proto.Message, final bool) (*l
 type content struct {
 	revision int64
 	keys     map[string]uint64
+	leased   []string // of them, those that have a lease
 }
 
 // pageKeys is how many keys a read of a content asks for at once.
@@ -122,6 +123,9 @@ func read(ctx context.Context, k *link, prefix string, revision int64, serializa
 		}
 		for _, kv := range resp.Kvs {
 			out.keys[string(kv.Key)] = fingerprint(kv)
+			if kv.Lease != 0 {
+				out.leased = append(out.leased, string(kv.Key))
+			}
 		}
 		if !resp.More {
 			return out, nil
@@ -176,6 +180,9 @@ func (r *run) keep(ctx context.Context, number int, l *load, ks keyspace) (kept,
 		if d := k.content.differs(own, keySet{}); d != "" {
 			r.report.fail(number, "replicas agree", "nodes 1 and %d at revision %d: %s", i+1, own.revision, d)
 		}
+	}
+	for _, key := range k.content.leased {
+		k.maybe.keys[key] = struct{}{} // it goes when its lease ends
 	}
 	return k, nil
 }

@@ -4,13 +4,16 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/linearizability/models"
 )
@@ -29,6 +32,11 @@ func (r *run) pictures(number int, h *linearizability.History, found []lineariza
 	for _, op := range h.Ops {
 		if key := firstKey(op.Request); shown(op) && strings.HasPrefix(key, stagePrefix(number)) {
 			keys[key] = append(keys[key], op)
+		}
+	}
+	for key, ops := range keys { // what goes with its lease is not of porcupine's model
+		if slices.ContainsFunc(ops, func(op *linearizability.Op) bool { return leased(op.Request) }) {
+			delete(keys, key)
 		}
 	}
 	key := ""
@@ -52,10 +60,28 @@ func (r *run) pictures(number int, h *linearizability.History, found []lineariza
 // shown says whether an operation may have had an effect or told something. A serializable read may be old: it has no place
 // in the order.
 func shown(op *linearizability.Op) bool {
-	if r, ok := op.Request.(*pb.RangeRequest); ok && r.Serializable {
+	switch r := op.Request.(type) {
+	case *pb.RangeRequest:
+		if r.Serializable {
+			return false
+		}
+	case *followpb.FollowRequest:
 		return false
 	}
 	return op.Outcome == linearizability.OK || op.Outcome == linearizability.Unknown && !reads(op.Request)
+}
+
+// leased says whether a request puts something with a lease.
+func leased(req proto.Message) bool {
+	switch r := req.(type) {
+	case *pb.PutRequest:
+		return r.GetLease() != 0
+	case *pb.TxnRequest:
+		return slices.ContainsFunc(slices.Concat(r.GetSuccess(), r.GetFailure()), func(op *pb.RequestOp) bool {
+			return leased(op.GetRequestPut()) || leased(op.GetRequestTxn())
+		})
+	}
+	return false
 }
 
 // busiest is the key with the most operations that a picture can show.

@@ -13,6 +13,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/api/clusterpb"
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/linearizability/workloads"
@@ -122,6 +123,8 @@ func firstKey(req proto.Message) string {
 	case *pb.PutRequest:
 		return string(r.Key)
 	case *pb.DeleteRangeRequest:
+		return string(r.Key)
+	case *followpb.FollowRequest:
 		return string(r.Key)
 	case *pb.TxnRequest:
 		if len(r.Compare) > 0 {

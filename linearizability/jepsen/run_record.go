@@ -3,11 +3,16 @@ package jepsen
 import (
 	"bufio"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
@@ -18,6 +23,8 @@ import (
 // order of events is the order in which they got the lock, a client notes an invocation before it sends and a return
 // after it was answered.
 type recorder struct {
+	clock func() time.Duration // since the run's start
+
 	mu      sync.Mutex
 	history linearizability.History
 	file    *os.File
@@ -28,7 +35,7 @@ type recorder struct {
 
 // newRecorder begins a stage's history with the writes of earlier stages whose outcome was never known: they may still
 // take effect. They stand at its beginning as invoked and never answered, which is true of them.
-func newRecorder(path string, earlier []*linearizability.Op) (*recorder, error) {
+func newRecorder(path string, clock func() time.Duration, earlier []*linearizability.Op) (*recorder, error) {
 	file, err := os.Create(path)
 	if err != nil {
 		return nil, fmt.Errorf("history: %w", err)
@@ -41,6 +48,7 @@ func newRecorder(path string, earlier []*linearizability.Op) (*recorder, error) 
 	for _, op := range earlier {
 		r.invoke(op.Client, base.KeyspaceID(op.Keyspace), op.Request, false)
 	}
+	r.clock, r.history.Clock = clock, clock // when those were invoked is not known any more
 	return r, nil
 }
 
@@ -99,15 +107,26 @@ func (r *recorder) close() error {
 	return nil
 }
 
-// open returns the writes whose outcome nobody knows.
+// open returns the writes whose outcome nobody knows, and of the compactions the highest of each keyspace: what is gone by it is gone
+// for those who come later too.
 func (r *recorder) open() []*linearizability.Op {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var out []*linearizability.Op
+	compacted := make(map[uint64]*linearizability.Op)
 	for _, op := range r.history.Ops {
+		if c, ok := op.Request.(*pb.CompactionRequest); ok {
+			if last := compacted[op.Keyspace]; op.Outcome != linearizability.Failed && (last == nil || last.Request.(*pb.CompactionRequest).Revision < c.Revision) {
+				compacted[op.Keyspace] = op
+			}
+			continue
+		}
 		if op.Outcome == linearizability.Unknown {
 			out = append(out, op)
 		}
+	}
+	for _, ks := range slices.Sorted(maps.Keys(compacted)) {
+		out = append(out, compacted[ks])
 	}
 	return out
 }

@@ -23,7 +23,7 @@ type stretch struct{ from, to time.Duration }
 func (r *run) stage(ctx context.Context, s stage) bool {
 	rep := StageReport{Number: s.Number, Name: s.Name, Class: s.Class, From: r.now(), History: fmt.Sprintf("history-%03d", s.Number)}
 	r.Logger.Info("stage", "number", s.Number, "name", s.Name, "rounds", len(s.Rounds))
-	record, err := newRecorder(filepath.Join(r.Dir, rep.History), r.unknown)
+	record, err := newRecorder(filepath.Join(r.Dir, rep.History), func() time.Duration { return time.Since(r.start) }, r.unknown)
 	if err != nil {
 		r.report.fail(s.Number, "harness", "%v", err)
 		return false
@@ -71,7 +71,7 @@ func (r *run) works(number int) []*work {
 
 // newWork makes a workload, in the keyspace of many ranges if it says where that may be cut.
 func newWork(k linearizability.Kind, prefix string, spread keyspace) *work {
-	w := &work{name: k.Name, prefix: prefix, keyspace: defaultKeyspace(), cut: k.Cut, w: k.New(prefix, 0), watches: k.Watches}
+	w := &work{name: k.Name, prefix: prefix, keyspace: defaultKeyspace(), cut: k.Cut, w: k.New(prefix, 0), watches: k.Watches, leases: k.Leases}
 	switch {
 	case k.Watches: // what it asks about is Cairn's own
 		w.keyspace = keyspace{id: base.KeyspaceSys}
@@ -106,6 +106,7 @@ func stagePrefix(number int) string { return fmt.Sprintf("s%03d/", number) }
 
 // drive runs a stage's clients and faults and its closing reads. An error means that the cluster did not get well.
 func (r *run) drive(ctx context.Context, s stage, l *load, rep *StageReport) error {
+	defer l.streams.close()
 	if err := r.within(ctx, l.setup); err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ type leaseWorld struct {
 	clock       int64
 	actors      []*leaseActor
 	sent        []func() // commands that may be carried out once more
+	open        func() engine.Engine
 }
 
 // node is one that has a replica of each range.
@@ -51,15 +52,33 @@ var (
 	lawCuts   = []string{"b", "c", "d", "dd", "e", "f", "ff", "g"}
 )
 
-func newLeaseWorld(t *rapid.T) *leaseWorld {
-	w := &leaseWorld{T: t, ranges: []base.RangeID{9}, next: 10, clock: 100}
+func newLeaseWorld(t *rapid.T, open func() engine.Engine) *leaseWorld {
+	w := &leaseWorld{T: t, ranges: []base.RangeID{9}, next: 10, clock: 100, open: open}
 	d, err := desctest.Parse("r9 ks9 [-∞, +∞) gen 1: 1@n1 2@n2 next 3")
 	must(t, err)
 	for i, n := range []*node{&w.mine, &w.other} {
-		n.eng, n.queue = engine.NewMem(), map[base.RangeID][]*raftpb.Entry{}
+		n.eng, n.queue = open(), map[base.RangeID][]*raftpb.Entry{}
 		n.replicas = map[base.RangeID]*replica{9: bootstrap(t, n.eng, base.NodeID(i+1), d)}
 	}
 	return w
+}
+
+// engines opens engines in memory, or, now and then, Pebbles.
+func engines(t *testing.T, rt *rapid.T) (open func() engine.Engine, closeAll func()) {
+	if rapid.IntRange(0, 19).Draw(rt, "on Pebble") != 7 { // what a failing case is made smaller to needs none
+		return func() engine.Engine { return engine.NewMem() }, func() {}
+	}
+	var opened []engine.Engine
+	return func() engine.Engine {
+			e, err := engine.OpenPebble(engine.PebbleConfig{Dir: t.TempDir()})
+			must(t, err)
+			opened = append(opened, e)
+			return e
+		}, func() {
+			for _, e := range opened {
+				must(t, e.Close())
+			}
+		}
 }
 
 // of is the range that holds a key.
@@ -162,7 +181,7 @@ func (w *leaseWorld) merge() {
 
 // move has a new store take all ranges in from snapshots.
 func (w *leaseWorld) move() {
-	to := engine.NewMem()
+	to := w.open()
 	b := to.NewBatch()
 	for _, id := range w.ranges {
 		for _, s := range apply.Spans(w.descriptor(id)) {
@@ -448,7 +467,9 @@ func (w *leaseWorld) checkKnown(id base.RangeID, lease int64, key []byte) {
 // keys with it, and no other lease's. How a replica groups the entries makes no difference.
 func TestNoKeyOutlivesItsLease(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		w := newLeaseWorld(rt)
+		open, closeAll := engines(t, rt)
+		defer closeAll()
+		w := newLeaseWorld(rt, open)
 		for range rapid.IntRange(1, 120).Draw(rt, "acts") {
 			w.act()
 			w.check()

@@ -1,5 +1,12 @@
 package watch
 
+import (
+	"fmt"
+	"strings"
+
+	"github.com/cairndb/cairn/internal/base"
+)
+
 // audit checks that what a hub counts is what there is, and that all stand in one place.
 func audit(t fataler, h *Hub) {
 	t.Helper()
@@ -93,4 +100,40 @@ func count(n *part) int {
 		k++
 	}
 	return k
+}
+
+// dump shows what a hub has.
+func dump(h *Hub) string {
+	var s strings.Builder
+	seen := map[*cursor]bool{}
+	show := func(p *part) {
+		if c := p.cursor; !seen[c] {
+			seen[c] = true
+			fmt.Fprintf(&s, "[%q, %q) prev %v live %v fresh %v at %d goal %d held %d waits %v:", c.start, c.end, c.prev, c.live, c.fresh, c.pos(), c.goal, c.held, c.waits != nil)
+			for p := &c.part; p != nil; p = p.sibling {
+				id := base.RangeID(0)
+				if p.source != nil {
+					id = p.source.id
+				}
+				fmt.Fprintf(&s, " [%q, %q) %s attached %v at %d ask %d queued %v paused %v quiet %v held %d", p.start, p.end, id, p.attached, p.pos(), p.ask, p.queued, p.paused, p.quiet, len(p.held))
+			}
+			for _, w := range c.watches {
+				fmt.Fprintf(&s, " s%d w%d next %d", w.stream.id, w.id, w.next)
+			}
+			s.WriteString("\n")
+		}
+	}
+	for _, r := range h.layout {
+		fmt.Fprintf(&s, "r%d [%q, %q) next %d local %v reached %d pending %d ask %d closing %v blocked %v\n", r.id, r.start, r.end, r.next, r.local, r.reached, len(r.pending), r.ask, r.closing, r.blocked)
+		for _, p := range r.parts {
+			show(p)
+		}
+		for _, p := range r.waiting {
+			show(p)
+		}
+	}
+	for _, p := range h.lost {
+		show(p)
+	}
+	return s.String()
 }

@@ -35,6 +35,7 @@ func (c *client) take(w *world, o Out) {
 	x := c.watches[o.Watch]
 	fail := func(format string, args ...any) {
 		w.t.Helper()
+		w.log("%s", dump(w.hub))
 		w.t.Fatalf("%s: %s", show(o), fmt.Sprintf(format, args...))
 	}
 	switch {
@@ -121,7 +122,11 @@ func (w *world) events(x *watching, o Out, fail func(string, ...any)) {
 	}
 	due := w.due(x, x.done+1, o.Revision)
 	if len(due) != len(x.pending) {
-		fail("%d events are due after %d, and %d came", len(due), x.done, len(x.pending))
+		all := ""
+		for _, v := range due {
+			all += fmt.Sprintf(" %s@%d", v.Key, v.Revision)
+		}
+		fail("after %d these are due: %s", x.done, all)
 	}
 	ranges := 0
 	for _, r := range w.ranges {
@@ -170,6 +175,7 @@ func (w *world) claim(x *watching, r base.Revision, fail func(string, ...any)) {
 // create begins a watch for a client; the hub chooses as etcd does, the lowest that was not used yet.
 func (w *world) create(c *client, id int64, spec Spec) {
 	spec.Keyspace = worldKS
+	w.log("s%d creates w%d [%q, %q) from %d prev %v noput %v nodelete %v", c.id, id, spec.Start, spec.End, spec.From, spec.PrevKV, spec.NoPut, spec.NoDelete)
 	if c.watches[id] == nil || c.watches[id].ended {
 		if before(string(spec.Start), string(spec.End)) && spec.From >= 0 {
 			c.watches[id] = &watching{spec: spec}

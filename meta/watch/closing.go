@@ -23,13 +23,14 @@ func (h *Hub) wait(c *cursor) {
 		}
 	}
 	s := last.source
-	if c.waits == s && s != nil && last.attached {
+	if !last.attached {
+		h.unwait(c) // it is on its way; the answer to a pull shows, a while later at most, where its range is
+		return
+	}
+	if c.waits == s {
 		return
 	}
 	h.unwait(c)
-	if !last.attached {
-		return // it is on its way
-	}
 	c.waits, c.waitsAt = s, int32(len(s.waiters))
 	s.waiters = append(s.waiters, c)
 	if !s.blocked {

@@ -16,7 +16,7 @@ func (h *Hub) Applied(a *Applied) {
 	}
 	s.compacted = max(s.compacted, a.Compacted)
 	start, end := s.start, s.end
-	if d := a.Descriptor; d != nil {
+	if d := a.Descriptor; d != nil && a.Next >= s.next { // else it lags behind another's, and its span is of the past
 		start, end = string(d.Start), string(d.End)
 	}
 	h.narrow(s, start, end, a.Next)
@@ -35,7 +35,7 @@ func (h *Hub) take(s *source, a *Applied) {
 		h.feedSource(s, a.Events, a.Next, a.Prev)
 		return
 	}
-	lacking := !a.Prev && s.prevs > 0 && len(a.Events) > 0
+	lacking := s.lacks(a)
 	if !s.gap() && a.From <= s.next && !lacking {
 		h.feedSource(s, a.Events, a.Next, a.Prev)
 		return
@@ -50,8 +50,12 @@ func (h *Hub) take(s *source, a *Applied) {
 		s.pending = append(s.pending, a)
 	}
 	s.reached, s.quiet = max(s.reached, a.Next), false
+	h.filled(s)
 	h.pollLater(s)
 }
+
+// lacks says whether somebody needs the versions before that a replica did not look up.
+func (s *source) lacks(a *Applied) bool { return !a.Prev && s.prevs > 0 && len(a.Events) > 0 }
 
 // gap says whether the replica of this node has shown something that does not follow what came before, and that somebody needs.
 func (s *source) gap() bool {
@@ -66,6 +70,10 @@ func (s *source) gap() bool {
 func (h *Hub) filled(s *source) {
 	for len(s.pending) > 0 && s.pending[0].From <= s.next {
 		a := s.pending[0]
+		if s.lacks(a) && a.Next > s.next {
+			s.pending = nil // all up to reached is pulled
+			break
+		}
 		s.pending = base.Without(s.pending, 1)
 		h.feedSource(s, a.Events, a.Next, a.Prev)
 	}

@@ -205,7 +205,7 @@ func (h *Hub) Cancel(sid StreamID, id int64) {
 	}
 	if w := st.watch(id); w != nil {
 		at := base.Revision(0)
-		if c := w.cursor; c != nil && c.part.source != nil {
+		if c := w.cursor; c != nil && !c.fresh && c.part.source != nil {
 			at = c.part.source.next - 1
 		}
 		h.created(w, at)

@@ -85,23 +85,27 @@ func (l *law) move() {
 	if l.n(0, 2, "clock") == 0 {
 		w.clock += base.Revision(l.n(1, 5, "ticks"))
 	}
-	switch l.n(0, 25, "move") {
+	switch l.n(0, 27, "move") {
 	case 0, 1, 2, 3, 4, 5:
 		r, _ := some(l, l.live(), "range")
 		l.write(r)
 	case 6:
 		r, _ := some(l, l.live(), "range")
+		w.log("r%d is raised to %d", r.id, w.clock)
 		w.raise(r, w.clock)
 	case 7:
 		l.split()
 	case 8:
 		r, _ := some(l, l.live(), "range")
-		if right := w.merge(r); right != nil && w.local[right.id] != nil {
+		right := w.merge(r)
+		w.log("r%d takes over %v", r.id, right != nil)
+		if right != nil && w.local[right.id] != nil {
 			w.remove(right.id)
 		}
 	case 9:
 		r, _ := some(l, l.live(), "range")
 		mark := base.Revision(l.n(int(r.last().compacted), int(r.last().rev), "mark"))
+		w.log("r%d is compacted at %d", r.id, mark)
 		r.entry(func(s *state) { s.compacted = mark })
 	case 10, 11, 12:
 		if id, ok := some(l, l.here(), "replica"); ok {
@@ -124,6 +128,7 @@ func (l *law) move() {
 	case 18:
 		if c, ok := some(l, l.clients(), "client"); ok {
 			id := int64(l.n(1, 4, "watch"))
+			w.log("s%d cancels w%d", c.id, id)
 			w.both(func(h *Hub) { h.Cancel(c.id, id) })
 		}
 	case 19:
@@ -134,11 +139,17 @@ func (l *law) move() {
 		if c, ok := some(l, l.clients(), "client"); ok {
 			w.read(c, l.n(1, 10, "read"))
 		}
+	case 22:
+		if c, ok := some(l, l.clients(), "client"); ok && l.n(0, 5, "close") == 0 {
+			w.step(0)
+			w.both(func(h *Hub) { h.CloseStream(c.id) })
+			delete(w.clients, c.id)
+		}
 	default:
 		l.answers()
 	}
 	if l.n(0, 1, "step") == 0 {
-		w.step(time.Duration(l.n(0, 100, "ms")) * time.Millisecond)
+		w.step(time.Duration(l.n(0, 300, "ms")) * time.Millisecond)
 	}
 }
 
@@ -234,7 +245,7 @@ func (l *law) server(a Ask) server {
 func (l *law) settle() {
 	w := l.w
 	w.log("all is well from now on")
-	for round, calm := 0, 0; calm < 4; round++ {
+	for round, calm := 0, 0; calm < 6; round++ {
 		calm++
 		busy := false
 		w.clock++
@@ -248,24 +259,34 @@ func (l *law) settle() {
 			}
 		}
 		for _, c := range l.clients() {
-			busy = busy || len(c.unsent) > 0
 			w.read(c, len(c.unsent))
 		}
 		for i := 0; i < len(w.asks); {
-			if w.serve(i, func(a Ask) server { return w.latest(a.Start) }, 100) {
+			latest := func(a Ask) server { return w.latest(a.Start) }
+			if w.serve(i, latest, 100) {
 				busy = true
+			} else if a := w.asks[i]; calm == 3 { // it has waited for long enough
+				a.Wait = false
+				w.answer(i, Answer{Page: w.page(a, latest(a), 100)})
 			} else {
 				i++
 			}
 		}
 		eff := w.step(10 * time.Second)
+		told := func(o Out) bool { return o.Kind == Progress && o.Watch != -1 } // this has no end
+		polls := func(a Ask) bool { return a.Wait }
+		eff.Out, eff.Asks = slices.DeleteFunc(eff.Out, told), slices.DeleteFunc(eff.Asks, polls)
 		if busy || len(eff.Out)+len(eff.Asks) > 0 || eff.Wake == w.now {
 			calm = 0
 		}
 		if round == 300 {
-			l.t.Fatalf("it does not come to rest: %+v", eff)
+			l.t.Fatalf("it does not come to rest: %+v\n%s", eff, dump(w.hub))
 		}
 	}
+	for _, c := range l.clients() {
+		w.read(c, len(c.unsent))
+	}
+	w.log("at rest:\n%s", dump(w.hub))
 	for _, c := range l.clients() {
 		l.check(c)
 	}

@@ -53,6 +53,7 @@ func (h *Hub) assign(p *part, s *source, end string, next base.Revision) {
 	}
 	h.cancelAsk(&p.ask)
 	h.enlist(p, s)
+	p.paused, p.fails = false, 0
 	switch {
 	case !c.fresh:
 		h.announce(c, s, next)
@@ -65,21 +66,21 @@ func (h *Hub) assign(p *part, s *source, end string, next base.Revision) {
 	default:
 		h.begin(c, next)
 	}
-	if p.next < s.compacted {
+	if p.next < s.compacted && s.covers(p.start, p.end) {
 		h.compact(p, s.compacted)
 	}
 	h.settle(c)
 }
 
 // announce tells the clients of watches that wait for it that these are there: the first range of theirs is found. One that begins
-// later waits where the range is now: what it is told about how far it is shall not be ahead of everybody else.
+// later waits where its range is now, with all others.
 func (h *Hub) announce(c *cursor, s *source, next base.Revision) {
 	for _, w := range c.watches {
 		if w.flags&created != 0 {
 			continue
 		}
 		h.created(w, next-1)
-		if p := &c.part; p.source == s && c.held == 0 {
+		if p := &c.part; p.source == s && p.sibling == nil {
 			p.next = min(p.next, next)
 		}
 	}

@@ -14,14 +14,7 @@ func (h *Hub) Progress(id StreamID) {
 		return
 	}
 	for _, w := range st.list {
-		if c := w.cursor; c != nil && w.flags&created != 0 {
-			for p := &c.part; p != nil; p = p.sibling {
-				st.wanted = max(st.wanted, p.pos()-1)
-				if p.source != nil {
-					st.wanted = max(st.wanted, p.source.next-1)
-				}
-			}
-		}
+		st.wanted = max(st.wanted, w.known()-1)
 	}
 	st.seen = 0
 	if !st.asking {
@@ -49,8 +42,17 @@ func (w *watch) pos() base.Revision {
 	return w.cursor.pos()
 }
 
-// early forgets watches whose stream was full.
-func early(w *watch) bool { return mutant.Is(mutant.WatchEarlyProgress) && w.cursor == nil }
+// known is how far the ranges of a watch are known to be, the furthest of them.
+func (w *watch) known() (r base.Revision) {
+	if c := w.cursor; c != nil && w.flags&created != 0 {
+		for p := &c.part; p != nil; p = p.sibling {
+			if p.source != nil {
+				r = max(r, p.source.next)
+			}
+		}
+	}
+	return r
+}
 
 // tellProgress answers the streams that wait for it.
 func (h *Hub) tellProgress() {
@@ -62,6 +64,11 @@ func (h *Hub) tellProgress() {
 		at, any := base.Revision(0), false
 		if !st.full && h.beyond(st) {
 			at, any = st.least()
+		}
+		if mutant.Is(mutant.WatchEarlyProgress) && !st.full {
+			if at, any = st.least(); any {
+				at = st.wanted + 1
+			}
 		}
 		switch {
 		case any:
@@ -81,7 +88,7 @@ func (h *Hub) tellProgress() {
 func (h *Hub) beyond(st *stream) bool {
 	for ; st.seen < len(st.list); st.seen++ {
 		w := st.list[st.seen]
-		if w.flags&created != 0 && w.pos() <= st.wanted && !early(w) {
+		if w.flags&created != 0 && w.pos() <= st.wanted {
 			h.drive(w, st.wanted)
 			return false
 		}
@@ -89,14 +96,15 @@ func (h *Hub) beyond(st *stream) bool {
 	return true
 }
 
-// least is the smallest place of a stream's watches.
+// least is the smallest place of a stream's watches. One that begins in the future does not make it more than what is known.
 func (st *stream) least() (at base.Revision, any bool) {
+	known := st.wanted + 1
 	for _, w := range st.list {
-		if w.flags&created != 0 && !early(w) && (!any || w.pos() < at) {
+		if known = max(known, w.known()); w.flags&created != 0 && (!any || w.pos() < at) {
 			at, any = w.pos(), true
 		}
 	}
-	return at, any
+	return min(at, known), any
 }
 
 // tick tells watches of a stream that asked for it how far they are, if nothing was sent to them since the last time. Those that
@@ -110,7 +118,7 @@ func (h *Hub) tick(st *stream) {
 		}
 		any = true
 		if c := w.cursor; w.flags&(created|busy) == created && c != nil && c.astray == 0 && c.held == 0 && !st.full {
-			h.emit(st, Out{Kind: Progress, Watch: w.id, Revision: c.pos() - 1})
+			h.emit(st, Out{Kind: Progress, Watch: w.id, Revision: min(c.pos(), w.known()) - 1})
 		}
 		w.flags &^= busy
 	}

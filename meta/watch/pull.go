@@ -105,7 +105,7 @@ func (h *Hub) issue() {
 		if s := next.source; s != nil && s.queued {
 			s.queued = false
 			if !s.gone && s.ask == 0 && s.gap() {
-				h.pull(s, s.end, s.quiet)
+				h.pull(s, s.quiet)
 			}
 		}
 	}
@@ -124,18 +124,19 @@ func (h *Hub) poll(s *source) {
 	switch {
 	case s.gone || s.ask != 0 || s.paused || s.queued:
 	case !s.local:
-		h.pull(s, "", true)
+		h.pull(s, true)
 	case s.gap() && !s.quiet:
 		s.queued = true
 		h.queued = append(h.queued, puller{source: s})
 	case s.gap():
-		h.pull(s, s.end, true)
+		h.pull(s, true)
 	}
 }
 
-func (h *Hub) pull(s *source, end string, wait bool) {
+// pull asks for what comes next. That the range does not reach as far any more is an answer at once.
+func (h *Hub) pull(s *source, wait bool) {
 	s.askPrev = s.prevs > 0
-	s.ask = h.ask(Ask{Kind: Pull, Keyspace: s.ks, Start: []byte(s.start), End: []byte(end), From: s.next, Prev: s.askPrev, Wait: wait,
+	s.ask = h.ask(Ask{Kind: Pull, Keyspace: s.ks, Start: []byte(s.start), End: []byte(s.end), From: s.next, Prev: s.askPrev, Wait: wait,
 		Known: s.next - 1}, asked{purpose: forSource, source: s})
 }
 
@@ -146,22 +147,21 @@ func (h *Hub) Answered(id uint64, a Answer) {
 		return
 	}
 	switch q.purpose {
-	case forPart:
-		q.part.ask = 0
-		if a.Err != nil || a.Page == nil {
-			h.again(&q.part.fails, &q.part.paused, func() { h.settle(q.part.cursor) })
-			return
+	case forPart, forPlace:
+		p := q.part
+		p.ask = 0
+		switch {
+		case a.Err != nil || a.Page == nil:
+			h.again(&p.fails, &p.paused, func() {
+				h.search = true
+				h.settle(p.cursor)
+			})
+		case q.purpose == forPlace:
+			h.found(p, a.Page)
+		default:
+			p.fails = 0
+			h.partPage(p, q, a.Page)
 		}
-		q.part.fails = 0
-		h.partPage(q.part, q, a.Page)
-	case forPlace:
-		q.part.ask = 0
-		if a.Err != nil || a.Page == nil {
-			h.again(&q.part.fails, &q.part.paused, func() { h.search = true })
-			return
-		}
-		q.part.fails = 0
-		h.found(q.part, a.Page)
 	case forSource:
 		q.source.ask = 0
 		if a.Err != nil || a.Page == nil {
@@ -197,28 +197,28 @@ func (h *Hub) again(fails *uint8, paused *bool, do func()) {
 // partPage takes what a part has pulled.
 func (h *Hub) partPage(p *part, q asked, page *Page) {
 	c := p.cursor
+	if end := string(page.End); endsBefore(end, p.end) {
+		h.lose(c.cut(p, end))
+	}
 	if page.Compacted > q.from {
 		h.compact(p, page.Compacted)
 		h.settle(c)
 		return
-	}
-	if end := string(page.End); endsBefore(end, p.end) {
-		h.lose(c.cut(p, end))
 	}
 	for _, e := range page.Events {
 		if e.Revision >= p.next {
 			p.hold(e)
 		}
 	}
+	waited := p.quiet
 	p.quiet = page.Next <= p.next
 	p.next = max(p.next, page.Next)
-	if s := p.source; s.id != page.Range {
-		if other := h.sources[page.Range]; other != nil {
-			h.enlist(p, other)
-		} else {
-			p.not = s.id
-			h.lose(p)
-		}
+	switch s := p.source; {
+	case s.id != page.Range:
+		p.not = s.id
+		h.lose(p)
+	case waited && p.quiet && !s.local && !s.covers(p.start, p.end):
+		h.lose(p) // where the range begins and ends is asked for again
 	}
 	h.settle(c)
 }
@@ -230,6 +230,7 @@ func (h *Hub) sourcePage(s *source, q asked, page *Page) {
 		return
 	}
 	h.pollLater(s)
+	h.narrow(s, s.start, string(page.End), page.Next)
 	s.compacted = max(s.compacted, page.Compacted)
 	if page.Compacted > q.from {
 		for _, p := range append([]*part(nil), s.parts...) {
@@ -238,12 +239,8 @@ func (h *Hub) sourcePage(s *source, q asked, page *Page) {
 			}
 		}
 		h.skip(s, page.Compacted)
+		h.filled(s)
 		return
-	}
-	end := string(page.End)
-	h.narrow(s, s.start, end, page.Next)
-	if endsBefore(s.end, end) {
-		h.widen(s, s.start, end, s.next)
 	}
 	s.quiet = page.Next <= s.next
 	h.feedSource(s, page.Events, page.Next, q.prev)

@@ -86,11 +86,16 @@ func (h *Hub) displace(s *source) {
 	}
 }
 
-// ensure is the source of a range that is known to hold [start, end) and to be at next.
+// ensure is the source of a range of which a replica holds [start, end) and is at next. It spans that from then on if the replica is
+// as far as the source: nothing is written there any more up to where that is.
 func (h *Hub) ensure(ks base.KeyspaceID, id base.RangeID, start, end string, next base.Revision) *source {
 	if s := h.sources[id]; s != nil {
-		if !s.local && start < s.start && !endsBefore(end, s.start) {
-			h.widen(s, start, s.end, s.next)
+		touches := start >= s.start || end == "" || end >= s.start // where a range begins never changes
+		if !s.local && next >= s.next && touches && (start < s.start || endsBefore(s.end, end)) {
+			if endsBefore(end, s.end) {
+				end = s.end
+			}
+			h.widen(s, min(start, s.start), end, s.next)
 		}
 		return s
 	}

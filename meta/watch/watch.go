@@ -70,7 +70,7 @@ type Ask struct {
 	Start, End []byte
 	From       base.Revision // of Pull; 0: no events are wanted, only which range holds Start, and a Next above its present revision
 	Prev       bool
-	Wait       bool          // if there is nothing, wait for it (base.WatchPollTime at most)
+	Wait       bool          // if there is nothing, wait for it (base.WatchPollTime at most), or until the range holds only a part of [Start, End)
 	Known      base.Revision // with Wait: answer also when the range is above this revision
 	Keys       [][]byte      // of Close
 }

@@ -77,10 +77,12 @@ func newWorld(t fataler) *world {
 		t: t, local: map[base.RangeID]*replica{}, wants: map[base.RangeID]Want{}, clients: map[StreamID]*client{}, nextID: 10, clock: 100,
 		big: make([]byte, 1<<20), log: func(string, ...any) {},
 	}
-	w.hub, w.twin = NewHub(Config{Rand: base.NewRand(1)}), NewHub(Config{Rand: base.NewRand(1)})
+	w.hub, w.twin = NewHub(worldConfig()), NewHub(worldConfig())
 	w.addRange("", "", 100, 0)
 	return w
 }
+
+func worldConfig() Config { return Config{Rand: base.NewRand(1), ProgressInterval: time.Second} }
 
 func (w *world) addRange(start, end string, rev, compacted base.Revision) *rangeLog {
 	r := &rangeLog{id: w.nextID}
@@ -250,7 +252,11 @@ func (w *world) step(d time.Duration) Effects {
 	}
 	for _, o := range eff.Out {
 		w.log("out %s", show(o))
-		w.clients[o.Stream].take(w, o)
+		c := w.clients[o.Stream]
+		if c == nil {
+			w.t.Fatalf("the stream is closed: %s", show(o))
+		}
+		c.take(w, o)
 	}
 	w.asks = append(w.asks, eff.Asks...)
 	for _, a := range eff.Asks {
@@ -310,8 +316,9 @@ func (w *world) latest(key []byte) server {
 func (w *world) page(a Ask, s server, most int) *Page {
 	st := &s.r.states[s.at]
 	p := &Page{Range: s.r.id, Start: a.Start, End: a.End, Next: max(a.From, st.rev+1)}
+	whole := true
 	if len(st.d.End) > 0 && (len(a.End) == 0 || bytes.Compare(st.d.End, a.End) < 0) {
-		p.End = st.d.End
+		whole, p.End = false, st.d.End
 	}
 	switch {
 	case a.From == 0:
@@ -319,7 +326,7 @@ func (w *world) page(a Ask, s server, most int) *Page {
 	case a.From < st.compacted:
 		p.Compacted, p.Next = st.compacted, a.From
 		return p
-	case a.Wait && st.rev < a.From && (a.Known == 0 || st.rev <= a.Known):
+	case a.Wait && whole && st.rev < a.From && (a.Known == 0 || st.rev <= a.Known):
 		return nil
 	}
 	for _, v := range w.history(string(p.Start), string(p.End), a.From, st.rev) {

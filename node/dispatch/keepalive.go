@@ -75,7 +75,7 @@ func (d *Dispatcher) KeepAlive(ctx context.Context, ks base.KeyspaceID, ids []in
 		groups[base.RangeID(r.GetRangeId())] = append(groups[base.RangeID(r.GetRangeId())], keepAsk{id, call, i})
 	}
 	for rng, asks := range groups {
-		if d.keepHere(ks, rng, asks) {
+		if d.keepHere(ctx, ks, rng, asks) {
 			continue
 		}
 		if err := d.gather(queueKey{ks, rng}, asks); err != nil {
@@ -91,11 +91,11 @@ func (d *Dispatcher) KeepAlive(ctx context.Context, ks base.KeyspaceID, ids []in
 }
 
 // keepHere answers at once if this node leads the range; false if it cannot.
-func (d *Dispatcher) keepHere(ks base.KeyspaceID, rng base.RangeID, asks []keepAsk) bool {
+func (d *Dispatcher) keepHere(ctx context.Context, ks base.KeyspaceID, rng base.RangeID, asks []keepAsk) bool {
 	if rng == 0 {
 		return false
 	}
-	a, err := d.leaseHere(rng, keepQuestion(ks, asks))
+	a, err := d.leaseHere(ctx, rng, keepQuestion(ks, asks))
 	if err != nil {
 		return false
 	}

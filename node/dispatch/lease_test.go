@@ -247,3 +247,22 @@ func TestRevokerDiesBetweenAnyTwoSteps(t *testing.T) {
 		})
 	}
 }
+
+// A transaction needs the leases of the way that it goes: that those of the other way are gone does not matter to it.
+func TestTransactionNeedsTheLeasesOfItsWay(t *testing.T) {
+	w := newSharded(t, 3, 4)
+	here, gone, d := homed(1, 7), homed(0, 8), w.nodes[3]
+	w.grant(d, here, 60)
+	put := func(id int64) []*pb.RequestOp {
+		return []*pb.RequestOp{{Request: &pb.RequestOp_RequestPut{RequestPut: &pb.PutRequest{Key: []byte("3a"), Lease: id}}}}
+	}
+	propose := func(success, failure int64) error {
+		txn := &pb.TxnRequest{Success: put(success), Failure: put(failure)}
+		_, err := d.Propose(w.ctx(), sharded, []byte("3a"), &kvpb.Command{Body: &kvpb.Command_Txn{Txn: encode(t, txn)}})
+		return err
+	}
+	if err := propose(gone, here); !isNoLease(err) {
+		t.Errorf("its way puts with a lease that is not there: %v", err)
+	}
+	must(t, propose(here, gone))
+}

@@ -24,7 +24,7 @@ import (
 type Leases interface {
 	// Answer answers a question to a range. The error is a *base.NotLeader if this node cannot say: it does not lead the range under
 	// a lease; and a *base.RangeMoved if what was asked for is not the range's.
-	Answer(base.RangeID, *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error)
+	Answer(context.Context, base.RangeID, *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error)
 }
 
 var errKnowsNoLeases = status.Error(codes.Unimplemented, "this node answers nothing of leases")
@@ -36,7 +36,7 @@ func (d *Dispatcher) askLease(ctx context.Context, ks base.KeyspaceID, key []byt
 		q.KeyspaceId = uint64(ks)
 		id := base.RangeID(asked.RangeId)
 		if node == d.cfg.Node {
-			out, err = d.leaseHere(id, q)
+			out, err = d.leaseHere(ctx, id, q)
 			return err
 		}
 		body, err := proto.Marshal(q)
@@ -60,17 +60,17 @@ func (d *Dispatcher) leaseRaw(id base.RangeID, raw []byte) (proto.Message, error
 	if err := proto.Unmarshal(raw, q); err != nil {
 		return nil, unreadable(err)
 	}
-	return d.leaseHere(id, q)
+	return d.leaseHere(d.ctx, id, q)
 }
 
-func (d *Dispatcher) leaseHere(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+func (d *Dispatcher) leaseHere(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
 	if d.cfg.Leases == nil {
 		return nil, errKnowsNoLeases
 	}
 	if err := d.leads(id); err != nil {
 		return nil, err
 	}
-	return d.cfg.Leases.Answer(id, q)
+	return d.cfg.Leases.Answer(ctx, id, q)
 }
 
 // TimeToLive says how long a lease lasts if nobody keeps it alive; Remaining is -1 if there is no such lease.

@@ -99,8 +99,8 @@ func newWorld(t testing.TB, nodes base.NodeID) *world {
 // lateLeases is a lessor that is made after its dispatcher.
 type lateLeases struct{ l **lessor.Lessor }
 
-func (x lateLeases) Answer(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
-	return (*x.l).Answer(id, q)
+func (x lateLeases) Answer(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+	return (*x.l).AnswerWithin(ctx, id, q)
 }
 
 // ctx bounds what a test waits for.

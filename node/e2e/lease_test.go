@@ -11,6 +11,10 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/codes"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/cairndb/cairn/api/lockpb"
 )
 
 // etcd's Lease service, as its client sees it, whichever node is asked: all of it, and what is refused.
@@ -203,6 +207,138 @@ func TestLeasesEndOnTimeAndNotBefore(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("restarted: ended between %s and %s after the grant, %s after the start", least, most, time.Since(back))
+}
+
+// In a sharded keyspace a lease holds keys in several ranges, wherever they are cut and put together meanwhile; all go with it, and none of
+// another lease does.
+func TestLeasesOverRanges(t *testing.T) {
+	c := startCluster(t, 3)
+	c.sharded("shards", "g", "p")
+	ctx, cancel := context.WithTimeout(withKeyspace(context.Background(), "shards"), 150*time.Second)
+	defer cancel()
+	cl, other := c.client(c.procs[0].addr), c.client(c.procs[1].addr)
+	home := clientv3.LeaseID(int64('h')<<56 | 5) // it lives between g and p
+	if _, err := pb.NewLeaseClient(cl.ActiveConnection()).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: int64(home), TTL: 120}); err != nil {
+		t.Fatal(err)
+	}
+	stays, err := other.Grant(ctx, 120)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(id clientv3.LeaseID, keys ...string) {
+		t.Helper()
+		for i, k := range keys {
+			if _, err := []*clientv3.Client{cl, other}[i%2].Put(ctx, k, "v", clientv3.WithLease(id)); err != nil {
+				t.Fatalf("%s: %v", k, err)
+			}
+		}
+	}
+	holds := func(id clientv3.LeaseID, want ...string) {
+		t.Helper()
+		ttl, err := other.TimeToLive(ctx, id, clientv3.WithAttachedKeys())
+		var got []string
+		if err == nil {
+			for _, k := range ttl.Keys {
+				got = append(got, string(k))
+			}
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("it holds %s, %v; want %s", got, err, want)
+		}
+	}
+	put(home, "a1", "h1", "q1")
+	put(stays.ID, "a9", "h9", "q9")
+	holds(home, "a1", "h1", "q1")
+	c.cutAt("shards", "d") // a guest's range
+	put(home, "a2", "e2")
+	c.cutAt("shards", "i") // its home, of which it keeps the left part
+	put(home, "h2", "j2")
+	c.cutAt("shards", "h") // and now it keeps the right part
+	put(home, "g3", "h3")
+	holds(home, "a1", "a2", "e2", "g3", "h1", "h2", "h3", "j2", "q1")
+	for _, key := range []string{"d", "g"} { // r[d, g) takes over r[g, h), and r[a, d) is left
+		if _, err := c.verb("range", "merge", "--keyspace", "shards", "--key", key); err != nil {
+			t.Fatalf("merge at %s: %v", key, err)
+		}
+	}
+	put(home, "f4", "g4", "h4")
+	if ka, err := other.KeepAliveOnce(ctx, home); err != nil || ka.TTL != 120 {
+		t.Errorf("%+v, %v", ka, err)
+	}
+	leases, err := cl.Leases(ctx)
+	if err != nil || len(leases.Leases) != 2 {
+		t.Errorf("%+v, %v", leases, err)
+	}
+	if _, err := other.Put(ctx, "a1", "of nobody"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cl.Revoke(ctx, home); err != nil {
+		t.Fatal(err)
+	}
+	got, err := cl.Get(ctx, "\x00", clientv3.WithFromKey())
+	var left []string
+	for _, kv := range got.Kvs {
+		left = append(left, string(kv.Key))
+	}
+	if want := []string{"a1", "a9", "h9", "q9"}; err != nil || !slices.Equal(left, want) {
+		t.Errorf("left are %s, %v; want %s", left, err, want)
+	}
+	for _, k := range []string{"a5", "h5", "q5"} {
+		if _, err := other.Put(ctx, k, "v", clientv3.WithLease(home)); err != rpctypes.ErrLeaseNotFound {
+			t.Errorf("%s: %v", k, err)
+		}
+	}
+	// A short one ends by itself in all of them; in default there is none of these.
+	short := begin(t, ctx, cl, "b/short", 2)
+	put(short.id, "k/short", "z/short")
+	short.ends(ctx, 20*time.Second)
+	eventually(t, 10*time.Second, func() error { // the ranges are visited one after the other
+		for _, k := range []string{"k/short", "z/short"} {
+			if got, err := cl.Get(ctx, k); err != nil || len(got.Kvs) > 0 {
+				return fmt.Errorf("%s: %v, %v", k, got, err)
+			}
+		}
+		return nil
+	})
+	if leases, err := cl.Leases(context.Background()); err != nil || len(leases.Leases) != 0 {
+		t.Errorf("in default: %+v, %v", leases, err)
+	}
+	lockOverRanges(t, ctx, c, cl, other)
+}
+
+// lockOverRanges is a lock of a sharded keyspace: it goes over from one owner to the next, and nobody comes in while its keys are cut
+// from each other, for revisions of two ranges say nothing of who came first.
+func lockOverRanges(t *testing.T, ctx context.Context, c *cluster, cl, other *clientv3.Client) {
+	t.Helper()
+	l, l2, name := lockpb.NewLockClient(cl.ActiveConnection()), lockpb.NewLockClient(other.ActiveConnection()), []byte("lock")
+	first, err := l.Lock(ctx, &lockpb.LockRequest{Name: name, Lease: granted(t, ctx, cl, 60)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := lockLater(ctx, l2, &lockpb.LockRequest{Name: name, Lease: granted(t, ctx, other, 60)})
+	waiters(t, ctx, cl, "lock/", 2)
+	c.cutAt("shards", "lock/5")
+	if _, err := l2.Lock(ctx, &lockpb.LockRequest{Name: name, Lease: granted(t, ctx, other, 60)}); grpcstatus.Code(err) != codes.FailedPrecondition {
+		t.Errorf("its keys lie in two ranges: %v", err)
+	}
+	if _, err := l.Unlock(ctx, &lockpb.UnlockRequest{Key: first.Key}); err != nil {
+		t.Fatal(err)
+	}
+	second := <-next // it came before
+	if second.err != nil || second.resp.Rev <= first.Rev {
+		t.Fatalf("%+v after %d", second, first.Rev)
+	}
+	if _, err := c.verb("range", "merge", "--keyspace", "shards", "--key", "lock"); err != nil {
+		t.Fatal(err)
+	}
+	last := lockLater(ctx, l, &lockpb.LockRequest{Name: name, Lease: granted(t, ctx, cl, 60)})
+	waiters(t, ctx, cl, "lock/", 2)
+	if _, err := l.Unlock(ctx, &lockpb.UnlockRequest{Key: second.resp.Key}); err != nil {
+		t.Fatal(err)
+	}
+	if third := <-last; third.err != nil || third.resp.Rev <= second.resp.Rev {
+		t.Errorf("%+v after %d", third, second.resp.Rev)
+	}
 }
 
 // A lease that is kept alive lives on over all of that.

@@ -1,8 +1,11 @@
 package lessor
 
 import (
+	"context"
 	"encoding/binary"
 	"time"
+
+	"google.golang.org/protobuf/proto"
 
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
@@ -13,20 +16,56 @@ import (
 	"github.com/cairndb/cairn/node/store"
 )
 
-// Answer answers a question to a range (dispatch.Leases). The range's lease is looked at before and after, as for a read.
+// Answer answers a question to a range, at once. The range's lease is looked at before and after, as for a read. After it, the
+// replica must have applied all that another one may act on: where the range was cut, or is taken over by another, whoever leads
+// there gives the lease its whole TTL from then on, and a keep-alive that was answered later would be forgotten. If it has not, the error
+// is a *base.NotLeader: it may be asked again.
 func (l *Lessor) Answer(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+	return l.answer(id, q, func() error { return &base.NotLeader{Range: id} })
+}
+
+// AnswerWithin is Answer, and waits until the replica has applied what it must.
+func (l *Lessor) AnswerWithin(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
+	return l.answer(id, q, func() error {
+		done := make(chan error, 1)
+		s := l.cfg.Store
+		s.ReadIndex(id, s.Now().Add(base.RequestTimeout), func(_ proto.Message, err error) { done <- err })
+		select {
+		case err := <-done:
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+}
+
+func (l *Lessor) answer(id base.RangeID, q *rangepb.LeaseQuestion, catchUp func() error) (*rangepb.LeaseAnswer, error) {
 	h := l.home(id)
 	if h == nil || h.state.Load() != leading {
 		return nil, &base.NotLeader{Range: id}
 	}
 	lease, ok := l.cfg.Store.Lease(id)
-	view := l.cfg.Store.View(id)
-	if !ok || lease.Term() != h.term || view == nil {
+	if !ok || lease.Term() != h.term {
 		l.cfg.Store.Warm(id) // a cold range has no lease that could be seen; asked again, it may
 		return nil, &base.NotLeader{Range: id}
 	}
-	a := &asked{l: l, h: h, q: q, view: view, lease: lease, out: &rangepb.LeaseAnswer{Revision: int64(view.Counters.Revision)}}
+	a := &asked{l: l, h: h, q: q, lease: lease, out: &rangepb.LeaseAnswer{}}
+	if q.List || q.KeysOf != 0 { // what is read from the store must be as new as what a follower has shown
+		if err := caughtUp(lease, catchUp); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.look(); err != nil {
+		return nil, err
+	}
+	a.out.Revision = int64(a.view.Counters.Revision)
 	if err := a.answer(); err != nil {
+		return nil, err
+	}
+	if err := caughtUp(lease, catchUp); err != nil {
+		return nil, err
+	}
+	if err := a.look(); err != nil {
 		return nil, err
 	}
 	if !lease.Valid() {
@@ -34,6 +73,14 @@ func (l *Lessor) Answer(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.Lea
 	}
 	l.kept.Add(a.kept)
 	return a.out, nil
+}
+
+// caughtUp says whether the replica has applied all that any other can have by now.
+func caughtUp(lease store.Lease, catchUp func() error) error {
+	if lease.Caught() {
+		return nil
+	}
+	return catchUp()
 }
 
 // asked is a question while it is answered.
@@ -47,10 +94,29 @@ type asked struct {
 	kept  uint64
 }
 
-func (a *asked) answer() error {
-	if base.KeyspaceID(a.q.KeyspaceId) != a.h.ks {
+// look sees whether what was asked for is the range's.
+func (a *asked) look() error {
+	a.view = a.l.cfg.Store.View(a.h.id)
+	switch {
+	case a.view == nil:
+		return &base.RangeMoved{Range: a.h.id}
+	case base.KeyspaceID(a.q.KeyspaceId) != a.h.ks:
+		return a.moved()
+	case desc.IsFrozen(a.view.Descriptor):
+		return desc.Busy(a.view.Descriptor)
+	}
+	for _, id := range a.q.KeepAlive {
+		if !a.lives(id) {
+			return a.moved()
+		}
+	}
+	if a.q.TimeToLive != 0 && !a.lives(a.q.TimeToLive) || (a.q.List || a.q.KeysOf != 0) && !desc.Contains(a.view.Descriptor, a.h.ks, a.q.Start) {
 		return a.moved()
 	}
+	return nil
+}
+
+func (a *asked) answer() error {
 	switch {
 	case len(a.q.KeepAlive) > 0:
 		return a.keepAlive()
@@ -73,11 +139,6 @@ func (a *asked) lives(id int64) bool {
 
 // keepAlive is carried out for all that were asked, or refused as a whole.
 func (a *asked) keepAlive() error {
-	for _, id := range a.q.KeepAlive {
-		if !a.lives(id) {
-			return a.moved()
-		}
-	}
 	now := a.l.cfg.Store.Now()
 	a.out.KeptTtl = make([]int64, len(a.q.KeepAlive))
 	var unknown []int64
@@ -109,9 +170,6 @@ func (a *asked) notBehind(id int64) error {
 
 func (a *asked) timeToLive() error {
 	id := a.q.TimeToLive
-	if !a.lives(id) {
-		return a.moved()
-	}
 	a.out.RemainingSeconds = -1
 	a.h.mu.Lock()
 	left, known := a.h.core.Remaining(id, a.l.cfg.Store.Now())
@@ -127,21 +185,7 @@ func (a *asked) timeToLive() error {
 	return nil
 }
 
-// caughtUp refuses what is read from the store while a follower may have shown more: asked again, it is shown here too.
-func (a *asked) caughtUp() error {
-	switch {
-	case !desc.Contains(a.view.Descriptor, a.h.ks, a.q.Start):
-		return a.moved()
-	case !a.lease.Caught():
-		return &base.NotLeader{Range: a.h.id}
-	}
-	return nil
-}
-
 func (a *asked) list() error {
-	if err := a.caughtUp(); err != nil {
-		return err
-	}
 	var from int64
 	if len(a.q.From) == 8 {
 		from = int64(binary.BigEndian.Uint64(a.q.From))
@@ -162,10 +206,8 @@ func (a *asked) list() error {
 }
 
 func (a *asked) keys() error {
-	err := a.caughtUp()
-	if err == nil {
-		a.out.End = a.view.Descriptor.End
-		a.out.Keys, a.out.Next, err = a.l.cfg.Store.ClientLeaseKeys(a.h.id, a.q.KeysOf, a.q.From, base.LeaseQuestionIDs)
-	}
+	a.out.End = a.view.Descriptor.End
+	var err error
+	a.out.Keys, a.out.Next, err = a.l.cfg.Store.ClientLeaseKeys(a.h.id, a.q.KeysOf, a.q.From, base.LeaseQuestionIDs)
 	return err
 }

@@ -1,6 +1,7 @@
 package lessor
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
 
@@ -217,13 +218,15 @@ func (l *Lessor) end(h *home, r lessor.Revoke, rec *kvpb.LeaseRecord) {
 		return
 	}
 	l.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(l.ctx, base.LeaseRevokePatience) // then it is due again
+		defer cancel()
 		select {
 		case l.enders <- struct{}{}:
 			defer func() { <-l.enders }()
-		case <-l.ctx.Done():
+		case <-ctx.Done():
 			return
 		}
-		if _, err := l.cfg.Dispatch.EndLease(l.ctx, h.ks, rec); err != nil && l.ctx.Err() == nil {
+		if _, err := l.cfg.Dispatch.EndLease(ctx, h.ks, rec); err != nil && l.ctx.Err() == nil {
 			l.failed(h, r, err)
 		}
 		l.signal()

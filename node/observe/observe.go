@@ -45,6 +45,9 @@ type Member struct {
 	Leads         bool             // this node leads it
 	Syncs, Puts   latency.Totals
 
+	ClientLeases              int    // of clients, that live in ranges led here
+	LeasesExpired, LeasesKept uint64 // here since the start
+
 	Nodes    []*metapb.NodeRecord // as this node knows them
 	Slow     int                  // nodes that are, as the leader of `sys` told last
 	ToldAge  time.Duration        // since it told
@@ -58,6 +61,10 @@ type Member struct {
 
 	OperationsRunning, OperationsPaused int
 	OperationsDone, OperationsFailed    uint64
+
+	WatchStreams, Watches, WatchesBehind int // streams of clients; watches on them; streams that are behind
+	WatchEvents, WatchResponses          uint64
+	WatchPulls, WatchCloses, WatchFailed uint64
 }
 
 // Peer is another node with which this one keeps a connection.
@@ -99,6 +106,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		s.store(m)
 		s.load(m.Load)
 		s.cluster(m)
+		s.watches(m)
 		s.etcd(m)
 	}
 }

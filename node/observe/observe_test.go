@@ -40,9 +40,11 @@ func reading() *Reading {
 			Leader: true, LeaderChanges: 2, Syncs: syncs.Totals(),
 			Nodes: []*metapb.NodeRecord{{State: metapb.NodeState_NODE_STATE_ACTIVE}, {State: metapb.NodeState_NODE_STATE_ACTIVE, Cordoned: true},
 				{State: metapb.NodeState_NODE_STATE_FAILED, Draining: true}},
+			ClientLeases: 31, LeasesExpired: 32, LeasesKept: 33,
 			Told: true, Slow: 1, ToldAge: 1500 * time.Millisecond, Answered: 10, Missed: 3,
 			Peers:   []Peer{{Node: 2, Up: true, Sent: 11, SentBytes: 12, Queued: 1}, {Node: 3, Dropped: 4}},
 			Decided: 21, Done: 20, GivenUp: 1, UnderWay: 2, Withheld: 1, OperationsRunning: 1, OperationsDone: 2,
+			WatchStreams: 12, Watches: 34, WatchesBehind: 1, WatchEvents: 5678, WatchPulls: 9,
 		},
 	}
 }
@@ -65,6 +67,7 @@ func TestSeries(t *testing.T) {
 		`grpc_server_handled_total{grpc_code="Unavailable",grpc_method="Put",grpc_service="etcdserverpb.KV",grpc_type="unary"} 2`,
 		`grpc_server_started_total{grpc_method="Watch",grpc_service="etcdserverpb.Watch",grpc_type="bidi_stream"} 1`,
 		`cairn_ranges_led 4`, `cairn_ranges_led_resting 2`, `cairn_leases_lost_total 6`, `cairn_splits_total{cause="size"} 8`,
+		`cairn_client_leases 31`, `cairn_client_leases_expired_total 32`, `cairn_client_leases_kept_alive_total 33`,
 		`cairn_replicas 50000`, `cairn_cpu_ratio 0.25`, `cairn_put_p99_seconds 0.0015`,
 		`cairn_nodes{state="active"} 2`, `cairn_nodes{state="failed"} 1`, `cairn_nodes{state="suspect"} 0`,
 		`cairn_nodes_cordoned 1`, `cairn_nodes_draining 1`, `cairn_nodes_slow 1`, `cairn_health_age_seconds 1.5`,
@@ -72,6 +75,7 @@ func TestSeries(t *testing.T) {
 		`cairn_placement_decisions_total{event="given_up"} 1`, `cairn_placement_withheld 1`, `cairn_operations{state="running"} 1`,
 		`cairn_sync_duration_seconds_bucket{le="0.000128"} 1`, `cairn_sync_duration_seconds_bucket{le="33.554432"} 2`,
 		`cairn_sync_duration_seconds_count 3`, `cairn_sync_duration_seconds_sum 60.0031`,
+		`cairn_watch_streams 12`, `cairn_watches 34`, `cairn_watch_streams_behind 1`, `cairn_watch_events_total 5678`, `cairn_watch_pulls_total 9`,
 		`etcd_server_has_leader 1`, `etcd_server_leader_changes_seen_total 2`, `etcd_server_health_success 5`,
 	} {
 		if !strings.Contains(said, "\n"+line+"\n") {

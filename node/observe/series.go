@@ -33,6 +33,9 @@ func (s *sink) store(m *Member) {
 	s.gauge("cairn_ranges_led", "Ranges that this node leads.", float64(st.GetLeaders()))
 	s.gauge("cairn_ranges_led_resting", "Of these, those that are idle and cost nothing.", float64(st.GetLeadersResting()))
 	s.counter("cairn_leases_lost_total", "How often another node's support for this one ran out, on which its leases rest.", st.GetLeasesLost())
+	s.gauge("cairn_client_leases", "Leases of clients that live in ranges which this node leads.", float64(m.ClientLeases))
+	s.counter("cairn_client_leases_expired_total", "Of these, those whose time was over.", m.LeasesExpired)
+	s.counter("cairn_client_leases_kept_alive_total", "Keep-alives that this node answered for them.", m.LeasesKept)
 	s.counter("cairn_loop_passes_total", "Passes of the loops; each syncs at most once.", st.GetPasses())
 	s.counter("cairn_store_syncs_total", "Syncs of the write-ahead log.", st.GetSyncs())
 	s.counter("cairn_store_written_bytes_total", "Bytes written to the log and to tables.", st.GetBytesWritten())
@@ -121,6 +124,17 @@ func (s *sink) cluster(m *Member) {
 	s.counter("cairn_operations_ended_total", ended, m.OperationsFailed, "state", "failed")
 }
 
+func (s *sink) watches(m *Member) {
+	s.gauge("cairn_watch_streams", "Streams of clients that watch.", float64(m.WatchStreams))
+	s.gauge("cairn_watches", "Watches on them.", float64(m.Watches))
+	s.gauge("cairn_watch_streams_behind", "Streams whose clients do not read as fast as there are events: they are sent more once they have read.", float64(m.WatchesBehind))
+	s.counter("cairn_watch_events_total", "Events for watches, counted for each that gets one.", m.WatchEvents)
+	s.counter("cairn_watch_responses_total", "Responses that they came in, before those for one watch were put together.", m.WatchResponses)
+	s.counter("cairn_watch_pulls_total", "Pages of changes that were read for watches, or waited for: of the past, after gaps, and of ranges that this node has no replica of.", m.WatchPulls)
+	s.counter("cairn_watch_closes_total", "Times that a quiet range was asked to raise its revision, for watches that span it and a busy one.", m.WatchCloses)
+	s.counter("cairn_watch_retries_total", "Questions of the watches that failed and were asked again.", m.WatchFailed)
+}
+
 // etcd is what dashboards and alerts written for etcd look at, as far as it can be told truthfully here: all is of the range that
 // etcd's clients see, or of the store as a whole.
 func (s *sink) etcd(m *Member) {
@@ -128,5 +142,7 @@ func (s *sink) etcd(m *Member) {
 	s.gauge("etcd_server_is_leader", "1 if this node leads the default keyspace.", truth(m.Leads))
 	s.counter("etcd_server_leader_changes_seen_total", "Leaders of the default keyspace that this node saw, after the first.", m.LeaderChanges)
 	s.histogram("etcd_disk_wal_fsync_duration_seconds", "How long a sync of the write-ahead log took; the same as cairn_sync_duration_seconds.", m.Syncs)
+	s.gauge("etcd_debugging_mvcc_watcher_total", "Watches; the same as cairn_watches.", float64(m.Watches))
+	s.gauge("etcd_debugging_mvcc_watch_stream_total", "Streams of watches; the same as cairn_watch_streams.", float64(m.WatchStreams))
 	s.gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the store on disk; the same as cairn_store_bytes.", float64(m.Store.GetDiskBytes()))
 }

@@ -4,13 +4,13 @@ package retention
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -151,7 +151,7 @@ func (r *Retention) compact(d retention.Decision) error {
 	ctx, cancel := context.WithTimeout(r.ctx, base.RequestTimeout)
 	defer cancel()
 	err = r.cfg.Compact(ctx, v.Descriptor, &kvpb.Command{Body: &kvpb.Command_Compaction{Compaction: raw}})
-	if errors.Is(err, rpctypes.ErrGRPCCompacted) {
+	if status.Convert(err).Message() == status.Convert(rpctypes.ErrGRPCCompacted).Message() { // it may come from another node
 		return nil // somebody did it by hand
 	}
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cairndb/cairn/internal/base"
 )
@@ -64,7 +65,15 @@ func (s *Server) GracefulStop() {
 	web.Go(func() { s.stopHTTP(true) })
 	s.calls.drain(done)
 	s.endStreams()
-	<-done
+	// All handlers return now. What their clients do not read, such as the last word to a watch, would hold up the end of a connection.
+	grace := time.NewTimer(base.StreamEndGrace)
+	defer grace.Stop()
+	select {
+	case <-done:
+	case <-grace.C:
+		s.Server.Stop()
+		<-done
+	}
 	s.streams.Wait()
 	web.Wait()
 	s.endHTTP()

@@ -186,14 +186,14 @@ func (b *fakeBackend) HasLeader(base.KeyspaceID, []byte) bool { return !b.leadle
 type fakeStream struct {
 	WatchSink
 	asked chan string
-	sent  atomic.Int64
+	sent  chan int
 }
 
 func (b *fakeBackend) OpenWatches(sink WatchSink) (WatchStream, error) {
 	if b.watches == nil {
 		return nil, errors.New("this backend has no watches")
 	}
-	s := &fakeStream{WatchSink: sink, asked: make(chan string, 100)}
+	s := &fakeStream{WatchSink: sink, asked: make(chan string, 100), sent: make(chan int, 1000)}
 	b.watches <- s
 	return s, b.err
 }
@@ -204,7 +204,7 @@ func (s *fakeStream) Create(id int64, spec watch.Spec) {
 }
 func (s *fakeStream) Cancel(id int64) { s.asked <- fmt.Sprint("cancel ", id) }
 func (s *fakeStream) Progress()       { s.asked <- "progress" }
-func (s *fakeStream) Sent(bytes int)  { s.sent.Add(int64(bytes)) }
+func (s *fakeStream) Sent(bytes int)  { s.sent <- bytes }
 func (s *fakeStream) Close()          { close(s.asked) }
 
 func (b *fakeBackend) Where(base.KeyspaceID, []byte) Where { return b.where }
@@ -302,5 +302,25 @@ func serveOn(t testing.TB, l net.Listener, cfg Config) (*Server, *grpc.ClientCon
 func serveFake(t testing.TB, b *fakeBackend) *grpc.ClientConn {
 	t.Helper()
 	_, conn := serveOn(t, listen(t), Config{Backend: b})
+	return conn
+}
+
+// serveAlso is another connection to a server, until the test ends.
+func serveAlso(t testing.TB, s *Server) *grpc.ClientConn {
+	t.Helper()
+	l := listen(t)
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(l) }()
+	conn, err := join.Dial(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = conn.Close()
+		s.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	return conn
 }

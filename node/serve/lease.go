@@ -58,6 +58,9 @@ func (s *leaseService) LeaseGrant(ctx context.Context, req *pb.LeaseGrantRequest
 	if err != nil {
 		return nil, err
 	}
+	if err := s.cfg.Backend.Admit(true); err != nil {
+		return nil, err // as in etcd, for what was granted is to be stored
+	}
 	resp, err := grantLease(ctx, leases, ks, req.ID, ttl)
 	if err != nil {
 		return nil, err
@@ -83,6 +86,9 @@ func grantLease(ctx context.Context, leases Leases, ks base.KeyspaceID, id, ttl 
 func (s *leaseService) LeaseRevoke(ctx context.Context, req *pb.LeaseRevokeRequest) (*pb.LeaseRevokeResponse, error) {
 	leases, ks, err := s.of(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.cfg.Backend.Admit(false); err != nil {
 		return nil, err
 	}
 	revision, err := leases.RevokeLease(ctx, ks, req.ID)

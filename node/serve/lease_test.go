@@ -196,3 +196,17 @@ func TestKeepAliveWithoutALeader(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Where there is no space nothing is granted, and what is there may be revoked.
+func TestNoLeaseWithoutSpace(t *testing.T) {
+	b, f := memberBackend(), newFakeLeases()
+	b.leases, b.alarms = f, []*pb.AlarmMember{{Alarm: pb.AlarmType_NOSPACE}}
+	f.ttls[7] = 30
+	c := pb.NewLeaseClient(serveFake(t, b))
+	if _, err := c.LeaseGrant(t.Context(), &pb.LeaseGrantRequest{TTL: 5}); status.Convert(err).Message() != status.Convert(rpctypes.ErrGRPCNoSpace).Message() {
+		t.Errorf("%v", err)
+	}
+	if _, err := c.LeaseRevoke(t.Context(), &pb.LeaseRevokeRequest{ID: 7}); err != nil {
+		t.Error(err)
+	}
+}

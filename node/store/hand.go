@@ -154,7 +154,10 @@ func (h *Hand) Support() (next base.Instant) {
 func (h *Hand) SupportDue() bool { return len(h.s.supports.wake) > 0 }
 
 // Expire ends the requests whose time is over.
-func (h *Hand) Expire() { h.s.waiters.expire(h.s.Now()) }
+func (h *Hand) Expire() {
+	h.s.waiters.expire(h.s.Now())
+	h.s.runs.expire(h.s.Now())
+}
 
 // Compact removes what compactions hid, if there is anything.
 func (h *Hand) Compact() {

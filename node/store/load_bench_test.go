@@ -14,6 +14,7 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/meta/desc/desctest"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/raftgroup"
 )
 
@@ -89,12 +90,24 @@ func BenchmarkReadLeased(b *testing.B) {
 	})
 }
 
-// BenchmarkProposed is a put through the log of a range of one replica, 256 at a time.
+// BenchmarkProposed is a put through the log of a range of one replica, 256 at a time: unwatched, and where its events are wanted.
 func BenchmarkProposed(b *testing.B) {
-	s := benchStore(b)
-	b.ReportAllocs()
-	b.ResetTimer()
-	benchPuts(b, s, b.N)
+	for _, want := range []struct {
+		name string
+		watch.Want
+	}{
+		{"unwatched", watch.Want{Range: leftRange}},
+		{"watched", watch.Want{Range: leftRange, Events: true}},
+		{"watched-prev", watch.Want{Range: leftRange, Events: true, Prev: true}},
+	} {
+		b.Run(want.name, func(b *testing.B) {
+			s := benchStore(b)
+			s.Watch(want.Want)
+			b.ReportAllocs()
+			b.ResetTimer()
+			benchPuts(b, s, b.N)
+		})
+	}
 }
 
 // BenchmarkReadLeasedHot is the same of a range that is hot, so that the keys of some reads are looked at.

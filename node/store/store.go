@@ -148,6 +148,7 @@ type Store struct {
 	supports  *supports
 	loads     tallies
 	polls     polls
+	runs      runs
 	syncs     latency.Histogram // from the commit of a batch until it was on disk
 	transport transport.Transport
 
@@ -277,6 +278,7 @@ func (s *Store) expire() {
 		select {
 		case <-tick.C:
 			s.waiters.expire(s.Now())
+			s.runs.expire(s.Now())
 			s.giveBack()
 		case <-s.expiry:
 			return

@@ -29,6 +29,7 @@ func (w *Watches) run() {
 		}
 		for id, bytes := range mail.sent {
 			w.hub.Sent(id, bytes)
+			w.sent(id, bytes)
 		}
 		now := w.cfg.Now()
 		eff := w.hub.Step(now)
@@ -72,6 +73,10 @@ func (w *Watches) send(outs []watch.Out) {
 			w.counts.watches.Add(-1)
 		}
 		events += len(o.Events)
+		if s.unsent += o.Bytes; s.unsent >= base.WatchStreamBytes && !s.behind {
+			s.behind = true
+			w.counts.behind.Add(1)
+		}
 		if len(s.batch) == 0 {
 			w.touched = append(w.touched, s)
 			if n := len(w.spare); n > 0 {
@@ -92,6 +97,18 @@ func (w *Watches) send(outs []watch.Out) {
 	}
 	w.counts.events.Add(uint64(events))
 	w.counts.responses.Add(uint64(len(outs)))
+}
+
+// sent counts as the hub does which streams are behind.
+func (w *Watches) sent(id watch.StreamID, bytes int) {
+	s := w.streams[id]
+	if s == nil {
+		return
+	}
+	if s.unsent -= bytes; s.behind && s.unsent <= base.WatchStreamBytes/2 {
+		s.behind = false
+		w.counts.behind.Add(-1)
+	}
 }
 
 // noWatch is the id under which a watch is refused that was never there.

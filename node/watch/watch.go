@@ -111,6 +111,8 @@ type Stream struct {
 
 	batch   []watch.Out // that this step has for it; these are the loop's own
 	watches int64
+	unsent  int  // bytes that its client is not known to be sent
+	behind  bool // it has too much of that
 }
 
 // Open begins a stream, unless the node stops.
@@ -159,5 +161,8 @@ func (s *Stream) Close() {
 		delete(s.w.streams, s.id)
 		s.w.counts.streams.Add(-1)
 		s.w.counts.watches.Add(-s.watches)
+		if s.behind {
+			s.w.counts.behind.Add(-1)
+		}
 	})
 }

@@ -102,6 +102,22 @@ func testMinRevision(t *testing.T, e engine.Engine) {
 	if newer != 101 {
 		t.Errorf("%d revisions from 1900 on, want 101", newer)
 	}
+	below := base.Revision(1800)
+	it, err = e.NewIter(engine.IterOptions{Lower: span.Start, Upper: span.End, MinRevision: 300, BelowRevision: &below})
+	must(t, err)
+	defer it.Close()
+	within := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if rev, ok := keys.DataRevision(it.Key()); ok && rev >= 300 && rev < below {
+			if within++; within == 100 {
+				below = 500 // from here on
+			}
+		}
+	}
+	must(t, it.Error())
+	if within != 200 {
+		t.Errorf("%d revisions from 300 on below 500, want 200", within)
+	}
 }
 
 func testSnapshot(t *testing.T, e engine.Engine) {

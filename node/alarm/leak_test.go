@@ -1,0 +1,10 @@
+package alarm
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// Nothing that a test started runs on after it.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
