@@ -1,6 +1,3 @@
-// Package watch is all watches of a node as one stepped value, the Hub: what is applied and what was asked for goes in, what is
-// to be sent and asked comes out. RFC 5 has the idea; a watch is a span and a revision, and whatever happens to the ranges that
-// hold the span, it goes on from that revision.
 package watch
 
 import (
