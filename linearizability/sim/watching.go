@@ -314,7 +314,20 @@ func (s *stream) breaks(why string) {
 	for _, id := range sortedKeys(s.watches) {
 		s.watches[id].broken(why)
 	}
+	s.leave()
+}
+
+// leave has the node end the stream. If it does not hear of that, it notices later that nobody is there any more, as its connections'
+// keep-alive does.
+func (s *stream) leave() {
+	s.broken = true
 	s.toNode(s.close)
+	w := s.m.p.n.w
+	w.queue.put(w.now+beatLost, func() {
+		if s.m.streams[s.id] == s && s.m.p.n.process == s.m.p {
+			s.leave()
+		}
+	})
 }
 
 // toNode carries something to the process that serves the stream, if it still runs.
