@@ -30,8 +30,7 @@ type home struct {
 	core    *lessor.Lessor // nil until the leases were read
 	reading bool           // they are being read: what is told meanwhile may be newer than that
 	early   []apply.LeaseChange
-	moved   bool         // they are to be read again
-	next    base.Instant // when it is to be stepped
+	moved   bool // they are to be read again
 	warmed  base.Instant
 }
 
