@@ -35,6 +35,7 @@ func newWatching(p *process) *watching {
 	m := &watching{p: p, streams: map[watch.StreamID]*stream{}, shared: map[base.KeyspaceID]*stream{}, asks: map[uint64]*call{}}
 	if r.Int63n(2) == 0 { // so little is kept that readers are slow, and histories long, at the size of a simulation
 		cfg.StreamBytes, cfg.TailBytes, cfg.MergeBytes = 500+int(r.Int63n(5_000)), 500+int(r.Int63n(20_000)), 500+int(r.Int63n(5_000))
+		cfg.ResponseBytes = 50 + int(r.Int63n(1_000))
 		m.most = uint64(100 + r.Int63n(3000))
 	}
 	m.hub = watch.NewHub(cfg)
