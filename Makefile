@@ -44,6 +44,7 @@ invariants: ## run the tests with the costly invariants checked
 e2e: build etcdctl ## run the tests with real processes, and a session of etcdctl
 	go test -count=1 ./node/e2e
 	.ci/session
+	.ci/session-services
 
 .PHONY: lint
 lint: ## check the format, vet, staticcheck

@@ -2925,7 +2925,7 @@ type ChangesRequest struct {
 	From          int64                  `protobuf:"varint,4,opt,name=from,proto3" json:"from,omitempty"`                            // the lowest revision that is wanted; 0: no events, only which range it is, and its revision (next is above it)
 	MostBytes     uint64                 `protobuf:"varint,5,opt,name=most_bytes,json=mostBytes,proto3" json:"most_bytes,omitempty"` // the page ends with the revision that reaches this size
 	PrevKv        bool                   `protobuf:"varint,6,opt,name=prev_kv,json=prevKv,proto3" json:"prev_kv,omitempty"`
-	WaitMicros    uint64                 `protobuf:"varint,7,opt,name=wait_micros,json=waitMicros,proto3" json:"wait_micros,omitempty"` // if there is nothing at or above `from`, not even the range's own revision, wait this long for it
+	WaitMicros    uint64                 `protobuf:"varint,7,opt,name=wait_micros,json=waitMicros,proto3" json:"wait_micros,omitempty"` // if there is nothing at or above `from`, not even the range's own revision, wait this long for it, or until the range holds only a part of the span
 	Known         int64                  `protobuf:"varint,8,opt,name=known,proto3" json:"known,omitempty"`                             // and, if it is not 0, do not wait when the range's revision is above it
 	Cut           bool                   `protobuf:"varint,9,opt,name=cut,proto3" json:"cut,omitempty"`                                 // the page may end within a revision, if the whole of it is larger than a page
 	FromSub       uint32                 `protobuf:"varint,10,opt,name=from_sub,json=fromSub,proto3" json:"from_sub,omitempty"`         // of the revision `from` leave out as many changes: a page ended there

@@ -58,7 +58,7 @@ func newMany() *cobra.Command {
 	f.StringVar(&keep, "keep", "out/sim", "where failing seeds are written, made smaller")
 	f.IntVar(&shrink, "shrink", 300, "how many runs may be spent on making a failing seed smaller; 0: it is kept as it is")
 	f.StringVar(&summary, "summary", "", "write the figures to this file, for sim merge")
-	f.BoolVar(&requireAll, "require-all", false, "fail if a kind of fault never befell anything")
+	f.BoolVar(&requireAll, "require-all", false, "fail if a kind of fault never befell anything, or watches and leases never met what they are to meet")
 	f.StringVarP(&output, "output", "o", "table", "table or json")
 	return c
 }
@@ -111,7 +111,14 @@ func report(cmd *cobra.Command, m *sim.Many, sum *sim.Summary, keep, summary, ou
 	if len(missing) > 0 {
 		fmt.Fprintf(cmd.ErrOrStderr(), "never befell anything: %v\n", missing)
 	}
-	if len(sum.Bad) > 0 || requireAll && len(missing) > 0 {
+	var unseen []string
+	if requireAll {
+		unseen = sum.Unseen()
+	}
+	if len(unseen) > 0 {
+		fmt.Fprintf(cmd.ErrOrStderr(), "never met: %v\n", unseen)
+	}
+	if len(sum.Bad) > 0 || requireAll && len(missing)+len(unseen) > 0 {
 		return errFailed
 	}
 	return nil

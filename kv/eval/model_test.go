@@ -138,10 +138,11 @@ func (m *model) apply(req proto.Message, micros int64) (proto.Message, error) {
 func (m *model) endLease(id, micros int64) int {
 	t := m.begin(micros)
 	defer t.end()
-	for key, kv := range t.begin {
-		if kv.Lease == id {
+	for _, key := range slices.Sorted(maps.Keys(t.begin)) {
+		if t.begin[key].Lease == id {
 			delete(t.now, key)
 			t.changes++
+			t.touched = append(t.touched, key)
 		}
 	}
 	return t.changes

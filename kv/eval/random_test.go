@@ -145,7 +145,9 @@ func (r *randomRun) command(p *eval.Pass) {
 // endLease deletes the keys of a lease.
 func (r *randomRun) endLease(p *eval.Pass, id int64) {
 	r.env.NowMicros, r.oth.NowMicros = r.now, r.now
+	before := len(r.m.events)
 	want := r.m.endLease(id, r.now)
+	r.events = nil
 	b := r.other.NewIndexedBatch()
 	other := eval.NewPass(b)
 	for env, p := range map[*eval.Env]*eval.Pass{r.env: p, r.oth: other} {
@@ -155,6 +157,7 @@ func (r *randomRun) endLease(p *eval.Pass, id int64) {
 			r.Fatalf("%d keys of the lease are deleted at %d, want %d at %d", n, env.Counters.Revision, want, r.m.current())
 		}
 	}
+	r.sameEvents(r.events, slices.Clone(r.m.events[before:]), r.env.WantPrev)
 	noError(r, other.Close())
 	noError(r, b.CommitNoSync())
 	noError(r, b.Close())

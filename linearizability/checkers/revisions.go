@@ -35,8 +35,8 @@ func RevisionsApart(prefix string, perKey bool) linearizability.Checker {
 		byKey := map[string]*linearizability.History{}
 		for _, op := range h.Ops {
 			key := firstKey(op.Request)
-			if !strings.HasPrefix(key, prefix) {
-				continue
+			if key == "" || !strings.HasPrefix(key, prefix) {
+				continue // one without a key is of no range in particular
 			}
 			if i := strings.LastIndexByte(key, '/'); !perKey && i >= 0 {
 				key = key[:i]

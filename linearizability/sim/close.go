@@ -2,9 +2,12 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
@@ -25,6 +28,7 @@ const (
 	firstLimit   = 20 * time.Second
 	recoverLimit = 60 * time.Second
 	restLimit    = 10 * time.Second
+	leaseLimit   = 30 * time.Second // the longest TTL of a session is 5 s, counted again by whoever was elected last, and a revocation is tried again after some
 )
 
 // led says whether every range has a leader that its nodes know.
@@ -108,7 +112,44 @@ func (w *world) recover() {
 		}
 	}
 	w.await("the replicas are equal", w.limit(), w.whole)
+	w.await("leases end that nobody keeps alive", leaseLimit, w.leaseless)
 	w.await("the ranges rest", restLimit, w.rest)
+}
+
+// leaseless says whether no range has a lease of a client, nor a key that belongs to one: sessions have ended with the clients.
+func (w *world) leaseless() bool {
+	for _, r := range w.ranges {
+		if !r.leases {
+			continue
+		}
+		for _, o := range w.ranges {
+			if l := w.leader(o); o.ks == r.ks && (l == nil || !w.withoutLeases(l, o)) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func (w *world) withoutLeases(l *node, r *rangeInfo) bool {
+	store := l.process.store
+	recs, _, err := store.ClientLeases(r.id, 0, 1)
+	if err != nil || len(recs) > 0 {
+		return false
+	}
+	out := &pb.RangeResponse{}
+	d := w.newest(r)
+	req := &pb.RangeRequest{Key: d.Start, RangeEnd: d.End}
+	if len(req.Key) == 0 {
+		req.Key = []byte{0}
+	}
+	if len(req.RangeEnd) == 0 {
+		req.RangeEnd = []byte{0}
+	}
+	if err := store.Read(r.id, req, out); err != nil {
+		return false
+	}
+	return !slices.ContainsFunc(out.Kvs, func(kv *mvccpb.KeyValue) bool { return kv.Lease != 0 })
 }
 
 // rest says whether every leader holds its lease and is neither ticked nor sends anything: nothing is wrong, and nobody

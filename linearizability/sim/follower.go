@@ -239,7 +239,7 @@ func (f *follower) end(never error) {
 		if f.req.Shared {
 			s.toNode(func() { s.m.tell(func() { s.m.hub.Cancel(s.id, int64(id)) }) })
 		} else {
-			s.toNode(s.close)
+			s.leave()
 		}
 	}
 	if f.log.Next() == 0 {

@@ -231,6 +231,23 @@ func (s *Summary) Merge(o *Summary) {
 	s.Bad = append(s.Bad, o.Bad...)
 }
 
+// wanted is what watches and leases are to have met in any large run.
+var wanted = [...]string{
+	"watch events", "watches from a revision on", "watches over several ranges", "watches on a shared stream", "watches whose history was gone",
+	"watches whose stream broke", "notifications of progress", "pulls of watches", "pulls in several pieces", "closings of quiet ranges",
+	"leases granted", "leases that became guests", "leases that ended by themselves", "leases ended in several ranges by their home",
+}
+
+// Unseen lists what watches and leases were to meet and never did.
+func (s *Summary) Unseen() (out []string) {
+	for _, what := range wanted {
+		if s.Seen[what] == 0 {
+			out = append(out, what)
+		}
+	}
+	return out
+}
+
 // Missing lists the kinds of faults that never befell anything.
 func (s *Summary) Missing(only Only) (out []FaultKind) {
 	for i := range kinds {

@@ -35,6 +35,7 @@ func newWatching(p *process) *watching {
 	m := &watching{p: p, streams: map[watch.StreamID]*stream{}, shared: map[base.KeyspaceID]*stream{}, asks: map[uint64]*call{}}
 	if r.Int63n(2) == 0 { // so little is kept that readers are slow, and histories long, at the size of a simulation
 		cfg.StreamBytes, cfg.TailBytes, cfg.MergeBytes = 500+int(r.Int63n(5_000)), 500+int(r.Int63n(20_000)), 500+int(r.Int63n(5_000))
+		cfg.ResponseBytes = 50 + int(r.Int63n(1_000))
 		m.most = uint64(100 + r.Int63n(3000))
 	}
 	m.hub = watch.NewHub(cfg)
@@ -314,7 +315,20 @@ func (s *stream) breaks(why string) {
 	for _, id := range sortedKeys(s.watches) {
 		s.watches[id].broken(why)
 	}
+	s.leave()
+}
+
+// leave has the node end the stream. If it does not hear of that, it notices later that nobody is there any more, as its connections'
+// keep-alive does.
+func (s *stream) leave() {
+	s.broken = true
 	s.toNode(s.close)
+	w := s.m.p.n.w
+	w.queue.put(w.now+beatLost, func() {
+		if s.m.streams[s.id] == s && s.m.p.n.process == s.m.p {
+			s.leave()
+		}
+	})
 }
 
 // toNode carries something to the process that serves the stream, if it still runs.

@@ -87,12 +87,12 @@ const (
 
 const filters = noPut | noDelete
 
-// next is the revision below which an attached or astray part has everything.
-func (p *part) pos() base.Revision {
-	if p.attached {
-		return max(p.next, p.source.next)
+// pos is the revision below which a part has everything.
+func (n *part) pos() base.Revision {
+	if n.attached {
+		return max(n.next, n.source.next)
 	}
-	return p.next
+	return n.next
 }
 
 // pos is the revision below which everything was delivered.
@@ -142,10 +142,10 @@ func (c *cursor) cut(p *part, at string) *part {
 }
 
 // hold has a part keep events until the cursor is beyond them.
-func (p *part) hold(e *Event) {
-	p.held = append(p.held, e)
-	p.cursor.held++
-	p.cursor.bytes += e.size()
+func (n *part) hold(e *Event) {
+	n.held = append(n.held, e)
+	n.cursor.held++
+	n.cursor.bytes += e.size()
 }
 
 // take is what can be delivered: everything below the cursor's place, in order.

@@ -90,11 +90,11 @@ func appendKV(b, key []byte, r *eval.Record) []byte {
 }
 
 // Whole is the event as it is sent between nodes: with the version before if it is there.
-func (ev *Event) Whole() []byte {
-	if ev.WithPrev != nil {
-		return ev.WithPrev
+func (e *Event) Whole() []byte {
+	if e.WithPrev != nil {
+		return e.WithPrev
 	}
-	return ev.Wire
+	return e.Wire
 }
 
 var errEvent = errors.New("an event that cannot be read")
@@ -141,7 +141,7 @@ func DecodeEvent(b []byte) (*Event, error) {
 }
 
 // readKV finds the key and the revision.
-func (ev *Event) readKV(kv []byte) bool {
+func (e *Event) readKV(kv []byte) bool {
 	for len(kv) > 0 {
 		field, typ, n := protowire.ConsumeTag(kv)
 		if n < 0 {
@@ -154,13 +154,13 @@ func (ev *Event) readKV(kv []byte) bool {
 			if n < 0 {
 				return false
 			}
-			ev.Key, kv = key[:len(key):len(key)], kv[n:]
+			e.Key, kv = key[:len(key):len(key)], kv[n:]
 		case field == kvMod && typ == protowire.VarintType:
 			rev, n := protowire.ConsumeVarint(kv)
 			if n < 0 {
 				return false
 			}
-			ev.Revision, kv = base.Revision(rev), kv[n:]
+			e.Revision, kv = base.Revision(rev), kv[n:]
 		default:
 			n := protowire.ConsumeFieldValue(field, typ, kv)
 			if n < 0 {

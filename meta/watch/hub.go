@@ -19,8 +19,9 @@ const (
 type Config struct {
 	ProgressInterval time.Duration // between two tellings of Spec.Progress, and up to a tenth more
 	Rand             *base.Rand    // for jitter
-	// What is remembered at most: see base.WatchStreamBytes, WatchTailBytes, WatchMergeBytes, which they are if they are not set.
-	StreamBytes, TailBytes, MergeBytes int
+	// What is remembered at most: see base.WatchStreamBytes, WatchTailBytes, WatchMergeBytes, which they are if they are not set. ResponseBytes
+	// is where a response is cut: see base.WatchResponseBytes.
+	StreamBytes, TailBytes, MergeBytes, ResponseBytes int
 }
 
 // EnsureDefaults sets what is not set.
@@ -34,6 +35,9 @@ func (c *Config) EnsureDefaults() {
 	if c.TailBytes == 0 {
 		c.TailBytes = base.WatchTailBytes
 	}
+	if c.ResponseBytes == 0 {
+		c.ResponseBytes = base.WatchResponseBytes
+	}
 	if c.MergeBytes == 0 {
 		c.MergeBytes = base.WatchMergeBytes
 	}
@@ -45,7 +49,7 @@ func (c *Config) Validate() error {
 	if c.ProgressInterval < 0 {
 		errs = append(errs, errors.New("the interval of progress is negative"))
 	}
-	if min(c.StreamBytes, c.TailBytes, c.MergeBytes) < 0 {
+	if min(c.StreamBytes, c.TailBytes, c.MergeBytes, c.ResponseBytes) < 0 {
 		errs = append(errs, errors.New("a bound is negative"))
 	}
 	if c.Rand == nil {

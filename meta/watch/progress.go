@@ -42,9 +42,6 @@ func (w *watch) pos() base.Revision {
 	return w.cursor.pos()
 }
 
-// early forgets watches whose stream was full.
-func early(w *watch) bool { return mutant.Is(mutant.WatchEarlyProgress) && w.cursor == nil }
-
 // known is how far the ranges of a watch are known to be, the furthest of them.
 func (w *watch) known() (r base.Revision) {
 	if c := w.cursor; c != nil && w.flags&created != 0 {
@@ -68,6 +65,11 @@ func (h *Hub) tellProgress() {
 		if !st.full && h.beyond(st) {
 			at, any = st.least()
 		}
+		if mutant.Is(mutant.WatchEarlyProgress) && !st.full {
+			if at, any = st.least(); any {
+				at = st.wanted + 1
+			}
+		}
 		switch {
 		case any:
 			st.asking = false
@@ -86,7 +88,7 @@ func (h *Hub) tellProgress() {
 func (h *Hub) beyond(st *stream) bool {
 	for ; st.seen < len(st.list); st.seen++ {
 		w := st.list[st.seen]
-		if w.flags&created != 0 && w.pos() <= st.wanted && !early(w) {
+		if w.flags&created != 0 && w.pos() <= st.wanted {
 			h.drive(w, st.wanted)
 			return false
 		}
@@ -98,7 +100,7 @@ func (h *Hub) beyond(st *stream) bool {
 func (st *stream) least() (at base.Revision, any bool) {
 	known := st.wanted + 1
 	for _, w := range st.list {
-		if known = max(known, w.known()); w.flags&created != 0 && !early(w) && (!any || w.pos() < at) {
+		if known = max(known, w.known()); w.flags&created != 0 && (!any || w.pos() < at) {
 			at, any = w.pos(), true
 		}
 	}

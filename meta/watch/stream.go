@@ -149,13 +149,13 @@ func (h *Hub) deliver(c *cursor, events []*Event) {
 		w := c.watches[i]
 		kind := w.flags & filters
 		if !done[kind] {
-			cut[kind], done[kind] = batches(events, kind, c.prev), true
+			cut[kind], done[kind] = batches(events, kind, c.prev, h.cfg.ResponseBytes), true
 		}
 		b := cut[kind]
 		if len(b) > 0 && w.next > b[0].first {
 			later := slices.IndexFunc(events, func(e *Event) bool { return e.Revision >= w.next })
 			if b = nil; later >= 0 {
-				b = batches(events[later:], kind, c.prev)
+				b = batches(events[later:], kind, c.prev, h.cfg.ResponseBytes)
 			}
 		}
 		if h.give(w, b, c.prev, next) {
@@ -195,10 +195,10 @@ func (h *Hub) give(w *watch, batches []batch, prev bool, next base.Revision) boo
 // fragments sends a response in pieces, if it is too large and its watch wants that.
 func (h *Hub) fragments(w *watch, o Out) {
 	if w.flags&fragment != 0 {
-		for o.Bytes > base.WatchResponseBytes && len(o.Events) > 1 {
+		for o.Bytes > h.cfg.ResponseBytes && len(o.Events) > 1 {
 			piece, n := o, 0
 			piece.Bytes, piece.Fragment = 0, true
-			for n < len(o.Events)-1 && (n == 0 || piece.Bytes+wire(o.Events[n], o.Prev) <= base.WatchResponseBytes) {
+			for n < len(o.Events)-1 && (n == 0 || piece.Bytes+wire(o.Events[n], o.Prev) <= h.cfg.ResponseBytes) {
 				piece.Bytes += wire(o.Events[n], o.Prev)
 				n++
 			}
@@ -219,7 +219,7 @@ func wire(e *Event, prev bool) int {
 }
 
 // batches cuts events, without those that a filter leaves out, behind the revision at which a response is large enough.
-func batches(events []*Event, filter flags, prev bool) []batch {
+func batches(events []*Event, filter flags, prev bool, most int) []batch {
 	if filter != 0 {
 		events = slices.Collect(func(yield func(*Event) bool) {
 			for _, e := range events {
@@ -234,7 +234,7 @@ func batches(events []*Event, filter flags, prev bool) []batch {
 	var out []batch
 	for from, n := 0, 0; n < len(events); from = n {
 		b := batch{first: events[n].Revision}
-		for n < len(events) && b.bytes < base.WatchResponseBytes {
+		for n < len(events) && b.bytes < most {
 			for b.last = events[n].Revision; n < len(events) && events[n].Revision == b.last; n++ {
 				b.bytes += wire(events[n], prev)
 			}

@@ -1,6 +1,3 @@
-// Package watch is all watches of a node as one stepped value, the Hub: what is applied and what was asked for goes in, what is
-// to be sent and asked comes out. RFC 5 has the idea; a watch is a span and a revision, and whatever happens to the ranges that
-// hold the span, it goes on from that revision.
 package watch
 
 import (
@@ -70,7 +67,7 @@ type Ask struct {
 	Start, End []byte
 	From       base.Revision // of Pull; 0: no events are wanted, only which range holds Start, and a Next above its present revision
 	Prev       bool
-	Wait       bool          // if there is nothing, wait for it (base.WatchPollTime at most)
+	Wait       bool          // if there is nothing, wait for it (base.WatchPollTime at most), or until the range holds only a part of [Start, End)
 	Known      base.Revision // with Wait: answer also when the range is above this revision
 	Keys       [][]byte      // of Close
 }

@@ -31,7 +31,6 @@ type world struct {
 	log     func(format string, args ...any)
 
 	closes, nows, pullsAsked int
-	left                     int // versions below which nothing is looked at again
 }
 
 type fataler interface {

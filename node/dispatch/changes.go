@@ -53,14 +53,14 @@ func (d *Dispatcher) Changes(ctx context.Context, req *rangepb.ChangesRequest) (
 
 // changesPage returns what fits between nodes in one piece.
 func (d *Dispatcher) changesPage(ctx context.Context, req *rangepb.ChangesRequest) (out *rangepb.ChangesResponse, err error) {
-	err = d.retry(ctx, base.KeyspaceID(req.KeyspaceId), req.Start, func(r *metapb.RangeDescriptor, node base.NodeID) (err error) {
+	err = d.retry(ctx, base.KeyspaceID(req.KeyspaceId), req.Start, func(r *metapb.RangeDescriptor, _ base.NodeID) (err error) {
 		id := base.RangeID(r.RangeId)
 		if d.cfg.Store.Has(id) {
 			out, err = d.changesHere(ctx, id, req)
 			return err
 		}
 		nodes := route.Order(r, 0, d.cfg.Node) // any of them will do: they take turns
-		node = nodes[(d.turn.Load()+uint64(d.cfg.Node))%uint64(len(nodes))]
+		node := nodes[(d.turn.Load()+uint64(d.cfg.Node))%uint64(len(nodes))]
 		ask := proto.CloneOf(req)
 		ask.Cut = true
 		body, err := proto.Marshal(ask)

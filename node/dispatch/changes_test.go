@@ -15,8 +15,10 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/meta/desc"
 	"github.com/cairndb/cairn/meta/watch"
 )
 
@@ -125,6 +127,27 @@ func TestChangesOfARangeThatIsCut(t *testing.T) {
 	}
 	if resp, got = w.changes(2, &rangepb.ChangesRequest{KeyspaceId: uint64(paged), From: first}); got != "a" || string(resp.End) != "m" {
 		t.Errorf("before the cut: %s of %v", got, resp)
+	}
+}
+
+// A node that has no replica any more, or cannot be reached, holds nobody up for long: the next one is asked.
+func TestChangesOfAnotherReplica(t *testing.T) {
+	w := newSharded(t, 4, 1)
+	rev := w.put(w.nodes[1], "a", "x")
+	d := desc.Clone(w.nodes[1].cfg.Store.View(100).Descriptor)
+	d.Generation++ // as if the index had told it a moment ago
+	d.Replicas = append([]*metapb.Replica{
+		{ReplicaId: 2, NodeId: 2, Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER}, // it has none
+		{ReplicaId: 3, NodeId: 3, Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER}, // it cannot be reached
+	}, d.Replicas...)
+	w.mu.Lock()
+	w.fails[3] = true
+	w.mu.Unlock()
+	w.nodes[4].Learn(d)
+	for range 4 {
+		if _, got := w.changes(4, &rangepb.ChangesRequest{KeyspaceId: uint64(sharded), From: rev}); got != "a" {
+			t.Errorf("read %q", got)
+		}
 	}
 }
 

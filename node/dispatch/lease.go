@@ -99,10 +99,17 @@ func (d *Dispatcher) proposeFor(ctx context.Context, ks base.KeyspaceID, key []b
 	}
 	leases := leasesOf(cmd)
 	for range base.LeaseAdmitTries {
+		there := 0
 		for _, id := range leases {
-			if err := d.admit(ctx, ks, key, id); err != nil {
+			switch err := d.admit(ctx, ks, key, id); {
+			case err == nil:
+				there++
+			case !noLease(err): // a transaction may go the way that puts nothing with this one
 				return nil, err
 			}
+		}
+		if there == 0 {
+			return nil, err
 		}
 		if msg, err = d.propose(ctx, ks, key, cmd); !noLease(err) {
 			return msg, err

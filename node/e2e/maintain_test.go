@@ -181,7 +181,8 @@ func TestAutoCompaction(t *testing.T) {
 	}
 }
 
-// All members answer with the same hash at every revision that is kept: after a compaction, while its removal goes on, and after a restart.
+// All members answer with the same hash at every revision that is kept: over a lease's revoke, after a
+// compaction, while its removal goes on, and after a restart.
 func TestHashKVAgrees(t *testing.T) {
 	c := startCluster(t, 3)
 	cl := c.client()
@@ -213,9 +214,19 @@ func TestHashKVAgrees(t *testing.T) {
 			}
 		}
 	}
-	agree("at first", revisions)
+	lease, err := cl.Grant(ctx, 600)
+	mustDo(t, err)
+	for i := range 5 {
+		resp, err := cl.Put(ctx, fmt.Sprint("leased", i), "v", clientv3.WithLease(lease.ID))
+		mustDo(t, err)
+		revisions = append(revisions, resp.Header.Revision)
+	}
+	revoked, err := cl.Revoke(ctx, lease.ID)
+	mustDo(t, err)
+	revisions = append(revisions, revoked.Header.Revision)
+	agree("at first, with a lease revoked", revisions)
 	mark := revisions[5]
-	_, err := cl.Compact(ctx, mark)
+	_, err = cl.Compact(ctx, mark)
 	mustDo(t, err)
 	kept := revisions[5:]
 	agree("right after a compaction", kept)

@@ -30,8 +30,7 @@ type home struct {
 	core    *lessor.Lessor // nil until the leases were read
 	reading bool           // they are being read: what is told meanwhile may be newer than that
 	early   []apply.LeaseChange
-	moved   bool         // they are to be read again
-	next    base.Instant // when it is to be stepped
+	moved   bool // they are to be read again
 	warmed  base.Instant
 }
 
@@ -169,8 +168,9 @@ func (l *Lessor) step(h *home) base.Instant {
 	}
 	if n == 0 {
 		l.rest(h)
+		return next
 	}
-	return next
+	return min(next, now.Add(l.cfg.ColdAfter/4)) // it must not go cold in between: no time counts in which nobody could be answered
 }
 
 // revoke proposes that a lease be revoked, at the term in which it was decided.

@@ -3,6 +3,7 @@ package lessor
 import (
 	"context"
 	"errors"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +26,9 @@ type world struct {
 	store *store.Store
 	l     *Lessor
 	cold  atomic.Int64 // how often the default range went cold
+
+	mu   sync.Mutex
+	gone map[int64]time.Time // when leases went
 }
 
 func (w *world) EndLease(context.Context, base.KeyspaceID, *kvpb.LeaseRecord) (int64, error) {
@@ -33,7 +37,7 @@ func (w *world) EndLease(context.Context, base.KeyspaceID, *kvpb.LeaseRecord) (i
 func (w *world) NowMicros() int64 { return 1 }
 
 func newWorld(t *testing.T, coldAfter time.Duration) *world {
-	w := &world{t: t}
+	w := &world{t: t, gone: map[int64]time.Time{}}
 	eng := engine.NewMem()
 	id := &metapb.StoreIdentity{ClusterId: 7, NodeId: 1, StoreUuid: make([]byte, 16), Format: store.FormatVersion}
 	must(t, store.Bootstrap(eng, id, &metapb.NodeRecord{NodeId: 1}))
@@ -43,7 +47,17 @@ func newWorld(t *testing.T, coldAfter time.Duration) *world {
 		Engine: eng, Node: 1, Incarnation: 1, ColdAfter: coldAfter, OnFatal: func(err error) { t.Error(err) },
 		OnChange:  func(c raftgroup.StateChange) { <-ready; w.l.Changed(c) },
 		OnApplied: func(r base.RangeID) { <-ready; w.l.Applied(r) },
-		OnLeases:  func(r base.RangeID, c []apply.LeaseChange, moved bool) { <-ready; w.l.Leases(r, c, moved) },
+		OnLeases: func(r base.RangeID, c []apply.LeaseChange, moved bool) {
+			<-ready
+			w.l.Leases(r, c, moved)
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			for _, x := range c {
+				if x.Gone {
+					w.gone[x.Lease.Id] = time.Now()
+				}
+			}
+		},
 		OnCold: func(d *metapb.RangeDescriptor) {
 			if base.RangeID(d.RangeId) == base.RangeDefault {
 				w.cold.Add(1)
@@ -195,4 +209,41 @@ func TestLeasesKeepTheirRangeWarm(t *testing.T) {
 	must(t, w.propose(&kvpb.Command{Body: &kvpb.Command_LeaseRevoke{LeaseRevoke: &kvpb.LeaseRevoke{Id: 1}}}))
 	w.until("it goes cold", func() bool { return w.cold.Load() > cold })
 	w.leads()
+}
+
+// Of thousands that are granted one after the other, and end as they were granted, none ends early.
+func TestManyEndAndNoneEarly(t *testing.T) {
+	const n, ttl = 5000, base.LeaseMinTTL * time.Second
+	w := newWorld(t, 0)
+	w.leads()
+	asked := make([]time.Time, n+1)
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			for id := int64(1 + g); id <= n; id += 16 {
+				asked[id] = time.Now()
+				w.grant(id, base.LeaseMinTTL)
+			}
+		})
+	}
+	wg.Wait()
+	w.until("all have ended", func() bool { return w.l.Counts().Leases == 0 })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var most time.Duration
+	early := 0
+	for id := 1; id <= n; id++ {
+		late := w.gone[int64(id)].Sub(asked[id]) - ttl
+		if late < 0 {
+			early++
+			if early < 10 {
+				t.Logf("lease %d: %s", id, late)
+			}
+		}
+		most = max(most, late)
+	}
+	if early > 0 {
+		t.Errorf("%d of %d ended early", early, n)
+	}
+	t.Logf("the latest ended %s after its time", most)
 }

@@ -87,9 +87,13 @@ type polls struct {
 	of map[base.RangeID]map[uint64]*rangepb.ChangesRequest // by the waiter
 }
 
-// ready says whether a request need not wait any longer at a replica.
+// ready says whether a request need not wait any longer at a replica: there is something, or the replica holds less than was asked for,
+// which whoever asks should know soon.
 func ready(v *apply.View, req *rangepb.ChangesRequest) bool {
-	rev := int64(v.Counters.Revision)
+	rev, d := int64(v.Counters.Revision), v.Descriptor
+	if !desc.Contains(d, base.KeyspaceID(req.KeyspaceId), req.Start) || len(d.End) > 0 && desc.EndAfter(req.End, d.End) {
+		return true
+	}
 	return rev >= req.From || req.Known != 0 && rev > req.Known
 }
 

@@ -29,7 +29,8 @@ func CheckClock() error {
 }
 
 // steady makes of a clock one that never goes back: after a step back it goes on from where it was. A loop that waited for
-// such a clock to catch up would hold no election meanwhile. Safe for concurrent use.
+// such a clock to catch up would hold no election meanwhile. Safe for concurrent use: who has read the clock before another and comes after
+// it has seen no step back, and must not make it run faster.
 type steady struct {
 	read func() base.Instant
 
@@ -43,7 +44,9 @@ func (c *steady) now() base.Instant {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if raw+c.shift < c.last {
-		c.shift = c.last - raw
+		if raw = c.read(); raw+c.shift < c.last {
+			c.shift = c.last - raw
+		}
 	}
 	c.last = raw + c.shift
 	return c.last

@@ -170,3 +170,25 @@ func TestEventsAreWhatIsStored(t *testing.T) {
 		t.Errorf("only %d events were told", events)
 	}
 }
+
+// A pull from 0 reads nothing: it says which range holds a key, and where that is. One that waits is answered when the range is cut.
+func TestChangesTellOfTheRange(t *testing.T) {
+	n := newSplitNode(t, func(engine.Writer) {})
+	must(t, n.propose(leftRange, &kvpb.Command{Body: &kvpb.Command_Put{Put: body(t, &pb.PutRequest{Key: []byte("a"), Value: []byte("1")})}}))
+	must(t, n.propose(leftRange, &kvpb.Command{Body: &kvpb.Command_Compaction{Compaction: body(t, &pb.CompactionRequest{Revision: int64(n.s.View(leftRange).Counters.Revision)})}}))
+	v := n.s.View(leftRange)
+	req := &rangepb.ChangesRequest{KeyspaceId: v.Descriptor.KeyspaceId, Start: []byte("a")}
+	resp, err := n.s.Changes(leftRange, req)
+	must(t, err)
+	if resp.RangeId != uint64(leftRange) || resp.Next != int64(v.Counters.Revision)+1 || resp.Compacted > 0 || len(resp.Events) > 0 || !bytes.Equal(resp.End, v.Descriptor.End) {
+		t.Errorf("from 0: %v of %v", resp, v)
+	}
+	req.From, req.End = resp.Next, v.Descriptor.End
+	if ready(v, req) {
+		t.Error("there is nothing, and it does not wait")
+	}
+	n.split()
+	if v = n.s.View(leftRange); !ready(v, req) {
+		t.Errorf("the range has become %v, and it waits", v.Descriptor)
+	}
+}
