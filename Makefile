@@ -141,12 +141,18 @@ jepsen: build ## run real processes under every fault for JEPSEN_FOR (10m), into
 	go build -trimpath -o bin/jepsen ./cmd/jepsen
 	bin/jepsen run --for $(JEPSEN_FOR) --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
 
+.PHONY: jepsen-watch
+jepsen-watch: build ## hold more than a million events of watches against what was written, and leases, under every fault, for JEPSEN_FOR (root)
+	go build -trimpath -o bin/jepsen ./cmd/jepsen
+	bin/jepsen run --for $(JEPSEN_FOR) --workload watch,spread-watch,lock,spread-lock --clients 100 --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)-watch
+
 .PHONY: jepsen-quick
-jepsen-quick: build ## run real processes under a drawn part of the faults, ranges that are cut, nodes that come and go, for six minutes (root)
+jepsen-quick: build ## run real processes under a drawn part of the faults, ranges that are cut, nodes that come and go, watches and leases, for seven minutes (root)
 	go build -trimpath -o bin/jepsen ./cmd/jepsen
 	bin/jepsen run --for 130s --workload register,set,append,bank,monotonic,liveness --nemesis $(JEPSEN_NEMESIS) --report out/jepsen/$(JEPSEN_NAME)
 	bin/jepsen run --for 50s --workload spread,spread-append,spread-bank --mix --nemesis splits-merges,kill-one,halves --report out/jepsen/$(JEPSEN_NAME)-ranges
 	bin/jepsen run --for 60s --workload register,spread,placement,liveness --nemesis decommission-leader,rolling,fail-one,moves --report out/jepsen/$(JEPSEN_NAME)-members
+	bin/jepsen run --for 50s --workload watch,spread-watch,lock,spread-lock --clients 60 --nemesis kill-leader,pause-leader,splits-merges --report out/jepsen/$(JEPSEN_NAME)-watch
 
 .PHONY: clean
 clean: ## remove what was built

@@ -90,6 +90,9 @@ func merge(cluster uint64, answers []answer) *clusterpb.StatusResponse {
 		}
 		resp.Nodes = append(resp.Nodes, e)
 		for _, r := range a.status.GetReplicas() {
+			if r.Descriptor_ == nil {
+				continue // a replica that has taken no snapshot yet knows of no range
+			}
 			id := base.RangeID(r.Descriptor_.GetRangeId())
 			said[id] = append(said[id], replicaSaid{node: a.record.NodeId, ReplicaStatus: r})
 		}

@@ -172,3 +172,17 @@ func TestMemberList(t *testing.T) {
 		}
 	}
 }
+
+// A replica that has taken no snapshot yet knows of no range: it is left out, beside others and alone.
+func TestMergeReplicaWithoutDescriptor(t *testing.T) {
+	answers := threeAnswers()
+	want := len(merge(0xc1, answers).Ranges)
+	for i := range answers {
+		if s := answers[i].status; s != nil {
+			s.Replicas = append(s.Replicas, &clusterpb.ReplicaStatus{ReplicaId: 9}, &clusterpb.ReplicaStatus{ReplicaId: 10})
+		}
+	}
+	if got := len(merge(0xc1, answers).Ranges); got != want {
+		t.Errorf("%d ranges, want %d", got, want)
+	}
+}
