@@ -80,7 +80,16 @@ func Changes(r engine.Reader, env *Env, req ChangesRequest) (ChangesPage, error)
 		err = g.lookBack(r, env)
 		g.cut()
 	}
-	return ChangesPage{Events: g.events, Next: g.next.rev, NextSub: g.next.sub}, err
+	out := ChangesPage{Events: g.events, Next: g.next.rev, NextSub: g.next.sub}
+	out.whole(g.from.rev)
+	return out, err
+}
+
+// whole has a page that ends within a revision end before that one, if nothing of it is on the page and the page does not begin in it.
+func (p *ChangesPage) whole(from base.Revision) {
+	if n := len(p.Events); p.Next != from && (n == 0 || p.Events[n-1].Record.Mod != p.Next) {
+		p.NextSub = 0
+	}
 }
 
 // position is a place in the order of all changes.
@@ -197,8 +206,8 @@ func fits(events []Event, most int, within bool) (n, size int, next position) {
 			continue
 		}
 		next = events[begin].position()
-		if events[begin-1].Record.Mod != next.rev {
-			next.sub = 0 // nothing of its revision is here
+		if !within {
+			next.sub = 0
 		}
 		return begin, before, next
 	}
@@ -226,6 +235,7 @@ func (p *ChangesPage) Part(req ChangesRequest) ChangesPage {
 	} else if i < len(p.Events) {
 		out.Next, out.NextSub = p.Events[i].Record.Mod, 0
 	}
+	out.whole(from.rev)
 	return out
 }
 

@@ -19,9 +19,8 @@ import (
 // their leases. Who holds a lock writes into a register with its fencing token. Sessions keep their leases alive, or are away for too
 // long, or forget all and begin anew, or end in order.
 type lock struct {
-	prefix string
-	cut    bool
-	values
+	prefix   string
+	cut      bool
 	sessions map[int]*session
 	leases   []int64 // of all sessions
 }
