@@ -28,7 +28,7 @@ const (
 	kinMoves      = "a removal below a quorum of those that have caught up; a decision that outlives what it was made for"
 	kinEpoch      = "a node that comes back after it was given up goes on as if nothing had been (cockroach: liveness epochs)"
 	kinExpiry     = "a client's lease that ends early, or whose keys outlive it (etcd #15247)"
-	kinWatch      = "a watch that misses, doubles or misplaces an event, or says that it is further than it is (etcd #15248, #11495, #8411, #15220)"
+	kinWatch      = "a watch that misses, doubles or misplaces an event, or says that it is further than it is (etcd #15271, #18089, #19179, #20221)"
 	kinVersions   = "versions removed that can still be read, or kept where they should not be"
 )
 
