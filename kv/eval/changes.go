@@ -185,7 +185,12 @@ func (g *gathering) add(it engine.Iterator, rev base.Revision) error {
 
 // cut orders what was gathered and drops the highest of it that is more than fits.
 func (g *gathering) cut() {
-	slices.SortFunc(g.events, func(a, b Event) int { return a.position().compare(b.position()) })
+	slices.SortFunc(g.events, func(a, b Event) int {
+		if c := a.position().compare(b.position()); c != 0 {
+			return c
+		}
+		return bytes.Compare(a.Key, b.Key)
+	})
 	n, size, next := fits(g.events, g.most, g.within)
 	if g.bytes = size; n < len(g.events) {
 		clear(g.events[n:])
@@ -193,12 +198,13 @@ func (g *gathering) cut() {
 	}
 }
 
-// fits says how many of ordered events a page holds, how large they are, and where it ends if it does not hold them all.
+// fits says how many of ordered events a page holds, how large they are, and where it ends if it does not hold them all. It does not end
+// between two events of one position: ranges that are one now may each have written at it.
 func fits(events []Event, most int, within bool) (n, size int, next position) {
 	begin, before := 0, 0 // where the last part that is not cut begins, and the size before that
 	for i := range events {
 		ev := &events[i]
-		if within || i == 0 || ev.Record.Mod != events[i-1].Record.Mod {
+		if i == 0 || ev.Record.Mod != events[i-1].Record.Mod || within && ev.Record.Sub != events[i-1].Record.Sub {
 			begin, before = i, size
 		}
 		size += EventBytes(ev)
