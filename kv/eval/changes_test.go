@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"reflect"
 	"slices"
+	"testing"
 
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
@@ -12,7 +13,9 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/kv/eval"
+	"github.com/cairndb/cairn/kv/keys"
 )
 
 // sameEvents holds events against the model's.
@@ -134,4 +137,41 @@ func (r *randomRun) part(req eval.ChangesRequest, page *eval.ChangesPage) {
 		want.NextSub = 0 // as a page does that has nothing of the revision in which it would end
 	}
 	same(run.Part(later), &want)
+}
+
+// Ranges that were put together may each have written at one revision and place in it: a page does not end between the two.
+func TestChangesOfOnePosition(t *testing.T) {
+	const ks, rev = base.KeyspaceDefault, 9
+	e := engine.NewMem()
+	env := newEnv(ks)
+	env.Counters.Revision = rev
+	written := []string{"a", "b", "c", "d"}
+	b := e.NewBatch()
+	for i, key := range written {
+		rec := eval.Record{Create: rev, Mod: rev, Version: 1, Sub: uint32(i / 2), Value: []byte("v")}
+		noError(t, b.Set(keys.Data(nil, ks, []byte(key), rev), eval.AppendRecord(nil, &rec)))
+	}
+	noError(t, b.CommitNoSync())
+	noError(t, b.Close())
+	for most := 1; most < 600; most += 40 {
+		req := eval.ChangesRequest{From: 1, MostBytes: most, Cut: true}
+		var got []string
+		for pages := 0; req.From <= rev; pages++ {
+			if pages > len(written) {
+				t.Fatalf("pages of %d bytes: %q, and at %d.%d still not at the end", most, got, req.From, req.FromSub)
+			}
+			page, err := eval.Changes(e, env, req)
+			noError(t, err)
+			for _, ev := range page.Events {
+				if ev.Record.Mod == page.Next && ev.Record.Sub >= page.NextSub {
+					t.Fatalf("pages of %d bytes: one ends at %d.%d and holds what is there", most, page.Next, page.NextSub)
+				}
+				got = append(got, string(ev.Key))
+			}
+			req.From, req.FromSub = page.Next, page.NextSub
+		}
+		if !slices.Equal(got, written) {
+			t.Fatalf("pages of %d bytes: %q", most, got)
+		}
+	}
 }
