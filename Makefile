@@ -24,7 +24,7 @@ demo: build ## run a cluster of three nodes on this machine
 
 .PHONY: test
 test: ## run every test
-	go test ./...
+	go test -timeout 25m ./...
 
 # Not node/e2e: the binary that it builds is the one that is shipped, without race detector and invariants.
 IN_PROCESS = $$(go list ./... | grep -v '/node/e2e$$')

@@ -12,6 +12,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/kv/eval"
@@ -308,7 +309,7 @@ var errNoTicket = errors.New("the range's revision is not known")
 // admit is dispatch.admit: a ticket, the home's word, the admission.
 func (g *gateway) admit(ks base.KeyspaceID, key []byte, id int64, done func(error)) {
 	g.begin(&call{ks: ks, key: key, req: &pb.RangeRequest{Key: key, CountOnly: true}, deadline: g.now().Add(base.RequestTimeout), done: func(m proto.Message, err error) {
-		r := g.cache.Find(ks, key)
+		r := g.described(ks, key)
 		if err == nil && r == nil {
 			err = errNoTicket
 		}
@@ -329,6 +330,16 @@ func (g *gateway) admit(ks base.KeyspaceID, key []byte, id int64, done func(erro
 			}}}, func(_ proto.Message, err error) { done(err) })
 		})
 	}})
+}
+
+// described is the range of a key as it is, and not as it was heard of last: dispatch asks its leader. Nil: it is not known which.
+func (g *gateway) described(ks base.KeyspaceID, key []byte) *metapb.RangeDescriptor {
+	for _, r := range g.p.n.w.ranges {
+		if d := g.p.n.w.newest(r); r.ks == ks && desc.Contains(d, ks, key) {
+			return d
+		}
+	}
+	return nil
 }
 
 // EndLease implements lessor.Dispatcher. It is not called: the lessor is turned by hand.
