@@ -449,9 +449,11 @@ const (
 	MaxVoters = 5
 	// OperationLook is how often whoever carries operations on looks how far they are, if nothing wakes it before: people watch them.
 	// One that reads the whole index is looked at no more often than OperationScanShare times what the last reading took, so that
-	// reading a million descriptors takes at most that share of a leader's time.
+	// reading a million descriptors takes at most that share of a leader's time; and of what it took no more than OperationScanRange a
+	// range counts: a reading that waited for a range without a leader has cost nothing, and what it found is old.
 	OperationLook      = time.Second
 	OperationScanShare = 20
+	OperationScanRange = 5 * time.Microsecond
 	// OperationStalled is after how long without progress an operation says why it waits: more than a step of a small range takes.
 	OperationStalled = 3 * time.Second
 	// OperationEstimateEvery is how often an operation's record is written for a new estimate alone: each writing is one of `sys`.

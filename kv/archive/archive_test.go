@@ -233,7 +233,8 @@ func FuzzVersions(f *testing.F) {
 func FuzzBlocks(f *testing.F) {
 	var e Encoder
 	e.Add(version("k", 2, "v"))
-	f.Add([]byte{1, 0, 2, 6, 0x0a, 0x01, 'd', 0x18, 0x09, 0, byte(Versions), byte(e.Len())}, e.Payload())
+	payload := e.Payload()
+	f.Add([]byte{1, 0, 2, 6, 0x0a, 0x01, 'd', 0x18, 0x09, 0, byte(Versions), byte(len(payload))}, payload)
 	f.Fuzz(func(t *testing.T, b, rest []byte) {
 		var file bytes.Buffer
 		w, err := NewWriter(&file, &archivepb.Beginning{})

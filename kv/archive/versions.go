@@ -40,8 +40,7 @@ func (e *Encoder) Add(v *Version) {
 	e.count++
 }
 
-// Len is how large the payload is so far, and Count how many versions are in it.
-func (e *Encoder) Len() int   { return len(e.out) }
+// Count is how many versions are in the payload.
 func (e *Encoder) Count() int { return e.count }
 
 // Payload is what was made. The encoder begins anew.

@@ -95,15 +95,13 @@ func (m *Manager) due(op *metapb.Operation) (time.Duration, bool) {
 
 // look finds out how far one operation is, and writes that down. If its record, or a node's, is another by now, the next look is soon.
 func (m *Manager) look(op *metapb.Operation, r *records) error {
-	ctx, cancel := context.WithTimeout(m.ctx, base.RequestTimeout)
-	defer cancel()
 	pace := m.drive.pace[op.OpId]
 	if pace == nil {
 		pace = &operation.Pace{}
 		m.drive.pace[op.OpId] = pace
 	}
 	w := &operation.World{Nodes: r.nodes}
-	m.observe(ctx, op, w, pace)
+	m.observe(op, w, pace)
 	w.Now, w.NowMicros = m.cfg.Now(), m.cfg.UnixMicros()
 	c, err := operation.Next(op, w, pace)
 	if err != nil || c.Nothing() {
@@ -114,6 +112,8 @@ func (m *Manager) look(op *metapb.Operation, r *records) error {
 		t.At(sysrec.OperationKey(op.OpId), r.revision[string(sysrec.OperationKey(op.OpId))])
 	}
 	r.put(&t, c)
+	ctx, cancel := context.WithTimeout(m.ctx, base.RequestTimeout) // of its own: what was found may have been waited for
+	defer cancel()
 	written, err := t.Commit(ctx, m.cfg.Cluster)
 	if err == nil && written && c.Op != nil && !active(c.Op) {
 		switch c.Op.State {
@@ -128,7 +128,9 @@ func (m *Manager) look(op *metapb.Operation, r *records) error {
 }
 
 // observe finds out what an operation is judged by.
-func (m *Manager) observe(ctx context.Context, op *metapb.Operation, w *operation.World, pace *operation.Pace) {
+func (m *Manager) observe(op *metapb.Operation, w *operation.World, pace *operation.Pace) {
+	ctx, cancel := context.WithTimeout(m.ctx, base.RequestTimeout)
+	defer cancel()
 	stalled := pace.Stalled(m.cfg.Now())
 	var some []uint64
 	switch op.Kind {
@@ -169,11 +171,16 @@ func (m *Manager) count() error {
 	}
 	t := &operation.Tally{At: m.cfg.Now()}
 	err := m.eachRange(m.ctx, func(d *metapb.RangeDescriptor) bool { t.Add(d); return true })
-	m.drive.scan = time.Now().Add(time.Since(began) * base.OperationScanShare)
+	m.drive.scan = time.Now().Add(scanPause(time.Since(began), t.Ranges))
 	if err == nil {
 		m.drive.tally = t
 	}
 	return err
+}
+
+// scanPause is how long the index is not read again after a reading of so many ranges.
+func scanPause(took time.Duration, ranges uint64) time.Duration {
+	return min(took, time.Duration(ranges)*base.OperationScanRange) * base.OperationScanShare
 }
 
 // askLeads asks each node what it leads; with some it names a few of the ranges.

@@ -15,7 +15,7 @@ import (
 // lists them. It ends when f returns false. It is not a picture of one moment: a range that is cut or merged meanwhile may come twice,
 // in two shapes.
 func (m *Manager) eachRange(ctx context.Context, f func(*metapb.RangeDescriptor) bool) error {
-	root, err := m.cfg.Cluster.Descriptor(ctx, base.KeyspaceRoot, nil)
+	root, err := m.root(ctx)
 	if err != nil {
 		return fmt.Errorf("root cannot be asked: %w", err)
 	}
@@ -25,7 +25,7 @@ func (m *Manager) eachRange(ctx context.Context, f func(*metapb.RangeDescriptor)
 	for _, index := range []base.KeyspaceID{base.KeyspaceRoot, base.KeyspaceMeta} {
 		req := &pb.RangeRequest{Key: []byte{0}, RangeEnd: []byte{0}, Limit: base.CheckIndexPage}
 		for {
-			resp, err := m.cfg.Cluster.Range(ctx, index, req)
+			resp, err := m.page(ctx, index, req)
 			if err != nil {
 				return fmt.Errorf("the index in %s cannot be read: %w", index, err)
 			}
@@ -45,6 +45,19 @@ func (m *Manager) eachRange(ctx context.Context, f func(*metapb.RangeDescriptor)
 		}
 	}
 	return nil
+}
+
+// root and page wait for a range that does not answer as long as a client would: whoever reads the index says then what it waits for.
+func (m *Manager) root(ctx context.Context) (*metapb.RangeDescriptor, error) {
+	ctx, cancel := context.WithTimeout(ctx, base.RequestTimeout)
+	defer cancel()
+	return m.cfg.Cluster.Descriptor(ctx, base.KeyspaceRoot, nil)
+}
+
+func (m *Manager) page(ctx context.Context, index base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	ctx, cancel := context.WithTimeout(ctx, base.RequestTimeout)
+	defer cancel()
+	return m.cfg.Cluster.Range(ctx, index, req)
 }
 
 // FindRange finds a range by its id, and asks the range itself how it is now; nil: there is none.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -91,6 +92,27 @@ func TestCarriedOn(t *testing.T) {
 	if n := w.node(t, asked, 3); n.State != metapb.NodeState_NODE_STATE_LEFT || n.Epoch != 2 {
 		t.Errorf("%v", n)
 	}
+}
+
+// A reading of the index that waited for a range without a leader has cost nothing: the next one comes soon, and finds what has changed.
+func TestWaitingIsNotCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 5, three...)
+		m := w.manager(t, true)
+		w.reads = func() { <-time.After(5 * time.Second) } // of the bubble
+		if err := m.count(); err != nil || m.drive.tally.Of(3).Replicas == 0 {
+			t.Fatalf("%v, %v", m.drive.tally, err)
+		}
+		w.reads = nil
+		for _, r := range []string{"r1 ks1 [-∞, +∞) gen 7: 1@n1 2@n2 4@n4 next 5", "r2 ks2 [-∞, +∞) gen 7: 1@n1 2@n2 4@n4 next 5",
+			"r3 ks3 [-∞, +∞) gen 7: 1@n2 2@n1 4@n4 next 5", "r100 ks100 [-∞, m) gen 7: 2@n1 3@n2 4@n4 next 5"} {
+			w.put(t, r)
+		}
+		<-time.After(base.OperationLook)
+		if err := m.count(); err != nil || m.drive.tally.Of(3).Replicas != 0 {
+			t.Fatalf("n3 is still said to hold %d, %v", m.drive.tally.Of(3).Replicas, err)
+		}
+	})
 }
 
 // A drain that does not come on says why, as the deciders say; and is done when the node leads nothing.

@@ -39,6 +39,7 @@ type world struct {
 	size     map[base.RangeID]uint64
 	watchers []*Manager
 	writes   func() // called before each write of sys; nil: nothing
+	reads    func() // called before each read; nil: nothing
 	vague    int    // so many writes happen, and say that they may not have
 }
 
@@ -89,6 +90,9 @@ func (w *world) store(ks base.KeyspaceID, key string, m proto.Message) {
 }
 
 func (w *world) Range(_ context.Context, ks base.KeyspaceID, req *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if w.reads != nil {
+		w.reads()
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	resp := &pb.RangeResponse{}
