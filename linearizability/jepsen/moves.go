@@ -23,16 +23,20 @@ const (
 	movesAtOnce = 2
 	// moveTime is how long a relocation is waited for before it is taken back: a decider may find a better use for the time.
 	moveTime = 20 * time.Second
+	// moveRest is how long the heal waits for what is under way before it takes it back. A window of a short run is hardly longer than a
+	// relocation: what it began is to end, or a run may have moved nothing.
+	moveRest = 5 * time.Second
 )
 
-// moves relocates and transfers until the heal, which takes back what is under way.
+// moves relocates and transfers until the heal, which waits for what is under way, and takes back what does not end.
 func moves(ctx context.Context, c *Cluster, r *base.Rand) (string, func(context.Context) error, error) {
 	work, end := context.WithCancel(context.WithoutCancel(ctx)) // it outlives the beginning
+	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	for range movesAtOnce {
 		r := base.NewRand(r.Uint64())
 		wg.Go(func() {
-			for pause(work, nil, stormEvery) {
+			for pause(work, stop, stormEvery) {
 				if r.Int63n(3) == 0 {
 					c.transferOnce(work, r)
 				} else {
@@ -42,8 +46,11 @@ func moves(ctx context.Context, c *Cluster, r *base.Rand) (string, func(context.
 		})
 	}
 	heal := func(ctx context.Context) error {
-		end()
+		close(stop)
+		late := time.AfterFunc(moveRest, end)
 		wg.Wait()
+		late.Stop()
+		end()
 		return c.endMoves(ctx)
 	}
 	return fmt.Sprintf("%d at a time move ranges and leaderships", movesAtOnce), heal, nil
