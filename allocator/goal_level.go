@@ -99,7 +99,7 @@ func (p *pass) giveLoad(t *targets, from slot, v *view, visits *int) *proposal {
 		}
 		*visits++
 		at := held[(start+i)%len(held)]
-		if s.entries[at].leader != from || !p.movable(at, v) || s.fresh(v.e, from) {
+		if s.entries[at].leader != from || !p.movable(at, v) || s.fresh(v.e) {
 			continue
 		}
 		seen++
