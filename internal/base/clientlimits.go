@@ -79,6 +79,9 @@ const (
 	// LeaseQuestionIDs bounds the leases of one question about keep-alives, and the items of one page of a list of leases or of a
 	// lease's keys: some 100 KB, which the leader answers within milliseconds.
 	LeaseQuestionIDs = 10_000
+	// LeaseAwait is how long the leader of a range holds a question about leases that are ending: most end within milliseconds, and what
+	// comes to a gateway while its question is held waits so long at most to be asked for.
+	LeaseAwait = 250 * time.Millisecond
 	// LeaseKeepAliveQueue bounds the keep-alives that wait on a node for the leader of one range: what 300,000 clients send within a
 	// second, at a TTL of ten. Above it a client is told to try again, which it does within half a second.
 	LeaseKeepAliveQueue = 100_000
