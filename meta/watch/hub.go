@@ -117,7 +117,7 @@ func (h *Hub) CloseStream(id StreamID) {
 	for _, w := range st.list {
 		h.abandon(w)
 	}
-	st.list, st.byID, st.parked = nil, nil, nil
+	st.list, st.byID, st.parked, st.creating = nil, nil, nil, nil
 }
 
 // Create begins a watch under an id, or, if it is 0, under one that the hub chooses. What it answers comes as Outs: Created first.
@@ -136,7 +136,7 @@ func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
 		if s != nil {
 			o.Revision = s.next - 1
 		}
-		h.emit(st, o)
+		h.refuse(st, o)
 		return
 	}
 	for id == 0 && st.watch(st.nextID) != nil {
@@ -151,6 +151,7 @@ func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
 	if spec.Progress {
 		h.ticks(st)
 	}
+	st.expect(w, in)
 	if s == nil || !s.covers(in.start, in.end) {
 		c := newCursor(in, spec.From)
 		c.fresh = spec.From == 0
@@ -161,7 +162,9 @@ func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
 	if spec.From == 0 {
 		w.next = s.next
 	}
-	h.created(w, s.next-1)
+	if !h.created(w, s.next-1) {
+		return
+	}
 	if w.next < s.compacted && spec.From != 0 {
 		h.endWatch(w, Out{Kind: Canceled, Watch: w.id, Revision: s.next - 1, Compacted: s.compacted})
 		return
@@ -194,13 +197,6 @@ func flagsOf(spec Spec) (f flags) {
 	return f
 }
 
-func (h *Hub) created(w *watch, at base.Revision) {
-	if w.flags&created == 0 {
-		w.flags |= created
-		h.emit(w.stream, Out{Kind: Created, Watch: w.id, Revision: at})
-	}
-}
-
 // Cancel ends a watch, if it is there.
 func (h *Hub) Cancel(sid StreamID, id int64) {
 	st := h.streams[sid]
@@ -212,26 +208,43 @@ func (h *Hub) Cancel(sid StreamID, id int64) {
 		if c := w.cursor; c != nil && !c.fresh && c.part.source != nil {
 			at = c.part.source.next - 1
 		}
-		h.created(w, at)
-		h.endWatch(w, Out{Kind: Canceled, Watch: id, Revision: at})
+		last := Out{Kind: Canceled, Watch: id, Revision: at}
+		if h.created(w, at) {
+			h.emit(st, last)
+		} else {
+			told := st.creation(w)
+			last.Revision = told.outs[0].Revision
+			told.watch, told.outs = nil, append(told.outs, last)
+		}
+		h.remove(w)
 	}
 }
 
 // endWatch ends a watch with a last word.
 func (h *Hub) endWatch(w *watch, last Out) {
 	h.emit(w.stream, last)
+	h.remove(w)
+}
+
+func (h *Hub) remove(w *watch) {
 	w.stream.remove(w)
 	h.abandon(w)
 }
 
-// abandon takes a watch from where it is.
+// abandon takes a watch from where it is, for good.
 func (h *Hub) abandon(w *watch) {
 	w.flags |= ended
-	if c := w.cursor; c != nil {
-		c.remove(w)
-		if len(c.watches) == 0 && !c.stirring {
-			h.drop(c)
-		}
+	if w.cursor != nil {
+		h.withdraw(w)
+	}
+}
+
+// withdraw takes a watch from its cursor.
+func (h *Hub) withdraw(w *watch) {
+	c := w.cursor
+	c.remove(w)
+	if len(c.watches) == 0 && !c.stirring {
+		h.drop(c)
 	}
 }
 

@@ -129,7 +129,7 @@ func (l *law) move() {
 		if c, ok := some(l, l.clients(), "client"); ok {
 			id := int64(l.n(1, 4, "watch"))
 			w.log("s%d cancels w%d", c.id, id)
-			w.both(func(h *Hub) { h.Cancel(c.id, id) })
+			w.cancel(c, id)
 		}
 	case 19:
 		if c, ok := some(l, l.clients(), "client"); ok {
@@ -297,11 +297,12 @@ func (l *law) check(c *client) {
 	if st := l.w.hub.streams[c.id]; st.full || st.asking || len(st.parked) > 0 || st.unsent != 0 {
 		l.t.Fatalf("stream %d has read everything, and is full, or not answered: %+v", c.id, st)
 	}
+	if len(c.asked) > 0 {
+		l.t.Fatalf("s%d w%d was never answered", c.id, c.asked[0].id)
+	}
 	for id, x := range c.watches {
 		switch due := l.w.due(x, x.done+1, 1<<40); {
 		case x.ended:
-		case !x.created:
-			l.t.Fatalf("s%d w%d was never created", c.id, id)
 		case x.open:
 			l.t.Fatalf("s%d w%d ends within a revision", c.id, id)
 		case len(due) > 0:

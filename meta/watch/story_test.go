@@ -92,7 +92,7 @@ func (s *story) do(f []string) {
 	case "close":
 		w.both(func(h *Hub) { h.CloseStream(StreamID(s.number(f[1]))) })
 	case "cancel":
-		w.both(func(h *Hub) { h.Cancel(client().id, int64(s.number(f[2]))) })
+		w.cancel(client(), int64(s.number(f[2])))
 	case "progress":
 		w.both(func(h *Hub) { h.Progress(client().id) })
 	case "read":
@@ -131,15 +131,9 @@ func (s *story) create(c *client, f []string) {
 			s.t.Fatalf("a create has no %q", opt)
 		}
 	}
-	id := 0
+	id := 0 // the hub chooses
 	if f[0] != "-" {
 		id = s.number(f[0])
-	} else {
-		for c.watches[int64(id)] != nil {
-			id++
-		}
-		c.watches[int64(id)] = &watching{spec: spec}
-		id = 0
 	}
 	s.w.create(c, int64(id), spec)
 }

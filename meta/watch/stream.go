@@ -21,6 +21,9 @@ type stream struct {
 	ready  bool      // it is in Hub.ready
 	gone   bool
 
+	creating []creation // not answered yet, in order
+	turn     uint32     // of the first of them; of a watch's it is watch.turn
+
 	wanted  base.Revision // progress up to here was asked for
 	asking  bool          // and not answered
 	seen    int           // these of list have been found to be above
