@@ -3,16 +3,19 @@ package watch
 import (
 	"bytes"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// Why a create is refused: etcd's words.
+// Why a watch is refused or ended: etcd's words, but for the last, which etcd has no case for.
 const (
 	reasonDuplicate = "mvcc: duplicate watch ID provided on the WatchStream"
 	reasonEmpty     = "mvcc: watcher range is empty"
 	reasonCompacted = "etcdserver: mvcc: required revision has been compacted"
+	reasonDropped   = "the keyspace was dropped"
 )
 
 // Config is what a Hub is made of.
@@ -139,6 +142,7 @@ func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
 		h.refuse(st, o)
 		return
 	}
+	st.ks = in.ks
 	for id == 0 && st.watch(st.nextID) != nil {
 		st.nextID++
 	}
@@ -208,22 +212,33 @@ func (h *Hub) Cancel(sid StreamID, id int64) {
 		if c := w.cursor; c != nil && !c.fresh && c.part.source != nil {
 			at = c.part.source.next - 1
 		}
-		last := Out{Kind: Canceled, Watch: id, Revision: at}
-		if h.created(w, at) {
-			h.emit(st, last)
-		} else {
-			told := st.creation(w)
-			last.Revision = told.outs[0].Revision
-			told.watch, told.outs = nil, append(told.outs, last)
-		}
-		h.remove(w)
+		h.created(w, at)
+		h.endWatch(w, Out{Kind: Canceled, Watch: id, Revision: at})
 	}
 }
 
 // endWatch ends a watch with a last word.
 func (h *Hub) endWatch(w *watch, last Out) {
-	h.emit(w.stream, last)
+	h.sayLast(w, last)
 	h.remove(w)
+}
+
+// dropped ends all that is watched of a keyspace that is no more.
+func (h *Hub) dropped(ks base.KeyspaceID) {
+	for _, id := range slices.Sorted(maps.Keys(h.streams)) {
+		st := h.streams[id]
+		if st.ks != ks {
+			continue
+		}
+		for _, w := range slices.Clone(st.list) {
+			h.endWatch(w, Out{Kind: Canceled, Watch: w.id, Revision: max(w.known()-1, 0), Reason: reasonDropped})
+		}
+	}
+	for _, s := range slices.Clone(h.layout) {
+		if s.ks == ks {
+			h.end(s)
+		}
+	}
 }
 
 func (h *Hub) remove(w *watch) {

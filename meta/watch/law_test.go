@@ -27,7 +27,11 @@ func TestWatches(t *testing.T) {
 		for range rapid.IntRange(1, 120).Draw(t, "moves") {
 			l.move()
 		}
-		l.settle()
+		if rapid.IntRange(0, 9).Draw(t, "dropped") == 0 {
+			l.drop()
+		} else {
+			l.settle()
+		}
 	})
 }
 
@@ -239,6 +243,34 @@ func (l *law) answers() {
 func (l *law) server(a Ask) server {
 	s, _ := some(l, l.w.servers(a.Start), "server")
 	return s
+}
+
+// drop has the keyspace dropped: each watch ends, each create is answered, and nothing is asked any more.
+func (l *law) drop() {
+	w := l.w
+	w.log("the keyspace is dropped")
+	w.both(func(h *Hub) { h.dropped(worldKS) })
+	w.step(0)
+	for _, c := range l.clients() {
+		w.read(c, len(c.unsent))
+		for id, x := range c.watches {
+			if !x.ended {
+				l.t.Fatalf("s%d w%d goes on", c.id, id)
+			}
+		}
+		if len(c.asked) > 0 {
+			l.t.Fatalf("s%d w%d was never answered", c.id, c.asked[0].id)
+		}
+	}
+	w.step(time.Minute)
+	if h := w.hub; len(w.asks)+len(h.asks)+len(h.sources)+len(h.layout)+len(h.lost) > 0 {
+		l.t.Fatalf("not all has ended: %d asks\n%s", len(w.asks), dump(h))
+	}
+	for id, want := range w.wants {
+		if want.Events {
+			l.t.Fatalf("%s is wanted", id)
+		}
+	}
 }
 
 // settle lets all be well until nothing happens any more.

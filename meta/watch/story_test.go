@@ -19,7 +19,7 @@ import (
 //	replica r10 [AT] | apply r10 [AT] | snapshot r10 | remove r10
 //	open S | close S | create S ID|- START END|. from=N prev noput nodelete fragment progress | cancel S ID | progress S | read S N
 //	write r10 [size=N] k -k … | raise r10 N | split r10 k | merge r10 | compact r10 N
-//	answer N [r10 [AT]] [most=N] | fail N | step [DURATION] | run (answers and steps until nothing is left) | clock N
+//	answer N [r10 [AT]] [most=N] | fail N | dropped N | step [DURATION] | run (answers and steps until nothing is left) | clock N
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{t: t}
@@ -167,6 +167,8 @@ func (s *story) answers(f []string) {
 		if !w.serve(find(), from, most) {
 			s.out.WriteString("it waits\n")
 		}
+	case "dropped":
+		w.answer(find(), Answer{Err: fmt.Errorf("asked: %w", &base.KeyspaceDropped{Keyspace: worldKS})})
 	case "fail":
 		w.answer(find(), Answer{Err: base.ErrStopped})
 	case "step":

@@ -12,6 +12,7 @@ import (
 // there, by the tail or by pulls. So a slow reader costs what one queue holds, and holds up nobody else.
 type stream struct {
 	id     StreamID
+	ks     base.KeyspaceID // of all its watches
 	list   []*watch
 	byID   map[int64]*watch // once there are some
 	nextID int64
