@@ -263,8 +263,13 @@ func (l *law) drop() {
 		}
 	}
 	w.step(time.Minute)
-	if h := w.hub; len(w.asks)+len(h.asks)+len(h.sources)+len(h.layout)+len(h.lost) > 0 {
-		l.t.Fatalf("not all has ended: %d asks\n%s", len(w.asks), dump(h))
+	if h := w.hub; len(h.sources)+len(h.layout)+len(h.lost)+len(h.queued) > 0 {
+		l.t.Fatalf("not all has ended:\n%s", dump(h))
+	}
+	for _, a := range w.asks {
+		if a.Kind != Close { // what is being closed may be
+			l.t.Fatalf("it is still asked: %+v", a)
+		}
 	}
 	for id, want := range w.wants {
 		if want.Events {

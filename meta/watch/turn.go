@@ -31,7 +31,7 @@ func (h *Hub) created(w *watch, at base.Revision) bool {
 	if w.turn == st.turn {
 		w.flags |= created
 		h.emit(st, out)
-		h.nextTurn(st)
+		h.nextTurn(st, at)
 		return true
 	}
 	if next := st.creation(w); len(next.outs) == 0 {
@@ -59,7 +59,7 @@ func (h *Hub) sayLast(w *watch, last Out) {
 	next.watch, next.outs = nil, append(next.outs, last)
 	if w.turn == st.turn {
 		h.emit(st, last)
-		h.nextTurn(st)
+		h.nextTurn(st, last.Revision)
 	}
 }
 
@@ -72,8 +72,9 @@ func (h *Hub) refuse(st *stream, o Out) {
 	st.creating = append(st.creating, creation{outs: []Out{o}})
 }
 
-// nextTurn ends the turn of a stream's first create, which is answered, and of those after it up to one whose answer is not known.
-func (h *Hub) nextTurn(st *stream) {
+// nextTurn ends the turn of a stream's first create, which is answered at a revision, and of those after it up to one whose answer is
+// not known.
+func (h *Hub) nextTurn(st *stream, at base.Revision) {
 	for {
 		st.turn++
 		if st.creating = base.Without(st.creating, 1); len(st.creating) == 0 || len(st.creating[0].outs) == 0 {
@@ -81,6 +82,9 @@ func (h *Hub) nextTurn(st *stream) {
 		}
 		next := st.creating[0]
 		for _, o := range next.outs {
+			if at = max(at, o.Revision); o.Kind == Canceled {
+				o.Revision = at // of what was refused when no revision was known yet too
+			}
 			h.emit(st, o)
 		}
 		if w := next.watch; w != nil {
