@@ -68,7 +68,7 @@ func Parse(mode, retention string) (Policy, error) {
 // Range is what is seen of a range that this node leads.
 type Range struct {
 	ID                  base.RangeID
-	Sharded             bool // its revisions are microseconds since the cluster was made
+	Timed               bool // its revisions are microseconds since the cluster was made
 	Revision, Compacted base.Revision
 }
 
@@ -129,9 +129,9 @@ func (k *Keeper) Step(now base.Instant, micros int64, led []Range) (due []Decisi
 		r := &led[i]
 		rev := base.Revision(0)
 		switch {
-		case r.Sharded && k.policy.Mode == Periodic:
+		case r.Timed && k.policy.Mode == Periodic:
 			rev = k.byTime(now, micros, r)
-		case r.Sharded: // so many revisions are so many microseconds: nobody means that
+		case r.Timed: // so many revisions are so many microseconds: nobody means that
 		case k.policy.Mode == Periodic:
 			rev = k.byLooks(now, r)
 		default:

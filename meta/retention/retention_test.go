@@ -147,7 +147,7 @@ func TestShardedIdleThenWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := Range{ID: 100, Sharded: true, Revision: 1_000_000, Compacted: -1}
+	r := Range{ID: 100, Timed: true, Revision: 1_000_000, Compacted: -1}
 	at := func(second int) []Decision {
 		return k.Step(base.Instant(0).Add(time.Duration(second)*time.Second), int64(second)*1_000_000, []Range{r})
 	}
@@ -180,7 +180,7 @@ func TestRevisions(t *testing.T) {
 	if rev := n.look(); rev != 0 {
 		t.Fatalf("compacted again at %d", rev)
 	}
-	if due := n.k.Step(n.now, 1e12, []Range{{ID: 100, Sharded: true, Revision: 1e12, Compacted: -1}}); due != nil {
+	if due := n.k.Step(n.now, 1e12, []Range{{ID: 100, Timed: true, Revision: 1e12, Compacted: -1}}); due != nil {
 		t.Fatalf("sharded: %v", due)
 	}
 }
@@ -195,7 +195,7 @@ func TestLaws(t *testing.T) {
 			t.Fatal(err)
 		}
 		sharded := rapid.Bool().Draw(t, "sharded")
-		r := Range{ID: 1, Sharded: sharded, Revision: 1, Compacted: -1}
+		r := Range{ID: 1, Timed: sharded, Revision: 1, Compacted: -1}
 		type write struct {
 			at  base.Instant
 			rev base.Revision
