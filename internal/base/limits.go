@@ -248,6 +248,11 @@ const (
 	// CompactionVersionsPerSecond bounds that removal on a node, so that it takes a few per cent of a core.
 	CompactionVersionsPerSecond = 200_000
 
+	// OwnHistory is how long old versions of what Cairn keeps about itself (root, meta, sys) stay: nothing watches them, and the longest
+	// reader, who goes through the index page by page at one revision, takes minutes with a million ranges. It is more, for each
+	// removal walks through a range once.
+	OwnHistory = time.Hour
+
 	// ServerBufferBytes is the read and the write buffer of a connection. In BenchmarkPut of node/serve, with 256 clients
 	// on 8 connections and two cores, 128 KiB gained 4 % over gRPC's 32 KiB; this is the middle, for it costs memory.
 	ServerBufferBytes = 64 << 10
