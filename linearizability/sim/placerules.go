@@ -64,7 +64,8 @@ const away = 2*beatLost + moveInterval
 // second is to and fro.
 const pingPong = 30 * time.Second
 
-// facts is when what is decided on was changed last, by others than deciders: a node, an operation, a merge, what ranges there are.
+// facts is when what is decided on was changed last, by others than deciders: a node, an operation, a merge or a replica that was moved
+// for one, what ranges there are.
 func (w *world) facts() time.Duration {
 	at := w.sys.moved
 	for _, b := range w.beside {
@@ -86,7 +87,9 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 		w.violate("a quorum stays", "%s had a quorum of voters that had caught up, and %s has none", desc.Format(old), desc.Format(now))
 	}
 	r.promised(old, now)
-	if id := base.RangeID(now.RangeId); !w.aligned(id) { // where a merge wants it is nobody's decision
+	if id := base.RangeID(now.RangeId); w.aligned(id) { // where a merge wants it is nobody's decision, and changes what nodes hold
+		w.sys.moved = w.now
+	} else {
 		w.returned(id, old, now)
 	}
 }
