@@ -64,10 +64,12 @@ const (
 	WatchLinger = 30 * time.Second
 	// WatchCloseDelay is how long events wait for a range that is quiet before it is closed: one that is written to moves on by itself.
 	// WatchCloseInterval is how often it is closed at most, and WatchClosePerRange by how much more rarely for each range that is closed
-	// with it: a node has at most a thousand entries a second written for its watches, each of some tens of bytes.
+	// with it: a node has at most a thousand entries a second written for its watches, each of some tens of bytes. While it does not
+	// move here the pause doubles, up to WatchCloseMost: as a node that is cut off from a range is not to fill its log.
 	WatchCloseDelay    = 10 * time.Millisecond
 	WatchCloseInterval = 50 * time.Millisecond
 	WatchClosePerRange = time.Millisecond
+	WatchCloseMost     = 5 * time.Second
 	// WatchStepEvents bounds the events that one step looks at in memory for watches that go on after their streams were full, and
 	// WatchStepWatches how many of them go on: some milliseconds.
 	WatchStepEvents  = 100_000
