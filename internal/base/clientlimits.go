@@ -69,9 +69,11 @@ const (
 	WatchCloseInterval = 50 * time.Millisecond
 	WatchClosePerRange = time.Millisecond
 	// WatchStepEvents bounds the events that one step looks at in memory for watches that go on after their streams were full, and
-	// WatchStepWatches how many of them go on: some milliseconds.
+	// WatchStepWatches how many of them go on: some milliseconds. WatchStepGroup is how many of one stream, at the same place, go on as one,
+	// before it is the next stream's turn: enough that what they are sent is made for few, and not many more than fit.
 	WatchStepEvents  = 100_000
 	WatchStepWatches = 10_000
+	WatchStepGroup   = 64
 
 	// LeaseAdmitTries bounds how often a write is tried again because its lease was evicted from the range meanwhile: its home says that
 	// the lease is gone as soon as the first of these evictions begins, so that a second try settles it nearly always.
