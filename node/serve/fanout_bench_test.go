@@ -13,6 +13,7 @@ import (
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 
+	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/watch"
 )
 
@@ -22,7 +23,7 @@ func BenchmarkFanOut(b *testing.B) {
 	const watches = 1000
 	for _, conns := range []int{1, 10, watches} {
 		b.Run(fmt.Sprintf("conns=%d", conns), func(b *testing.B) {
-			backend := &crowdBackend{memberBackend(), make(chan *crowdStream, conns), make(chan int, 1<<16)}
+			backend := &crowdBackend{memberBackend(), make(chan *crowdStream, conns), make(chan int, conns)}
 			l := listen(b)
 			serveOn(b, l, Config{Backend: backend})
 			var streams []*crowdStream
@@ -36,13 +37,14 @@ func BenchmarkFanOut(b *testing.B) {
 			for b.Loop() {
 				events := []*watch.Event{{Key: []byte("k"), Revision: 1, Wire: make([]byte, 150)}}
 				for i := range outs {
-					outs[i] = watch.Out{Kind: watch.Events, Watch: int64(i), Revision: 1, Events: events, Bytes: 200}
+					outs[i] = watch.Out{Kind: watch.Events, Watch: int64(i), Revision: 1, Events: events}
 				}
+				outs[len(outs)-1].Bytes = base.WatchSentBytes // so that it is told when all are sent
 				for _, s := range streams {
 					s.Outs(outs)
 				}
-				for left := watches * outs[0].Bytes; left > 0; {
-					left -= <-backend.sent
+				for range streams {
+					<-backend.sent
 				}
 			}
 			b.ReportMetric(float64(cpu(b)-before)/float64(b.N*watches), "cpu-ns/event")
