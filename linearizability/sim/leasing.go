@@ -131,13 +131,7 @@ func (g *gateway) leases(c *call) bool {
 			end(&pb.LeaseRevokeResponse{Header: &pb.ResponseHeader{Revision: rev}}, err)
 		})
 	case *pb.LeaseKeepAliveRequest:
-		g.question(c.ks, eval.LeaseHome(req.ID), &rangepb.LeaseQuestion{KeepAlive: []int64{req.ID}}, func(a *rangepb.LeaseAnswer, err error) {
-			resp := &pb.LeaseKeepAliveResponse{ID: req.ID}
-			if err == nil {
-				resp.TTL = a.KeptTtl[0]
-			}
-			end(resp, err)
-		})
+		g.keepAlive(c, req.ID, func(ttl int64, err error) { end(&pb.LeaseKeepAliveResponse{ID: req.ID, TTL: ttl}, err) })
 	case *pb.LeaseTimeToLiveRequest:
 		g.question(c.ks, eval.LeaseHome(req.ID), &rangepb.LeaseQuestion{TimeToLive: req.ID}, func(a *rangepb.LeaseAnswer, err error) {
 			end(&pb.LeaseTimeToLiveResponse{ID: req.ID, TTL: a.GetRemainingSeconds(), GrantedTTL: a.GetLease().GetTtl()}, err)
@@ -153,6 +147,27 @@ func (g *gateway) leases(c *call) bool {
 		return false
 	}
 	return true
+}
+
+// keepAlive is dispatch.KeepAlive and AwaitEnd, for one lease: one that is ending is asked for again, as long as the client waits. There the
+// leader holds the question; here it has nothing that could wait.
+func (g *gateway) keepAlive(c *call, id int64, done func(ttl int64, err error)) {
+	g.question(c.ks, eval.LeaseHome(id), &rangepb.LeaseQuestion{KeepAlive: []int64{id}}, func(a *rangepb.LeaseAnswer, err error) {
+		switch {
+		case c.ended:
+		case err != nil:
+			done(0, err)
+		case len(a.Ending) > 0:
+			g.p.n.w.count("keep-alives of leases that were ending")
+			g.p.later(10*g.p.n.w.plan.Network.Delay, func() {
+				if !c.ended {
+					g.keepAlive(c, id, done)
+				}
+			})
+		default:
+			done(a.KeptTtl[0], nil)
+		}
+	})
 }
 
 // eachRange asks the leaders of all ranges of a keyspace one after the other, page by page.

@@ -68,6 +68,7 @@ type watch struct {
 	next   base.Revision // nothing below is sent; what was sent is below
 	at     int32         // in cursor.watches
 	place  int32         // in stream.list
+	turn   uint32        // of its create, as long as that is not answered
 	flags  flags
 }
 

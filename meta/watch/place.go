@@ -64,7 +64,9 @@ func (h *Hub) assign(p *part, s *source, end string, next base.Revision) {
 		h.askPresent(c)
 		return
 	default:
-		h.begin(c, next)
+		if h.begin(c, next); c.gone {
+			return
+		}
 	}
 	if p.next < s.compacted && s.covers(p.start, p.end) {
 		h.compact(p, s.compacted)
@@ -75,11 +77,15 @@ func (h *Hub) assign(p *part, s *source, end string, next base.Revision) {
 // announce tells the clients of watches that wait for it that these are there: the first range of theirs is found. One that begins
 // later waits where its range is now, with all others.
 func (h *Hub) announce(c *cursor, s *source, next base.Revision) {
-	for _, w := range c.watches {
-		if w.flags&created != 0 {
+	for i := 0; i < len(c.watches); {
+		w := c.watches[i]
+		known := w.flags&created != 0
+		if !h.created(w, next-1) {
+			continue // another has taken its place
+		}
+		if i++; known {
 			continue
 		}
-		h.created(w, next-1)
 		if p := &c.part; p.source == s && p.sibling == nil {
 			p.next = min(p.next, next)
 		}
@@ -92,9 +98,11 @@ func (h *Hub) begin(c *cursor, next base.Revision) {
 	for p := &c.part; p != nil; p = p.sibling {
 		p.next = next
 	}
-	for _, w := range c.watches {
-		w.next = next
-		h.created(w, next-1)
+	for i := 0; i < len(c.watches); {
+		w := c.watches[i]
+		if w.next = next; h.created(w, next-1) {
+			i++
+		}
 	}
 }
 

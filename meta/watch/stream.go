@@ -12,6 +12,7 @@ import (
 // there, by the tail or by pulls. So a slow reader costs what one queue holds, and holds up nobody else.
 type stream struct {
 	id     StreamID
+	ks     base.KeyspaceID // of all its watches
 	list   []*watch
 	byID   map[int64]*watch // once there are some
 	nextID int64
@@ -20,6 +21,9 @@ type stream struct {
 	parked []parking // first come first; some of them have ended since
 	ready  bool      // it is in Hub.ready
 	gone   bool
+
+	creating []creation // not answered yet, in order
+	turn     uint32     // of the first of them; of a watch's it is watch.turn
 
 	wanted  base.Revision // progress up to here was asked for
 	asking  bool          // and not answered
