@@ -22,7 +22,7 @@ func (n *Node) keep(m *member, self base.NodeID) (err error) {
 		Used: func() int64 { return int64(n.eng.Metrics().DiskBytes) },
 	})
 	m.retention, err = retention.New(retention.Config{
-		Policy: n.cfg.Retention, Node: self, Store: m.store, Compact: m.dispatch.CompactRange, Micros: m.dispatch.NowMicros, Logger: n.cfg.Logger,
+		Policy: n.cfg.Retention, Own: n.cfg.OwnHistory, Node: self, Store: m.store, Compact: m.dispatch.CompactRange, Micros: m.dispatch.NowMicros, Logger: n.cfg.Logger,
 	})
 	return err
 }

@@ -57,6 +57,8 @@ type Config struct {
 	QuotaBytes int64
 	// Retention is how much history of clients' keyspaces is kept; the zero value keeps all.
 	Retention retention.Policy
+	// OwnHistory is how long the history of what Cairn keeps about itself is kept; 0: base's.
+	OwnHistory time.Duration
 	// UnsafeTesting lets whoever reaches the node make its disk and its clock unwell: for tests, with data that is theirs.
 	UnsafeTesting bool
 	// SupportInterval is how often the node asks others for the support on which its leases rest, SupportDuration how long
@@ -79,6 +81,7 @@ func (c *Config) EnsureDefaults() {
 	if c.WatchProgressInterval > 0 {
 		c.WatchProgressInterval = max(c.WatchProgressInterval, base.WatchProgressLeast)
 	}
+	c.OwnHistory = cmp.Or(c.OwnHistory, base.OwnHistory)
 	c.StopTimeout = cmp.Or(c.StopTimeout, base.StopTimeout)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -120,6 +123,9 @@ func (c *Config) Validate() error {
 	}
 	if c.WatchProgressInterval < 0 {
 		errs = append(errs, fmt.Errorf("--watch-progress-notify-interval %s: give how often watches are told how far they are", c.WatchProgressInterval))
+	}
+	if c.OwnHistory < base.RetentionMin {
+		errs = append(errs, fmt.Errorf("history of %s: give at least %s", c.OwnHistory, base.RetentionMin))
 	}
 	if c.MaxRequestBytes < 0 || c.MaxTxnOps < 0 {
 		errs = append(errs, errors.New("limits cannot be negative"))

@@ -68,7 +68,7 @@ func Parse(mode, retention string) (Policy, error) {
 // Range is what is seen of a range that this node leads.
 type Range struct {
 	ID                  base.RangeID
-	Sharded             bool // its revisions are microseconds since the cluster was made
+	Timed               bool // its revisions are microseconds since the cluster was made
 	Revision, Compacted base.Revision
 }
 
@@ -84,11 +84,11 @@ type Keeper struct {
 	ranges map[base.RangeID]*seen
 }
 
-// seen is what is remembered of a range of a single keyspace.
+// seen is what is remembered of a range.
 type seen struct {
 	since  base.Instant  // when it was last compacted, or first seen
 	begun  bool          // it was compacted since
-	looks  []look        // the oldest first; the first one is at least a period old once there is such a one
+	looks  []look        // of a single keyspace; the oldest first; the first one is at least a period old once there is such a one
 	due    base.Revision // what was decided last; 0: nothing
 	dueAt  base.Instant
 	looked bool // this step has met it
@@ -129,9 +129,9 @@ func (k *Keeper) Step(now base.Instant, micros int64, led []Range) (due []Decisi
 		r := &led[i]
 		rev := base.Revision(0)
 		switch {
-		case r.Sharded && k.policy.Mode == Periodic:
-			rev = k.byTime(micros, r)
-		case r.Sharded: // so many revisions are so many microseconds: nobody means that
+		case r.Timed && k.policy.Mode == Periodic:
+			rev = k.byTime(now, micros, r)
+		case r.Timed: // so many revisions are so many microseconds: nobody means that
 		case k.policy.Mode == Periodic:
 			rev = k.byLooks(now, r)
 		default:
@@ -150,17 +150,8 @@ func (k *Keeper) Step(now base.Instant, micros int64, led []Range) (due []Decisi
 	return due
 }
 
-// byTime is how far a range is to be compacted whose revisions are times; 0: not now. The mark itself says how long ago it was moved.
-func (k *Keeper) byTime(micros int64, r *Range) base.Revision {
-	horizon := base.Revision(micros - (k.policy.Period + time.Microsecond - 1).Microseconds())
-	if horizon-r.Compacted < base.Revision(k.between().Microseconds()) {
-		return 0
-	}
-	return min(horizon, r.Revision) // nothing was written since: then it is done with
-}
-
-// byLooks is how far a range is to be compacted whose revisions count: to where it was a period ago, or 0.
-func (k *Keeper) byLooks(now base.Instant, r *Range) base.Revision {
+// meet is what is remembered of a range that this step meets. What was decided of it last and has come about is a compaction of then.
+func (k *Keeper) meet(now base.Instant, r *Range) *seen {
 	s := k.ranges[r.ID]
 	if s == nil {
 		s = &seen{since: now}
@@ -170,6 +161,28 @@ func (k *Keeper) byLooks(now base.Instant, r *Range) base.Revision {
 	if s.due > 0 && r.Compacted >= s.due {
 		s.since, s.begun, s.due = s.dueAt, true, 0
 	}
+	return s
+}
+
+// byTime is how far a range is to be compacted whose revisions are times; 0: not now. Its mark says how long ago it was moved, to whoever
+// leads it anew too, unless nothing was left to compact: then it stands at the last write, which may be older by any time, and what is
+// remembered counts.
+func (k *Keeper) byTime(now base.Instant, micros int64, r *Range) base.Revision {
+	s := k.meet(now, r)
+	horizon := base.Revision(micros - (k.policy.Period + time.Microsecond - 1).Microseconds())
+	if horizon-r.Compacted < base.Revision(k.between().Microseconds()) || s.begun && now.Sub(s.since) < k.between() {
+		return 0
+	}
+	rev := min(horizon, r.Revision) // nothing was written since: then it is done with
+	if rev > r.Compacted {
+		s.due, s.dueAt = rev, now
+	}
+	return rev
+}
+
+// byLooks is how far a range is to be compacted whose revisions count: to where it was a period ago, or 0.
+func (k *Keeper) byLooks(now base.Instant, r *Range) base.Revision {
+	s := k.meet(now, r)
 	wait := k.policy.Period
 	if s.begun {
 		wait = k.between()

@@ -84,6 +84,8 @@ type Hub struct {
 
 	ready  []*stream // with room, and parked watches
 	looked int       // events that were looked at for them in this step
+	group  []*watch  // room for goOn, as is parked
+	parked []parking
 
 	blocked []*source // that hold others up, or did
 	stamps  []*source
@@ -172,7 +174,7 @@ func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
 		h.endWatch(w, Out{Kind: Canceled, Watch: w.id, Revision: s.next - 1, Compacted: s.compacted})
 		return
 	}
-	h.enter(w, in)
+	h.enter(in, w)
 }
 
 func spanOf(spec Spec) (in span, reason string) {

@@ -1,8 +1,10 @@
-// Package retention compacts the history of the ranges that its node leads when meta/retention says so. What a compaction hides is
-// removed by every replica on its own, in the background (node/store).
+// Package retention compacts the history of the ranges that its node leads when meta/retention says so: that of clients' keyspaces as it
+// is set, if it is, and that of Cairn's own always. What a compaction hides is removed by every replica on its own, in the background
+// (node/store).
 package retention
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,7 +36,8 @@ type Store interface {
 
 // Config is what it works with.
 type Config struct {
-	Policy retention.Policy
+	Policy retention.Policy // of clients' keyspaces; the zero value keeps all
+	Own    time.Duration    // how long the history of Cairn's own keyspaces is kept; 0: base's
 	Node   base.NodeID
 	Store  Store
 	// Compact has one range, that this node leads, forget what is before a revision.
@@ -44,36 +47,62 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// Retention runs until it is stopped. With a policy that keeps everything it does nothing.
+// EnsureDefaults fills what was left empty.
+func (c *Config) EnsureDefaults() {
+	c.Own = cmp.Or(c.Own, base.OwnHistory)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Retention runs until it is stopped.
 type Retention struct {
-	cfg    Config
-	keeper *retention.Keeper
-	done   atomic.Uint64
+	cfg  Config
+	all  []history
+	done atomic.Uint64
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 }
 
+// history is that of some keyspaces, kept by one policy.
+type history struct {
+	keeper *retention.Keeper
+	of     func(base.KeyspaceID) bool
+}
+
 // New makes one; Start runs it.
 func New(cfg Config) (*Retention, error) {
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
+	cfg.EnsureDefaults()
 	r := &Retention{cfg: cfg}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
+	if err := r.keep(retention.Policy{Mode: retention.Periodic, Period: cfg.Own}, ofCairn); err != nil {
+		return nil, err
+	}
 	if cfg.Policy.Mode == retention.Off {
 		return r, nil
 	}
-	var err error
-	r.keeper, err = retention.New(cfg.Policy)
-	return r, err
+	return r, r.keep(cfg.Policy, ofClients)
 }
+
+func (r *Retention) keep(p retention.Policy, of func(base.KeyspaceID) bool) error {
+	k, err := retention.New(p)
+	if err != nil {
+		return fmt.Errorf("history kept by %+v: %w", p, err)
+	}
+	r.all = append(r.all, history{k, of})
+	return nil
+}
+
+func ofClients(ks base.KeyspaceID) bool { return ks >= base.KeyspaceDefault }
+
+func ofCairn(ks base.KeyspaceID) bool { return !ofClients(ks) }
 
 // Start runs it.
 func (r *Retention) Start() {
-	if r.keeper != nil {
-		r.wg.Go(r.run)
+	for _, h := range r.all {
+		r.wg.Go(func() { r.run(h) })
 	}
 }
 
@@ -86,8 +115,8 @@ func (r *Retention) Stop() {
 // Compacted is how many compactions this node has decided on and seen through.
 func (r *Retention) Compacted() uint64 { return r.done.Load() }
 
-func (r *Retention) run() {
-	tick := time.NewTicker(r.keeper.Interval())
+func (r *Retention) run(h history) {
+	tick := time.NewTicker(h.keeper.Interval())
 	defer tick.Stop()
 	for {
 		select {
@@ -95,29 +124,28 @@ func (r *Retention) run() {
 		case <-r.ctx.Done():
 			return
 		}
-		r.carryOut(r.keeper.Step(r.cfg.Store.Now(), r.cfg.Micros(), r.led()))
+		r.carryOut(h.keeper.Step(r.cfg.Store.Now(), r.cfg.Micros(), r.led(h.of)))
 	}
 }
 
-// led are the ranges of clients' keyspaces that this node leads.
-func (r *Retention) led() (out []retention.Range) {
+// led are the ranges of some keyspaces that this node leads.
+func (r *Retention) led(of func(base.KeyspaceID) bool) (out []retention.Range) {
 	for _, id := range r.cfg.Store.Ranges() {
 		st, ok := r.cfg.Store.State(id)
 		if !ok || st.LeaderNode != r.cfg.Node {
 			continue
 		}
 		v := r.cfg.Store.View(id)
-		if v == nil || !ofClients(base.KeyspaceID(v.Descriptor.KeyspaceId)) || v.Descriptor.Frozen != nil {
+		if v == nil || v.Descriptor.Frozen != nil {
 			continue
 		}
-		out = append(out, retention.Range{
-			ID: id, Sharded: base.KeyspaceID(v.Descriptor.KeyspaceId).Splits(), Revision: v.Counters.Revision, Compacted: v.Counters.Compacted,
-		})
+		ks := base.KeyspaceID(v.Descriptor.KeyspaceId)
+		if of(ks) {
+			out = append(out, retention.Range{ID: id, Timed: !ks.Single(), Revision: v.Counters.Revision, Compacted: v.Counters.Compacted})
+		}
 	}
 	return out
 }
-
-func ofClients(ks base.KeyspaceID) bool { return ks >= base.KeyspaceDefault }
 
 // carryOut has what is due compacted, a few at a time.
 func (r *Retention) carryOut(due []retention.Decision) {

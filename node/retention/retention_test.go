@@ -136,12 +136,30 @@ func TestByHandBefore(t *testing.T) {
 	}
 }
 
-// TestOff: without a policy nothing runs.
-func TestOff(t *testing.T) {
-	r, err := New(Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Start()
-	r.Stop()
+// TestOwnHistoryIsCompacted: what Cairn keeps about itself does not grow for ever, whatever is set for clients; theirs stays as it is.
+func TestOwnHistoryIsCompacted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		r, err := New(Config{Node: 1, Store: w, Compact: w.compact, Micros: func() int64 { return (time.Hour + time.Since(w.began)).Microseconds() }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Start()
+		defer r.Stop()
+		<-time.After(time.Hour - time.Minute) // in the bubble's time
+		synctest.Wait()
+		if got := w.done(); got != "" {
+			t.Errorf("within the hour: %s", got)
+		}
+		<-time.After(10 * time.Minute) // in the bubble's time
+		synctest.Wait()
+		if got := w.done(); got != "r3 at 42" || r.Compacted() != 1 {
+			t.Errorf("after an hour: %q", got)
+		}
+		<-time.After(24 * time.Hour) // in the bubble's time
+		synctest.Wait()
+		if got := w.done(); got != "" {
+			t.Errorf("nothing was written, and %s", got)
+		}
+	})
 }
