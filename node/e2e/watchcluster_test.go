@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/cairndb/cairn/client"
 	"github.com/cairndb/cairn/internal/base"
 )
 
@@ -56,6 +57,15 @@ func droppedKeyspace(t *testing.T, ctx context.Context, c *cluster) {
 	if _, err := c.client().Put(doomed, "a", "1"); err != nil {
 		t.Fatal(err)
 	}
+	own, kv := make(chan error, 2), c.goClient().Keyspace("doomed") // of Cairn's client: an update, and the end
+	go func() {
+		for _, err := range kv.Watch(ctx, client.WatchOptions{Span: client.All(), From: 1}) {
+			own <- err
+		}
+	}()
+	if err := <-own; err != nil {
+		t.Fatal(err)
+	}
 	for _, w := range all {
 		w.want("before the end", "put a=1")
 	}
@@ -65,6 +75,10 @@ func droppedKeyspace(t *testing.T, ctx context.Context, c *cluster) {
 		if r := w.next(); !r.Canceled || r.Err() == nil || !strings.Contains(r.Err().Error(), why) || len(r.Events) > 0 {
 			t.Errorf("watch %d: %+v, %v", i, r, r.Err())
 		}
+	}
+	var none *client.NoKeyspace // it was about to go on
+	if err := <-own; err == nil || !strings.Contains(err.Error(), why) && !errors.As(err, &none) {
+		t.Errorf("Cairn's client: %v", err)
 	}
 	for _, w := range raw {
 		if r, err := w.stream.Recv(); grpcstatus.Code(err) != codes.NotFound || !strings.Contains(err.Error(), why) {
@@ -132,10 +146,11 @@ func noLeader(t *testing.T, ctx context.Context, c *cluster) {
 	}
 	c.procs[1].start()
 	c.procs[2].start()
+	other := c.client(c.procs[1].addr)
 	eventually(t, 60*time.Second, func() error {
 		ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
-		_, err := c.client(c.procs[1].addr).Txn(ctx).If(clientv3.Compare(clientv3.Value("a"), "=", "1")).Then(clientv3.OpPut("a", "2")).Commit()
+		_, err := other.Txn(ctx).If(clientv3.Compare(clientv3.Value("a"), "=", "1")).Then(clientv3.OpPut("a", "2")).Commit()
 		return err
 	})
 	patient.want("with a leader again", "put a=2")
