@@ -106,14 +106,24 @@ func noLeader(t *testing.T, ctx context.Context, c *cluster) {
 	p := c.procs[0]
 	cl := c.client(p.addr)
 	wants := clientv3.WithRequireLeader(ctx)
-	var told []*watched // of one stream
-	for _, key := range []string{"a", "b", "c"} {
-		told = append(told, &watched{t, cl.Watch(wants, key, clientv3.WithCreatedNotify())})
+	led := func(keys ...string) (out []*watched) {
+		t.Helper()
+		eventually(t, 20*time.Second, func() (err error) { // while leaders change hands there is none for a moment, and a new stream is refused
+			out = nil
+			for _, key := range keys {
+				out = append(out, &watched{t, cl.Watch(wants, key, clientv3.WithCreatedNotify())})
+			}
+			for _, w := range out {
+				r := w.next()
+				err = errors.Join(err, r.Err())
+			}
+			return err
+		})
+		return out
 	}
+	told := led("a", "b", "c") // of one stream
 	patient := &watched{t, cl.Watch(ctx, "a", clientv3.WithCreatedNotify())}
-	for _, w := range append(told, patient) {
-		w.created()
-	}
+	patient.created()
 	if _, err := cl.Put(ctx, "a", "1"); err != nil {
 		t.Fatal(err)
 	}
@@ -154,12 +164,7 @@ func noLeader(t *testing.T, ctx context.Context, c *cluster) {
 		return err
 	})
 	patient.want("with a leader again", "put a=2")
-	var again *watched
-	eventually(t, 20*time.Second, func() error {
-		again = &watched{t, cl.Watch(wants, "a", clientv3.WithCreatedNotify())}
-		r := again.next()
-		return r.Err()
-	})
+	again := led("a")[0]
 	if _, err := cl.Put(ctx, "a", "3"); err != nil {
 		t.Fatal(err)
 	}
