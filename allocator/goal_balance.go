@@ -173,7 +173,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		return nil
 	}
 	start := int((uint64(len(p.out))*7919 + p.seed + uint64(from)) % uint64(len(held)))
-	best, bestDelta, bestRow, bestTo := 0.0, 0.0, row(-1), none
+	best, bestDelta, bestRow, bestTo := offer{}, 0.0, row(-1), none
 	seen := 0
 	for i := range held {
 		if seen >= sampleRanges && bestTo != none {
@@ -181,7 +181,7 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		}
 		*visits++
 		at := held[(start+i)%len(held)]
-		if !p.movable(at, v) || s.fresh(v.e, from) {
+		if !p.movable(at, v) || s.fresh(v.e) {
 			continue
 		}
 		seen++
@@ -189,8 +189,9 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 		if to == none {
 			continue
 		}
-		if fit := p.means.fit(levelReplicas, &s.nodes[from], &s.nodes[to], v.e.bytes); bestTo == none || fit < best {
-			best, bestDelta, bestRow, bestTo = fit, delta, at, to
+		o := offer{p.means.pressure(&s.nodes[to], 0), p.means.fit(levelReplicas, &s.nodes[from], &s.nodes[to], v.e.bytes)}
+		if bestTo == none || o.before(best) {
+			best, bestDelta, bestRow, bestTo = o, delta, at, to
 		}
 	}
 	if bestTo == none {
@@ -207,6 +208,18 @@ func (p *pass) giveReplica(t *targets, from slot, v *view, visits *int) *proposa
 	x.reason = fmt.Sprintf("%s is %+.1f %% from its share, %s %+.1f %%", a.ID, 100*p.means.pressure(a, 0), b.ID, 100*p.means.pressure(b, 0))
 	x.scores = append(x.scores, p.score(bestTo, s.worthOf(v, x.voters), bestDelta))
 	return x
+}
+
+// offer is how good a range would be to give away. One that can go to where least is comes before one that suits its node better:
+// what keeps it from there, replicas on all other nodes above all, would have it come to a node that is to have little more, and be
+// moved on from there.
+type offer struct{ pressure, fit float64 }
+
+func (a offer) before(b offer) bool {
+	if a.pressure != b.pressure {
+		return a.pressure < b.pressure
+	}
+	return a.fit < b.fit
 }
 
 // movable says whether the range may be moved for balance: nothing else is to be said of it, and it is not among those that were

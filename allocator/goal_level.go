@@ -40,6 +40,10 @@ func (p *pass) levelLeaders() {
 // Loads come and go, and a transfer of leadership costs nothing beside a replica.
 const moveForLoad = 2
 
+// movesAtLeast is how many requests a second more than its share a node must serve before replicas are moved for it: fewer are nothing
+// to any node, and the replicas that went for their sake would be missed where they were.
+const movesAtLeast = 20
+
 // levelLoad moves replicas from nodes that serve far too much, and of which no leader could go to where a replica is. It waits until
 // no transfer helps, until every node and replica is there, and until no replica moves: all of them change what leaders serve.
 func (p *pass) levelLoad() {
@@ -74,14 +78,16 @@ func (p *pass) levelLoad() {
 }
 
 // overloaded are the nodes that serve far too much.
-func (p *pass) overloaded() (over []slot) {
+func (p *pass) overloaded() (nodes []slot) {
 	for _, at := range p.means.pool {
 		n := &p.s.nodes[at]
-		if p.means.excess(n, dimLoad) > moveForLoad*p.s.policy.Imbalance && n.Strained == "" && n.moves < p.movesPerNode(false) {
-			over = append(over, at)
+		over := p.means.excess(n, dimLoad)
+		many := over*p.means.mean(n, dimLoad)*n.LeadWeight >= movesAtLeast*loadUnit
+		if many && over > moveForLoad*p.s.policy.Imbalance && n.Strained == "" && n.moves < p.movesPerNode(false) {
+			nodes = append(nodes, at)
 		}
 	}
-	return over
+	return nodes
 }
 
 // giveLoad has the replica of one range that the node leads, and with it its leader, move to a node that leads less.
@@ -99,7 +105,7 @@ func (p *pass) giveLoad(t *targets, from slot, v *view, visits *int) *proposal {
 		}
 		*visits++
 		at := held[(start+i)%len(held)]
-		if s.entries[at].leader != from || !p.movable(at, v) || s.fresh(v.e, from) {
+		if s.entries[at].leader != from || !p.movable(at, v) || s.fresh(v.e) {
 			continue
 		}
 		seen++

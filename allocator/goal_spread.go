@@ -106,6 +106,11 @@ func wantsDiversity(s *Snapshot, v *view) bool {
 }
 
 func planDiversity(p *pass, v *view) (*proposal, why) {
+	for _, n := range v.voters.slice() {
+		if p.s.nodes[n].known && p.s.nodes[n].State == Suspect {
+			return nil, whySuspect // it comes back, or is replaced: where the others are best is not known before
+		}
+	}
 	return p.exchange(v, GoalDiversity, p.s.worthOf(v, v.voters), "voters are nearer to each other than need be")
 }
 

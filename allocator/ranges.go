@@ -22,11 +22,12 @@ func (s *Snapshot) Put(r Range) {
 	}
 	e := &s.entries[at]
 	if !ok || !s.sameSeats(e, r.Replicas) {
-		before, n := e.seats, e.n
+		if ok && s.comes(e, r.Replicas) {
+			e.came, s.unrest = s.rests, true
+		}
 		s.unseat(at)
 		for i, p := range r.Replicas {
 			s.seat(at, i, p)
-			e.seats[i].came = s.came(e.seats[i].node, before[:n], ok)
 		}
 		e.n = uint8(len(r.Replicas))
 	}
@@ -101,18 +102,11 @@ func (s *Snapshot) seat(at row, i int, p Replica) {
 	s.nodes[n].held = append(s.nodes[n].held, at)
 }
 
-// came says when a replica came to the node. What is moved for balance is not moved again before all has been at rest once.
-func (s *Snapshot) came(to slot, before []seat, known bool) uint16 {
-	for _, x := range before {
-		if x.node == to {
-			return x.came
-		}
-	}
-	if !known {
-		return 0
-	}
-	s.unrest = true
-	return s.rests
+// comes says whether a replica comes to a node that had none of the range.
+func (s *Snapshot) comes(e *entry, now []Replica) bool {
+	return slices.ContainsFunc(now, func(p Replica) bool {
+		return !slices.ContainsFunc(e.seats[:e.n], func(x seat) bool { return s.nodes[x.node].ID == p.Node })
+	})
 }
 
 // rested begins the next stretch, in which what had come may be moved on, if anything has.
@@ -126,15 +120,10 @@ func (s *Snapshot) rested() bool {
 	return true
 }
 
-// fresh says whether the range's replica on the node has come there since the last rest.
-func (s *Snapshot) fresh(e *entry, on slot) bool {
-	for i := range e.n {
-		if e.seats[i].node == on {
-			return e.seats[i].came == s.rests
-		}
-	}
-	return false
-}
+// fresh says whether a replica of the range has come to a node since the last rest. Balance leaves such a range alone: its next replica
+// would go where the last one came from, for other nodes have no room or a replica already, and what is still to be moved of others
+// makes room elsewhere.
+func (s *Snapshot) fresh(e *entry) bool { return e.came == s.rests }
 
 // unseat takes the range out of its nodes' lists. The last of a list takes the place that becomes free.
 func (s *Snapshot) unseat(at row) {

@@ -87,7 +87,6 @@ type seat struct {
 	node slot
 	at   int32
 	role Role
-	came uint16 // in which stretch between two rests the replica came here; 0: it was here when the range was first heard of
 }
 
 const (
@@ -109,6 +108,7 @@ type entry struct {
 	pendingAt   int32
 	balanced    uint32 // the number of the move that it was last moved by for balance; 0: never
 	behind      uint16 // bits of seats
+	came        uint16 // in which stretch between two rests a replica came to some node last; 0: never since the range was first heard of
 	n           uint8
 	flags       uint8
 	bucket      uint8

@@ -231,6 +231,7 @@ func (n *Node) assemble(m *member, out *join.Outcome) (err error) {
 		Placement: places{m}, Leases: leases{m},
 		Align:     func(id base.RangeID, with *metapb.RangeDescriptor) { m.reconciler.Align(id, with) },
 		MayPlace:  func(ctx context.Context, d *metapb.RangeDescriptor) error { return m.keyspaces.MayPlace(ctx, d) },
+		Gone:      func(ctx context.Context, ks base.KeyspaceID) (bool, error) { return m.keyspaces.Gone(ctx, ks) },
 		Heartbeat: func(h *metapb.Heartbeat) (*metapb.HeartbeatAnswer, error) { return m.monitor.Heartbeat(h) },
 	})
 	if m.watches, err = n.newWatches(m); err != nil {

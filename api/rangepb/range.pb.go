@@ -3145,14 +3145,16 @@ func (x *ChangesResponse) GetNextSub() uint32 {
 // LeaseQuestion is what only the leader of a lease's home can answer, from memory, or of a range which keys there a lease holds: no
 // entry of a log is made.
 type LeaseQuestion struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	KeyspaceId    uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
-	KeepAlive     []int64                `protobuf:"varint,2,rep,packed,name=keep_alive,json=keepAlive,proto3" json:"keep_alive,omitempty"` // leases that are to have their whole TTL again
-	TimeToLive    int64                  `protobuf:"varint,3,opt,name=time_to_live,json=timeToLive,proto3" json:"time_to_live,omitempty"`   // a lease whose remaining time is asked for
-	List          bool                   `protobuf:"varint,4,opt,name=list,proto3" json:"list,omitempty"`                                   // all leases whose home the range is, of the keyspace
-	KeysOf        int64                  `protobuf:"varint,5,opt,name=keys_of,json=keysOf,proto3" json:"keys_of,omitempty"`                 // the keys of the range that this lease holds
-	Start         []byte                 `protobuf:"bytes,6,opt,name=start,proto3" json:"start,omitempty"`                                  // with list or keys_of: a key of the range
-	From          []byte                 `protobuf:"bytes,7,opt,name=from,proto3" json:"from,omitempty"`                                    // with them: the page that begins here; empty: the first
+	state      protoimpl.MessageState `protogen:"open.v1"`
+	KeyspaceId uint64                 `protobuf:"varint,1,opt,name=keyspace_id,json=keyspaceId,proto3" json:"keyspace_id,omitempty"`
+	KeepAlive  []int64                `protobuf:"varint,2,rep,packed,name=keep_alive,json=keepAlive,proto3" json:"keep_alive,omitempty"` // leases that are to have their whole TTL again
+	TimeToLive int64                  `protobuf:"varint,3,opt,name=time_to_live,json=timeToLive,proto3" json:"time_to_live,omitempty"`   // a lease whose remaining time is asked for
+	List       bool                   `protobuf:"varint,4,opt,name=list,proto3" json:"list,omitempty"`                                   // all leases whose home the range is, of the keyspace
+	KeysOf     int64                  `protobuf:"varint,5,opt,name=keys_of,json=keysOf,proto3" json:"keys_of,omitempty"`                 // the keys of the range that this lease holds
+	Start      []byte                 `protobuf:"bytes,6,opt,name=start,proto3" json:"start,omitempty"`                                  // with list or keys_of: a key of the range
+	From       []byte                 `protobuf:"bytes,7,opt,name=from,proto3" json:"from,omitempty"`                                    // with them: the page that begins here; empty: the first
+	// With keep_alive: as long as all of them are ending, the leader holds the question, for base.LeaseAwait at most.
+	AwaitEnd      bool `protobuf:"varint,8,opt,name=await_end,json=awaitEnd,proto3" json:"await_end,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3236,9 +3238,16 @@ func (x *LeaseQuestion) GetFrom() []byte {
 	return nil
 }
 
+func (x *LeaseQuestion) GetAwaitEnd() bool {
+	if x != nil {
+		return x.AwaitEnd
+	}
+	return false
+}
+
 type LeaseAnswer struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
-	KeptTtl          []int64                `protobuf:"varint,1,rep,packed,name=kept_ttl,json=keptTtl,proto3" json:"kept_ttl,omitempty"`                     // seconds, for each of keep_alive: 0: there is no such lease
+	KeptTtl          []int64                `protobuf:"varint,1,rep,packed,name=kept_ttl,json=keptTtl,proto3" json:"kept_ttl,omitempty"`                     // seconds, for each of keep_alive: 0: there is no such lease, or it is ending
 	RemainingSeconds int64                  `protobuf:"varint,2,opt,name=remaining_seconds,json=remainingSeconds,proto3" json:"remaining_seconds,omitempty"` // of time_to_live; -1: there is no such lease
 	Lease            *kvpb.LeaseRecord      `protobuf:"bytes,3,opt,name=lease,proto3" json:"lease,omitempty"`                                                // of time_to_live
 	Leases           []int64                `protobuf:"varint,4,rep,packed,name=leases,proto3" json:"leases,omitempty"`
@@ -3246,8 +3255,11 @@ type LeaseAnswer struct {
 	Keys             [][]byte               `protobuf:"bytes,6,rep,name=keys,proto3" json:"keys,omitempty"`
 	End              []byte                 `protobuf:"bytes,7,opt,name=end,proto3" json:"end,omitempty"`   // with start: where the range ends
 	Next             []byte                 `protobuf:"bytes,8,opt,name=next,proto3" json:"next,omitempty"` // of list or keys_of: where the next page begins; empty: there is none in the range
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The places in keep_alive of leases whose time is over, but not their end: their keys may still be read. Whoever kept one of them
+	// alive is told so no sooner than it has ended.
+	Ending        []uint32 `protobuf:"varint,9,rep,packed,name=ending,proto3" json:"ending,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LeaseAnswer) Reset() {
@@ -3332,6 +3344,13 @@ func (x *LeaseAnswer) GetEnd() []byte {
 func (x *LeaseAnswer) GetNext() []byte {
 	if x != nil {
 		return x.Next
+	}
+	return nil
+}
+
+func (x *LeaseAnswer) GetEnding() []uint32 {
+	if x != nil {
+		return x.Ending
 	}
 	return nil
 }
@@ -3583,7 +3602,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\n" +
 	"generation\x18\b \x01(\x04R\n" +
 	"generation\x12\x19\n" +
-	"\bnext_sub\x18\t \x01(\rR\anextSub\"\xc8\x01\n" +
+	"\bnext_sub\x18\t \x01(\rR\anextSub\"\xe5\x01\n" +
 	"\rLeaseQuestion\x12\x1f\n" +
 	"\vkeyspace_id\x18\x01 \x01(\x04R\n" +
 	"keyspaceId\x12\x1d\n" +
@@ -3594,7 +3613,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x04list\x18\x04 \x01(\bR\x04list\x12\x17\n" +
 	"\akeys_of\x18\x05 \x01(\x03R\x06keysOf\x12\x14\n" +
 	"\x05start\x18\x06 \x01(\fR\x05start\x12\x12\n" +
-	"\x04from\x18\a \x01(\fR\x04from\"\xf3\x01\n" +
+	"\x04from\x18\a \x01(\fR\x04from\x12\x1b\n" +
+	"\tawait_end\x18\b \x01(\bR\bawaitEnd\"\x8b\x02\n" +
 	"\vLeaseAnswer\x12\x19\n" +
 	"\bkept_ttl\x18\x01 \x03(\x03R\akeptTtl\x12+\n" +
 	"\x11remaining_seconds\x18\x02 \x01(\x03R\x10remainingSeconds\x12.\n" +
@@ -3603,7 +3623,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\brevision\x18\x05 \x01(\x03R\brevision\x12\x12\n" +
 	"\x04keys\x18\x06 \x03(\fR\x04keys\x12\x10\n" +
 	"\x03end\x18\a \x01(\fR\x03end\x12\x12\n" +
-	"\x04next\x18\b \x01(\fR\x04next*\xcf\x01\n" +
+	"\x04next\x18\b \x01(\fR\x04next\x12\x16\n" +
+	"\x06ending\x18\t \x03(\rR\x06ending*\xcf\x01\n" +
 	"\x11FortificationKind\x12\"\n" +
 	"\x1eFORTIFICATION_KIND_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16FORTIFICATION_KIND_ASK\x10\x01\x12\x1c\n" +

@@ -4,11 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+
+	"github.com/cairndb/cairn/bench/proc"
 )
 
 // Fan-out: all watchers watch one key, over connections of their own, over ten, or all over one; a connection has one stream, as
@@ -35,24 +40,26 @@ func (c cell) String() string {
 
 // found are the figures of one side's blocks of a cell.
 type found struct {
-	rate, p50, p99, cpu []float64 // events/s; ms at full rate; µs of CPU an event
-	half50, half99      []float64 // ms at half the rate
-	halfRate            []float64 // puts/s
+	rate, p50, p99 []float64 // events/s; ms at full rate
+	cpu, reader    []float64 // µs of CPU an event, of the servers and of this process, which reads
+	half50, half99 []float64 // ms at half the rate
+	halfRate       []float64 // puts/s
 }
 
 func (s *Suite) fanout(ctx context.Context, sides *[2]side) error {
 	w := s.table()
-	fmt.Fprintf(w, "fan-out\tevents/s %s\t%s\tratio\tp99 ms\t\tCPU µs/event\t\tratio\tput to event at half load, p50 / p99 ms\t\n", s.Names[0], s.Names[1])
+	fmt.Fprintf(w, "fan-out\tevents/s %s\t%s\tratio\tp99 ms\t\tCPU µs/event\t\tratio\treaders' CPU µs/event\t\tput to event at half load, p50 / p99 ms\t\n", s.Names[0], s.Names[1])
 	for _, n := range s.Watchers {
-		for _, conns := range []int{0, 10, 1} {
+		for _, conns := range s.Conns {
 			c := cell{n, conns}
 			var f [2]found
 			if err := s.pairs(sides, func(i int, x *side) error { return s.fanoutBlock(ctx, x, c, &f[i]) }); err != nil {
 				return fmt.Errorf("%s: %w", c, err)
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s / %s\t%s / %s\n", c,
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s / %s\t%s / %s\n", c,
 				figure(f[0].rate, 0), figure(f[1].rate, 0), figure(ratios(f[0].rate, f[1].rate), 2),
 				figure(f[0].p99, 1), figure(f[1].p99, 1), figure(f[0].cpu, 2), figure(f[1].cpu, 2), figure(ratios(f[0].cpu, f[1].cpu), 2),
+				figure(f[0].reader, 2), figure(f[1].reader, 2),
 				figure(f[0].half50, 1), figure(f[0].half99, 1), figure(f[1].half50, 1), figure(f[1].half99, 1))
 		}
 	}
@@ -214,23 +221,54 @@ func (s *Suite) fanoutBlock(ctx context.Context, x *side, c cell, f *found) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, g.leave()) }()
-	rate, took, cpu, err := s.load(ctx, x, g, 0)
-	if err != nil {
+	profiled := make(chan error, 1)
+	profiled <- nil
+	if s.Profiles != "" && len(f.rate) == 0 {
+		<-profiled
+		go func() { profiled <- s.profile(ctx, x, c) }()
+	}
+	full, err := s.load(ctx, x, g, 0)
+	if err = errors.Join(err, <-profiled); err != nil {
 		return err
 	}
-	perPut := rate / float64(c.watchers)
-	f.rate, f.cpu = append(f.rate, rate), append(f.cpu, cpu)
-	f.p50, f.p99 = append(f.p50, ms(quantile(took, 0.5))), append(f.p99, ms(quantile(took, 0.99)))
-	_, took, _, err = s.load(ctx, x, g, perPut/2)
-	f.half50, f.half99 = append(f.half50, ms(quantile(took, 0.5))), append(f.half99, ms(quantile(took, 0.99)))
+	perPut := full.rate / float64(c.watchers)
+	f.rate, f.cpu, f.reader = append(f.rate, full.rate), append(f.cpu, full.cpu), append(f.reader, full.reader)
+	f.p50, f.p99 = append(f.p50, ms(quantile(full.took, 0.5))), append(f.p99, ms(quantile(full.took, 0.99)))
+	half, err := s.load(ctx, x, g, perPut/2)
+	f.half50, f.half99 = append(f.half50, ms(quantile(half.took, 0.5))), append(f.half99, ms(quantile(half.took, 0.99)))
 	f.halfRate = append(f.halfRate, perPut/2)
-	s.Say("%s: %s: %.0f events/s (%.0f puts/s), p99 %.1f ms, %.2f µs CPU an event; at half: p50 %.1f, p99 %.1f ms", x.name, c, rate, perPut,
-		f.p99[len(f.p99)-1], cpu, f.half50[len(f.half50)-1], f.half99[len(f.half99)-1])
+	s.Say("%s: %s: %.0f events/s (%.0f puts/s), p99 %.1f ms, %.2f µs CPU an event, %.2f of the readers; at half: p50 %.1f, p99 %.1f ms",
+		x.name, c, full.rate, perPut, f.p99[len(f.p99)-1], full.cpu, full.reader, f.half50[len(f.half50)-1], f.half99[len(f.half99)-1])
 	return err
 }
 
+// profile takes profiles of a side's servers and of this process while a block counts.
+func (s *Suite) profile(ctx context.Context, x *side, c cell) (err error) {
+	if err := wait(ctx, warm); err != nil {
+		return err
+	}
+	prefix := filepath.Join(s.Profiles, fmt.Sprintf("%s-%d-%d", x.name, c.watchers, c.conns))
+	file, err := os.Create(prefix + "-readers.pprof")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	if err := pprof.StartCPUProfile(file); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return x.cluster.Profile(ctx, s.Block-time.Second, prefix)
+}
+
+// loaded is what the watchers got in a block.
+type loaded struct {
+	rate        float64 // events/s
+	took        []time.Duration
+	cpu, reader float64 // µs an event: of the servers, and of this process, which puts and reads
+}
+
 // load puts for a block and says what the watchers got in it.
-func (s *Suite) load(ctx context.Context, x *side, g *crowd, perSecond float64) (rate float64, took []time.Duration, cpu float64, err error) {
+func (s *Suite) load(ctx context.Context, x *side, g *crowd, perSecond float64) (l loaded, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -239,29 +277,39 @@ func (s *Suite) load(ctx context.Context, x *side, g *crowd, perSecond float64) 
 		ended <- err
 	}()
 	if err := wait(ctx, warm); err != nil {
-		return 0, nil, 0, err
+		return l, err
 	}
 	before, err := x.cluster.Usage()
 	if err != nil {
-		return 0, nil, 0, err
+		return l, err
+	}
+	mine, err := proc.Of(os.Getpid())
+	if err != nil {
+		return l, err
 	}
 	g.count(true)
 	from, at := g.got.Load(), time.Now()
 	if err := wait(ctx, s.Block); err != nil {
-		return 0, nil, 0, err
+		return l, err
 	}
 	events, lasted := g.got.Load()-from, time.Since(at)
-	took = g.count(false)
+	l.took = g.count(false)
 	used, err := x.used(before)
 	if err != nil {
-		return 0, nil, 0, err
+		return l, err
+	}
+	now, err := proc.Of(os.Getpid())
+	if err != nil {
+		return l, err
 	}
 	cancel()
 	if err := <-ended; err != nil {
-		return 0, nil, 0, err
+		return l, err
 	}
 	if events == 0 {
-		return 0, nil, 0, errors.New("no watcher got anything")
+		return l, errors.New("no watcher got anything")
 	}
-	return float64(events) / lasted.Seconds(), took, float64(used.Microseconds()) / float64(events), nil
+	l.rate = float64(events) / lasted.Seconds()
+	l.cpu, l.reader = float64(used.Microseconds())/float64(events), float64((now.CPU-mine.CPU).Microseconds())/float64(events)
+	return l, nil
 }

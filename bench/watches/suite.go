@@ -31,11 +31,12 @@ type Suite struct {
 	Rounds    int           // pairs of blocks
 	Block     time.Duration // that a block counts
 	Watchers  []int
+	Conns     []int // that the watchers are over; 0: each has its own
 	Value     int // bytes
 	Leases    int
-	Revisions int // that a watcher is behind
-	Idle      int // watches
-	Profiles  string
+	Revisions int    // that a watcher is behind
+	Idle      int    // watches
+	Profiles  string // a folder for CPU profiles of the fan-out; empty: none are taken
 	Out       io.Writer
 	Say       func(format string, args ...any)
 }

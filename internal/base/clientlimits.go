@@ -45,7 +45,8 @@ const (
 	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
 	WatchMailboxBytes = 32 << 20
 	WatchMailboxAsks  = 4096
-	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
+	// WatchSentBytes is how often the hub is told of what was sent of a stream: each telling is a message to it, and less than that it is not
+	// told at all. It has to be far below WatchStreamBytes, which a stream's room is counted against.
 	WatchSentBytes = 64 << 10
 	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
 	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
@@ -64,14 +65,18 @@ const (
 	WatchLinger = 30 * time.Second
 	// WatchCloseDelay is how long events wait for a range that is quiet before it is closed: one that is written to moves on by itself.
 	// WatchCloseInterval is how often it is closed at most, and WatchClosePerRange by how much more rarely for each range that is closed
-	// with it: a node has at most a thousand entries a second written for its watches, each of some tens of bytes.
+	// with it: a node has at most a thousand entries a second written for its watches, each of some tens of bytes. While it does not
+	// move here the pause doubles, up to WatchCloseMost: as a node that is cut off from a range is not to fill its log.
 	WatchCloseDelay    = 10 * time.Millisecond
 	WatchCloseInterval = 50 * time.Millisecond
 	WatchClosePerRange = time.Millisecond
+	WatchCloseMost     = 5 * time.Second
 	// WatchStepEvents bounds the events that one step looks at in memory for watches that go on after their streams were full, and
-	// WatchStepWatches how many of them go on: some milliseconds.
+	// WatchStepWatches how many of them go on: some milliseconds. WatchStepGroup is how many of one stream, at the same place, go on as one,
+	// before it is the next stream's turn: enough that what they are sent is made for few, and not many more than fit.
 	WatchStepEvents  = 100_000
 	WatchStepWatches = 10_000
+	WatchStepGroup   = 64
 
 	// LeaseAdmitTries bounds how often a write is tried again because its lease was evicted from the range meanwhile: its home says that
 	// the lease is gone as soon as the first of these evictions begins, so that a second try settles it nearly always.
@@ -79,6 +84,9 @@ const (
 	// LeaseQuestionIDs bounds the leases of one question about keep-alives, and the items of one page of a list of leases or of a
 	// lease's keys: some 100 KB, which the leader answers within milliseconds.
 	LeaseQuestionIDs = 10_000
+	// LeaseAwait is how long the leader of a range holds a question about leases that are ending: most end within milliseconds, and what
+	// comes to a gateway while its question is held waits so long at most to be asked for.
+	LeaseAwait = 250 * time.Millisecond
 	// LeaseKeepAliveQueue bounds the keep-alives that wait on a node for the leader of one range: what 300,000 clients send within a
 	// second, at a TTL of ten. Above it a client is told to try again, which it does within half a second.
 	LeaseKeepAliveQueue = 100_000

@@ -60,6 +60,11 @@ func (e *NoKeyspace) Error() string {
 	return fmt.Sprintf("there is no keyspace %s: see cairn keyspace ls, or make it with cairn keyspace create %[1]s", e.Name)
 }
 
+// KeyspaceDropped: the keyspace was dropped since the caller learnt its id, which is used for no other. Nothing happened.
+type KeyspaceDropped struct{ Keyspace KeyspaceID }
+
+func (e *KeyspaceDropped) Error() string { return "the keyspace was dropped: see cairn keyspace ls" }
+
 // StaleGeneration: the descriptor has changed since the caller read it. Nothing happened.
 type StaleGeneration struct {
 	Range   RangeID

@@ -117,9 +117,10 @@ const (
 	// one, which takes no writes meanwhile: a few syncs, and an election. Then the merge is given up.
 	MergeConfirmTime = 2 * time.Second
 
-	// AlignTime is how long a range's replicas are wanted beside another's once somebody has asked for it: as long as snapshots of two
-	// replicas take. AlignPoll is how often whoever waits for that looks.
-	AlignTime = 2 * time.Minute
+	// AlignTime is how long a range's replicas are wanted beside another's once somebody has asked for it: whoever waits for that looks, and
+	// asks again, every AlignPoll, so that it outlasts an election of the range, and the merge that follows. Nobody else moves the range's
+	// replicas meanwhile: what a client wanted that is gone must not hold up a repair.
+	AlignTime = 5 * time.Second
 	AlignPoll = 250 * time.Millisecond
 
 	// MergePatience is how long a range may be frozen before its own leader finds out what has become of the merge, and ends it: as

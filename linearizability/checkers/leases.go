@@ -17,8 +17,7 @@ import (
 //   - a lease that was granted, or kept alive, at some time is there for its TTL from then on, by the driver's clock, unless somebody
 //     ends it; and so are its keys, unless somebody deletes them;
 //   - one that has ended does not come back, and takes no key;
-//   - its keys end with it: at once where the keyspace has one range, else when its revocation was answered, or within evictTime. A
-//     keep-alive is answered that the lease has ended when its time is over, and the revocation follows (RFC 6); in etcd it waits.
+//   - its keys end with it: at once where the keyspace has one range, else when its revocation was answered, or within evictTime.
 //
 // many: the keyspace has many ranges. A history without a clock says nothing of the first.
 func Leases(prefix string, many bool) linearizability.Checker {
@@ -191,8 +190,7 @@ func (x *lease) endedBefore(op *linearizability.Op, many bool) *linearizability.
 		}
 	}
 	for _, d := range x.dead {
-		_, early := d.Request.(*pb.LeaseKeepAliveRequest) // it is told that the time is over as soon as it is: the revocation follows
-		if d.Returned < op.Invoked && (!many && !early || op.Final && d.Ended > 0 && d.Ended+evictTime < op.Began) {
+		if d.Returned < op.Invoked && (!many || op.Final && d.Ended > 0 && d.Ended+evictTime < op.Began) {
 			return d
 		}
 	}

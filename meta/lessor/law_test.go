@@ -43,7 +43,7 @@ type known struct {
 	rec   *kvpb.LeaseRecord
 	from  base.Instant // when its TTL began last in this leadership
 	asked bool         // to be revoked in this leadership
-	lost  bool         // a keep-alive was told that it is gone, in this leadership
+	lost  bool         // a keep-alive was told that its time is over, in this leadership
 }
 
 // lived is how much of the time from an instant on the leader was there and its lease held, as far as it could know.
@@ -135,21 +135,23 @@ func (w *world) grant(id int64) {
 
 func (w *world) keepAlive(id int64) {
 	k := w.leases[id]
-	ttl := w.l.KeepAlive(id, w.now)
+	ttl, ending := w.l.KeepAlive(id, w.now)
 	switch {
+	case ending != (k != nil && ttl == 0):
+		w.Fatalf("lease %d is ending: %v; it is there: %v, and is kept for %d s", id, ending, k != nil, ttl)
 	case k == nil && ttl != 0:
 		w.Fatalf("lease %d is kept alive, and is not there", id)
 	case k == nil:
 	case ttl == 0:
 		// It says so only if the lease is being revoked, or would be now.
 		if !k.asked && !k.rec.Ending && !k.lost && w.now.Sub(k.from) < time.Duration(k.rec.Ttl)*time.Second {
-			w.Fatalf("lease %d is gone after %s of %d s", id, w.now.Sub(k.from), k.rec.Ttl)
+			w.Fatalf("lease %d is over after %s of %d s", id, w.now.Sub(k.from), k.rec.Ttl)
 		}
 		k.lost = true
 	case ttl != k.rec.Ttl:
 		w.Fatalf("lease %d is kept for %d s of %d", id, ttl, k.rec.Ttl)
 	case k.asked || k.lost || k.rec.Ending:
-		w.Fatalf("lease %d is kept alive, and was said to be gone", id)
+		w.Fatalf("lease %d is kept alive, and its time was said to be over", id)
 	default:
 		k.from = w.now
 		if left, ok := w.l.Remaining(id, w.now); !ok || left != time.Duration(ttl)*time.Second {

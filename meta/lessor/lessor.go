@@ -142,26 +142,28 @@ func (l *Lessor) Retain(here func(id int64) bool) {
 	}
 }
 
-// KeepAlive gives a lease its whole TTL again, and returns that in seconds. 0: there is no such lease, or it has ended. It may only be called
-// while the range's lease holds.
-func (l *Lessor) KeepAlive(id int64, now base.Instant) int64 {
+// KeepAlive gives a lease its whole TTL again, and returns that in seconds. 0: its time is over; if it is ending, it has not been revoked yet
+// as far as is known, and if not, there is no such lease. It may only be called while the range's lease holds.
+func (l *Lessor) KeepAlive(id int64, now base.Instant) (ttl int64, ending bool) {
 	e := l.leases[id]
-	if e == nil || e.state != alive {
-		return 0
-	}
-	if e.deadline <= l.livedAt(now) {
-		l.end(e) // its client was told so, and it stays so, whatever the next step says of this moment
-		return 0
+	switch {
+	case e == nil:
+		return 0, false
+	case e.state != alive:
+		return 0, true
+	case e.deadline <= l.livedAt(now):
+		l.end(e) // whoever was told so waits for its end: it comes, whatever the next step says of this moment
+		return 0, true
 	}
 	l.extend(e, now) // its place in the queue follows when it is looked at
-	return e.ttl
+	return e.ttl, false
 }
 
-// Remaining is what is left of a lease: 0 if it has ended and is about to be revoked. False: there is no such lease. It may only be called while
-// the range's lease holds.
+// Remaining is what is left of a lease: 0 if its time is over and it is not revoked yet. False: there is no such lease. It may only be called
+// while the range's lease holds.
 func (l *Lessor) Remaining(id int64, now base.Instant) (time.Duration, bool) {
 	e := l.leases[id]
-	if e == nil || e.ending {
+	if e == nil {
 		return 0, false
 	}
 	if e.state != alive {

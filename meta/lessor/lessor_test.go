@@ -74,7 +74,7 @@ func TestOnTime(t *testing.T) {
 			if at := base.Instant(i * int64(10*time.Second) / n); at > now {
 				break
 			}
-			if l.KeepAlive(i+1, now) != 10 {
+			if ttl, _ := l.KeepAlive(i+1, now); ttl != 10 {
 				t.Fatalf("lease %d is gone at %d", i+1, now)
 			}
 			ends[i+1] = now.Add(10 * time.Second)
@@ -139,8 +139,45 @@ func TestSplitAndMerge(t *testing.T) {
 	if left, ok := l.Remaining(3, now); !ok || left != 2*time.Second {
 		t.Errorf("lease 3 has %s, %v", left, ok)
 	}
-	if _, ok := l.Remaining(1, now); ok || l.KeepAlive(1, now) != 0 {
+	if _, ok := l.Remaining(1, now); ok {
 		t.Error("lease 1 is still here")
+	}
+	if ttl, ending := l.KeepAlive(1, now); ttl != 0 || ending {
+		t.Errorf("lease 1 is still here: %d, %v", ttl, ending)
+	}
+}
+
+// A lease whose time is over is ending until it is revoked, and so is one that somebody revokes in many ranges: it is there, and has no time left.
+func TestEndingUntilRevoked(t *testing.T) {
+	now := base.Instant(0)
+	l := lessor.New(now)
+	l.Load(records(2, 2), now)
+	l.Changed(&kvpb.LeaseRecord{Id: 2, Ttl: 2, GrantedRevision: 2, Ending: true}, now)
+	is := func(id int64, want bool, when string) {
+		t.Helper()
+		ttl, ending := l.KeepAlive(id, now)
+		left, known := l.Remaining(id, now)
+		if ttl != 0 || left != 0 || ending != want || known != want {
+			t.Errorf("lease %d %s: kept for %d s, ending %v; %s left, known %v", id, when, ttl, ending, left, known)
+		}
+	}
+	is(2, true, "which somebody has begun to revoke")
+	l.Step(now, base.Never)
+	for now < base.Instant(2*time.Second) {
+		now = now.Add(base.LessorInterval)
+		l.Step(now.Add(-1), base.Never)
+	}
+	is(1, true, "when its time is over and no step has seen that")
+	revokes, _ := l.Step(now, base.Never)
+	if len(revokes) != 1 || revokes[0].ID != 1 {
+		t.Fatalf("revoked are %v", revokes)
+	}
+	is(1, true, "that is being revoked")
+	l.Failed(revokes[0], now)
+	is(1, true, "whose revoke failed")
+	for id := int64(1); id <= 2; id++ {
+		l.Gone(id, id)
+		is(id, false, "that is gone")
 	}
 }
 
@@ -153,7 +190,7 @@ func BenchmarkKeepAlive(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for i := range b.N {
-		if l.KeepAlive(int64(i*7919%n+1), now) == 0 {
+		if ttl, _ := l.KeepAlive(int64(i*7919%n+1), now); ttl == 0 {
 			b.Fatal("gone")
 		}
 		if i%1000 == 0 {

@@ -249,15 +249,29 @@ func (d *Decider) needless(e *entry, r *known) string {
 	if op := d.wanted[e.id]; e.decision.Goal == allocator.GoalWanted && (op == nil || op.OpId != e.op) {
 		return "it is asked for no more"
 	}
-	if e.decision.Goal != allocator.GoalReplace || len(e.decision.Removes) == 0 || desc.Joint(r.desc) {
+	if len(e.decision.Removes) == 0 || desc.Joint(r.desc) {
 		return ""
 	}
 	for _, id := range e.decision.Removes {
-		if n := d.nodes[id]; n == nil || n.view.State != allocator.Active || !voted(r.desc, id) {
+		if n := d.nodes[id]; n == nil || !n.stays(e.decision.Goal) || !voted(r.desc, id) {
 			return ""
 		}
 	}
+	if e.decision.Goal == allocator.GoalDrain {
+		return fmt.Sprintf("%s is to stay", list(e.decision.Removes))
+	}
 	return fmt.Sprintf("%s came back", list(e.decision.Removes))
+}
+
+// stays says whether a node has no longer what a goal takes replicas from it for.
+func (n *node) stays(g allocator.Goal) bool {
+	switch g {
+	case allocator.GoalQuorum, allocator.GoalReplace:
+		return n.view.State == allocator.Active
+	case allocator.GoalDrain:
+		return n.view.State == allocator.Active && n.view.Slow == ""
+	}
+	return false
 }
 
 // reserve asks for what an entry needs, and renews what it has until the replica is a voter.

@@ -14,19 +14,28 @@ import (
 type client struct {
 	id      StreamID
 	watches map[int64]*watching
-	unsent  []int // bytes of responses that it has not read
-	told    int   // of the progress of all
+	asked   []asking       // creates that were not answered, in order
+	taken   map[int64]bool // ids of watches that were asked for, and not to be ended
+	unsent  []int          // bytes of responses that it has not read
+	told    int            // of the progress of all
 	refused int
 }
 
+// asking is a create: watch is nil if it is to be refused.
+type asking struct {
+	id    int64
+	watch *watching
+}
+
 type watching struct {
-	spec    Spec
-	created bool
-	ended   bool
-	open    bool          // the last response was a fragment
-	done    base.Revision // everything up to here was got
-	got     int
-	pending []*Event // fragments
+	spec      Spec
+	created   bool
+	ended     bool
+	cancelled bool          // by the client
+	open      bool          // the last response was a fragment
+	done      base.Revision // everything up to here was got
+	got       int
+	pending   []*Event // fragments
 }
 
 func (c *client) take(w *world, o Out) {
@@ -38,8 +47,28 @@ func (c *client) take(w *world, o Out) {
 		w.log("%s", dump(w.hub))
 		w.t.Fatalf("%s: %s", show(o), fmt.Sprintf(format, args...))
 	}
+	if o.Kind == Created || o.Kind == Canceled && o.Watch == -1 {
+		if len(c.asked) == 0 {
+			fail("nothing was asked for")
+		}
+		next := c.asked[0]
+		c.asked = c.asked[1:]
+		if o.Reason == reasonDropped {
+			next.watch = nil
+		}
+		if (next.watch == nil) != (o.Kind == Canceled) || next.watch != nil && next.id != o.Watch {
+			fail("w%d was asked for before", next.id)
+		}
+		if next.watch != nil {
+			x = next.watch
+			c.watches[o.Watch] = x
+		}
+	}
 	switch {
 	case o.Kind == Canceled && o.Watch == -1:
+		if o.Reason == reasonDropped {
+			clear(c.taken)
+		}
 		c.refused++
 		return
 	case o.Kind == Progress && o.Watch == -1:
@@ -75,6 +104,9 @@ func (c *client) take(w *world, o Out) {
 		w.claim(x, o.Revision, fail)
 	case o.Kind == Canceled:
 		x.ended = true
+		if !x.cancelled {
+			delete(c.taken, o.Watch)
+		}
 		if o.Compacted > 0 && o.Compacted <= x.done+1 {
 			fail("it has all up to %d", x.done)
 		}
@@ -176,17 +208,37 @@ func (w *world) claim(x *watching, r base.Revision, fail func(string, ...any)) {
 func (w *world) create(c *client, id int64, spec Spec) {
 	spec.Keyspace = worldKS
 	w.log("s%d creates w%d [%q, %q) from %d prev %v noput %v nodelete %v", c.id, id, spec.Start, spec.End, spec.From, spec.PrevKV, spec.NoPut, spec.NoDelete)
-	if c.watches[id] == nil || c.watches[id].ended {
-		if before(string(spec.Start), string(spec.End)) && spec.From >= 0 {
-			c.watches[id] = &watching{spec: spec}
+	a := asking{id: id}
+	if id == 0 {
+		for c.taken[a.id] {
+			a.id++
 		}
 	}
+	if !c.taken[a.id] && before(string(spec.Start), string(spec.End)) && spec.From >= 0 {
+		a.watch = &watching{spec: spec}
+		c.taken[a.id] = true
+	}
+	c.asked = append(c.asked, a)
 	w.both(func(h *Hub) { h.Create(c.id, id, spec) })
+}
+
+// cancel ends a watch of a client's, be it answered or not.
+func (w *world) cancel(c *client, id int64) {
+	delete(c.taken, id)
+	for _, a := range c.asked {
+		if a.id == id && a.watch != nil {
+			a.watch.cancelled = true
+		}
+	}
+	if x := c.watches[id]; x != nil {
+		x.cancelled = true
+	}
+	w.both(func(h *Hub) { h.Cancel(c.id, id) })
 }
 
 func (w *world) open(id StreamID) *client {
 	w.both(func(h *Hub) { h.Open(id) })
-	w.clients[id] = &client{id: id, watches: map[int64]*watching{}}
+	w.clients[id] = &client{id: id, watches: map[int64]*watching{}, taken: map[int64]bool{}}
 	return w.clients[id]
 }
 

@@ -8,7 +8,8 @@ import (
 
 // Events of several ranges wait until all of these are as far. Whoever waits stands among the waiters of one source: the one that is
 // furthest behind. A source that stands still is closed: its range's revision is raised to the present through its log.
-// It is asked for only while somebody waits, with all others that are quiet in one question, and the more there are the more rarely.
+// It is asked for only while somebody waits, with all others that are quiet in one question, and the more there are the more rarely. One
+// that has not moved since it was last asked for, as its replica is cut off, is asked for ever more rarely until it does.
 
 // wait has a cursor wait at whatever holds it up: events that it holds back, or a revision that somebody wants to hear of.
 func (h *Hub) wait(c *cursor) {
@@ -32,11 +33,12 @@ func (h *Hub) wait(c *cursor) {
 	}
 	h.unwait(c)
 	c.waits, c.waitsAt = s, int32(len(s.waiters))
-	s.waiters = append(s.waiters, c)
+	if s.waiters = append(s.waiters, c); len(s.waiters) == 1 {
+		h.stamp(s)
+	}
 	if !s.blocked {
 		s.blocked = true
 		h.blocked = append(h.blocked, s)
-		h.stamp(s)
 	}
 }
 
@@ -61,7 +63,13 @@ func (h *Hub) stamp(s *source) {
 }
 
 // due is when a source that holds others up may be closed.
-func (s *source) due() base.Instant { return max(s.since.Add(base.WatchCloseDelay), s.closeNext) }
+func (s *source) due() base.Instant {
+	next := s.closeNext
+	if s.next == s.closedAt {
+		next = s.closeAgain
+	}
+	return max(s.since.Add(base.WatchCloseDelay), next)
+}
 
 // closeQuiet asks for the sources that have held others up for long enough to be closed.
 func (h *Hub) closeQuiet() {
@@ -99,7 +107,9 @@ func (h *Hub) closeQuiet() {
 		}
 		asks[i].Keys = append(asks[i].Keys, []byte(s.start))
 		closing[i] = append(closing[i], s)
-		s.closing = true
+		if s.closing = true; s.next != s.closedAt {
+			s.closedAt, s.unmoved = s.next, 0
+		}
 	}
 	clear(h.blocked[len(still):])
 	h.blocked = still
@@ -114,6 +124,10 @@ func (h *Hub) closed(sources []*source) {
 	h.timers.later(0, func() {
 		for _, s := range sources {
 			s.closing, s.closeNext = false, h.now.Add(every)
+			s.closeAgain = h.now.Add(min(every<<s.unmoved, base.WatchCloseMost))
+			if every<<s.unmoved < base.WatchCloseMost {
+				s.unmoved++
+			}
 			if s.blocked {
 				h.closeAt = min(h.closeAt, s.due())
 			}

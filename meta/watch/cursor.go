@@ -68,6 +68,7 @@ type watch struct {
 	next   base.Revision // nothing below is sent; what was sent is below
 	at     int32         // in cursor.watches
 	place  int32         // in stream.list
+	turn   uint32        // of its create, as long as that is not answered
 	flags  flags
 }
 
@@ -104,9 +105,11 @@ func (c *cursor) pos() base.Revision {
 	return r
 }
 
-func (c *cursor) add(w *watch) {
-	w.cursor, w.at = c, int32(len(c.watches))
-	c.watches = append(c.watches, w)
+func (c *cursor) add(watches ...*watch) {
+	for _, w := range watches {
+		w.cursor, w.at = c, int32(len(c.watches))
+		c.watches = append(c.watches, w)
+	}
 }
 
 func (c *cursor) remove(w *watch) {

@@ -3,16 +3,19 @@ package watch
 import (
 	"bytes"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// Why a create is refused: etcd's words.
+// Why a watch is refused or ended: etcd's words, but for the last, which etcd has no case for.
 const (
 	reasonDuplicate = "mvcc: duplicate watch ID provided on the WatchStream"
 	reasonEmpty     = "mvcc: watcher range is empty"
 	reasonCompacted = "etcdserver: mvcc: required revision has been compacted"
+	reasonDropped   = "the keyspace was dropped"
 )
 
 // Config is what a Hub is made of.
@@ -82,6 +85,8 @@ type Hub struct {
 
 	ready  []*stream // with room, and parked watches
 	looked int       // events that were looked at for them in this step
+	group  []*watch  // room for goOn, as is parked
+	parked []parking
 
 	blocked []*source // that hold others up, or did
 	stamps  []*source
@@ -117,7 +122,7 @@ func (h *Hub) CloseStream(id StreamID) {
 	for _, w := range st.list {
 		h.abandon(w)
 	}
-	st.list, st.byID, st.parked = nil, nil, nil
+	st.list, st.byID, st.parked, st.creating = nil, nil, nil, nil
 }
 
 // Create begins a watch under an id, or, if it is 0, under one that the hub chooses. What it answers comes as Outs: Created first.
@@ -136,9 +141,10 @@ func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
 		if s != nil {
 			o.Revision = s.next - 1
 		}
-		h.emit(st, o)
+		h.refuse(st, o)
 		return
 	}
+	st.ks = in.ks
 	for id == 0 && st.watch(st.nextID) != nil {
 		st.nextID++
 	}
@@ -151,6 +157,7 @@ func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
 	if spec.Progress {
 		h.ticks(st)
 	}
+	st.expect(w, in)
 	if s == nil || !s.covers(in.start, in.end) {
 		c := newCursor(in, spec.From)
 		c.fresh = spec.From == 0
@@ -161,12 +168,14 @@ func (h *Hub) Create(sid StreamID, id int64, spec Spec) {
 	if spec.From == 0 {
 		w.next = s.next
 	}
-	h.created(w, s.next-1)
+	if !h.created(w, s.next-1) {
+		return
+	}
 	if w.next < s.compacted && spec.From != 0 {
 		h.endWatch(w, Out{Kind: Canceled, Watch: w.id, Revision: s.next - 1, Compacted: s.compacted})
 		return
 	}
-	h.enter(w, in)
+	h.enter(in, w)
 }
 
 func spanOf(spec Spec) (in span, reason string) {
@@ -194,13 +203,6 @@ func flagsOf(spec Spec) (f flags) {
 	return f
 }
 
-func (h *Hub) created(w *watch, at base.Revision) {
-	if w.flags&created == 0 {
-		w.flags |= created
-		h.emit(w.stream, Out{Kind: Created, Watch: w.id, Revision: at})
-	}
-}
-
 // Cancel ends a watch, if it is there.
 func (h *Hub) Cancel(sid StreamID, id int64) {
 	st := h.streams[sid]
@@ -219,19 +221,47 @@ func (h *Hub) Cancel(sid StreamID, id int64) {
 
 // endWatch ends a watch with a last word.
 func (h *Hub) endWatch(w *watch, last Out) {
-	h.emit(w.stream, last)
+	h.sayLast(w, last)
+	h.remove(w)
+}
+
+// dropped ends all that is watched of a keyspace that is no more.
+func (h *Hub) dropped(ks base.KeyspaceID) {
+	for _, id := range slices.Sorted(maps.Keys(h.streams)) {
+		st := h.streams[id]
+		if st.ks != ks {
+			continue
+		}
+		for _, w := range slices.Clone(st.list) {
+			h.endWatch(w, Out{Kind: Canceled, Watch: w.id, Revision: max(w.known()-1, 0), Reason: reasonDropped})
+		}
+	}
+	for _, s := range slices.Clone(h.layout) {
+		if s.ks == ks {
+			h.end(s)
+		}
+	}
+}
+
+func (h *Hub) remove(w *watch) {
 	w.stream.remove(w)
 	h.abandon(w)
 }
 
-// abandon takes a watch from where it is.
+// abandon takes a watch from where it is, for good.
 func (h *Hub) abandon(w *watch) {
 	w.flags |= ended
-	if c := w.cursor; c != nil {
-		c.remove(w)
-		if len(c.watches) == 0 && !c.stirring {
-			h.drop(c)
-		}
+	if w.cursor != nil {
+		h.withdraw(w)
+	}
+}
+
+// withdraw takes a watch from its cursor.
+func (h *Hub) withdraw(w *watch) {
+	c := w.cursor
+	c.remove(w)
+	if len(c.watches) == 0 && !c.stirring {
+		h.drop(c)
 	}
 }
 

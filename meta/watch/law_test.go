@@ -27,7 +27,11 @@ func TestWatches(t *testing.T) {
 		for range rapid.IntRange(1, 120).Draw(t, "moves") {
 			l.move()
 		}
-		l.settle()
+		if rapid.IntRange(0, 9).Draw(t, "dropped") == 0 {
+			l.drop()
+		} else {
+			l.settle()
+		}
 	})
 }
 
@@ -129,7 +133,7 @@ func (l *law) move() {
 		if c, ok := some(l, l.clients(), "client"); ok {
 			id := int64(l.n(1, 4, "watch"))
 			w.log("s%d cancels w%d", c.id, id)
-			w.both(func(h *Hub) { h.Cancel(c.id, id) })
+			w.cancel(c, id)
 		}
 	case 19:
 		if c, ok := some(l, l.clients(), "client"); ok {
@@ -241,6 +245,39 @@ func (l *law) server(a Ask) server {
 	return s
 }
 
+// drop has the keyspace dropped: each watch ends, each create is answered, and nothing is asked any more.
+func (l *law) drop() {
+	w := l.w
+	w.log("the keyspace is dropped")
+	w.both(func(h *Hub) { h.dropped(worldKS) })
+	w.step(0)
+	for _, c := range l.clients() {
+		w.read(c, len(c.unsent))
+		for id, x := range c.watches {
+			if !x.ended {
+				l.t.Fatalf("s%d w%d goes on", c.id, id)
+			}
+		}
+		if len(c.asked) > 0 {
+			l.t.Fatalf("s%d w%d was never answered", c.id, c.asked[0].id)
+		}
+	}
+	w.step(time.Minute)
+	if h := w.hub; len(h.sources)+len(h.layout)+len(h.lost)+len(h.queued) > 0 {
+		l.t.Fatalf("not all has ended:\n%s", dump(h))
+	}
+	for _, a := range w.asks {
+		if a.Kind != Close { // what is being closed may be
+			l.t.Fatalf("it is still asked: %+v", a)
+		}
+	}
+	for id, want := range w.wants {
+		if want.Events {
+			l.t.Fatalf("%s is wanted", id)
+		}
+	}
+}
+
 // settle lets all be well until nothing happens any more.
 func (l *law) settle() {
 	w := l.w
@@ -297,11 +334,12 @@ func (l *law) check(c *client) {
 	if st := l.w.hub.streams[c.id]; st.full || st.asking || len(st.parked) > 0 || st.unsent != 0 {
 		l.t.Fatalf("stream %d has read everything, and is full, or not answered: %+v", c.id, st)
 	}
+	if len(c.asked) > 0 {
+		l.t.Fatalf("s%d w%d was never answered", c.id, c.asked[0].id)
+	}
 	for id, x := range c.watches {
 		switch due := l.w.due(x, x.done+1, 1<<40); {
 		case x.ended:
-		case !x.created:
-			l.t.Fatalf("s%d w%d was never created", c.id, id)
 		case x.open:
 			l.t.Fatalf("s%d w%d ends within a revision", c.id, id)
 		case len(due) > 0:

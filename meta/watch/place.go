@@ -64,7 +64,9 @@ func (h *Hub) assign(p *part, s *source, end string, next base.Revision) {
 		h.askPresent(c)
 		return
 	default:
-		h.begin(c, next)
+		if h.begin(c, next); c.gone {
+			return
+		}
 	}
 	if p.next < s.compacted && s.covers(p.start, p.end) {
 		h.compact(p, s.compacted)
@@ -75,11 +77,15 @@ func (h *Hub) assign(p *part, s *source, end string, next base.Revision) {
 // announce tells the clients of watches that wait for it that these are there: the first range of theirs is found. One that begins
 // later waits where its range is now, with all others.
 func (h *Hub) announce(c *cursor, s *source, next base.Revision) {
-	for _, w := range c.watches {
-		if w.flags&created != 0 {
+	for i := 0; i < len(c.watches); {
+		w := c.watches[i]
+		known := w.flags&created != 0
+		if !h.created(w, next-1) {
+			continue // another has taken its place
+		}
+		if i++; known {
 			continue
 		}
-		h.created(w, next-1)
 		if p := &c.part; p.source == s && p.sibling == nil {
 			p.next = min(p.next, next)
 		}
@@ -92,9 +98,11 @@ func (h *Hub) begin(c *cursor, next base.Revision) {
 	for p := &c.part; p != nil; p = p.sibling {
 		p.next = next
 	}
-	for _, w := range c.watches {
-		w.next = next
-		h.created(w, next-1)
+	for i := 0; i < len(c.watches); {
+		w := c.watches[i]
+		if w.next = next; h.created(w, next-1) {
+			i++
+		}
 	}
 }
 
@@ -113,23 +121,24 @@ func (h *Hub) present(c *cursor, r base.Revision) {
 	h.settle(c)
 }
 
-// enter has a watch go on from its next revision: with the live cursor of its span, with one that catches up from the same place, or
-// with one of its own.
-func (h *Hub) enter(w *watch, in span) {
+// enter has watches go on from a revision that is next for all of them: with the live cursor of their span, with one that catches up from
+// the same place, or with one of their own.
+func (h *Hub) enter(in span, watches ...*watch) {
+	next := watches[0].next
 	s := h.find(in.ks, in.start)
 	if s != nil {
-		if l := h.liveOf(s, in); l != nil && l.pos() <= w.next {
-			l.add(w)
+		if l := h.liveOf(s, in); l != nil && l.pos() <= next {
+			l.add(watches...)
 			return
 		}
 	}
-	key := sharing{in, w.next}
+	key := sharing{in, next}
 	if c := h.catching[key]; c != nil {
-		c.add(w)
+		c.add(watches...)
 		return
 	}
-	c := newCursor(in, w.next)
-	c.add(w)
+	c := newCursor(in, next)
+	c.add(watches...)
 	if s == nil {
 		h.lose(&c.part)
 		return
@@ -137,12 +146,12 @@ func (h *Hub) enter(w *watch, in span) {
 	if end := s.end; endsBefore(end, c.end) {
 		h.lose(c.cut(&c.part, end))
 	} else {
-		c.part.next = min(w.next, s.next)
+		c.part.next = min(next, s.next)
 	}
 	h.enlist(&c.part, s)
 	h.settle(c)
-	if !c.gone && c.astray > 0 && c.pos() == w.next {
-		c.shared = w.next
+	if !c.gone && c.astray > 0 && c.pos() == next {
+		c.shared = next
 		h.catching[key] = c
 	}
 }

@@ -10,7 +10,7 @@ import (
 // as with etcd; one that asks again before it was answered is answered once.
 func (h *Hub) Progress(id StreamID) {
 	st := h.streams[id]
-	if st == nil {
+	if st == nil || len(st.list) == 0 {
 		return
 	}
 	for _, w := range st.list {

@@ -1,6 +1,8 @@
 package watch
 
 import (
+	"errors"
+
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/internal/mutant"
 )
@@ -144,6 +146,11 @@ func (h *Hub) pull(s *source, wait bool) {
 func (h *Hub) Answered(id uint64, a Answer) {
 	q, ok := h.forget(id)
 	if !ok {
+		return
+	}
+	var gone *base.KeyspaceDropped
+	if errors.As(a.Err, &gone) {
+		h.dropped(gone.Keyspace)
 		return
 	}
 	switch q.purpose {

@@ -23,27 +23,30 @@ type source struct {
 	waiting    []*part // not yet, but known to lie in this range
 	prevs      int     // of both, those that want the version before
 
-	local     bool          // a replica of this node feeds it
-	reached   base.Revision // how far a gap is to be pulled, if that is above next
-	pending   []*Applied    // what the replica has shown behind the gap
-	kept      int           // bytes of pending
-	ask       uint64
-	askPrev   bool
-	paused    bool
-	queued    bool
-	fails     uint8
-	wanted    Want // what was said last
-	gone      bool
-	leaving   bool // it will be seen whether it is needed
-	stir      bool // it is in Hub.stirred
-	polled    bool // it is in Hub.polls
-	quiet     bool // the last pull of a gap brought nothing: wait at the replica
-	waiters   []*cursor
-	blocked   bool         // it is in Hub.blocked
-	stamped   bool         // it is in Hub.stamps
-	since     base.Instant // it has held others up without moving since then
-	closing   bool         // it is being closed
-	closeNext base.Instant // not before
+	local      bool          // a replica of this node feeds it
+	reached    base.Revision // how far a gap is to be pulled, if that is above next
+	pending    []*Applied    // what the replica has shown behind the gap
+	kept       int           // bytes of pending
+	ask        uint64
+	askPrev    bool
+	paused     bool
+	queued     bool
+	fails      uint8
+	wanted     Want // what was said last
+	gone       bool
+	leaving    bool // it will be seen whether it is needed
+	stir       bool // it is in Hub.stirred
+	polled     bool // it is in Hub.polls
+	quiet      bool // the last pull of a gap brought nothing: wait at the replica
+	waiters    []*cursor
+	blocked    bool          // it is in Hub.blocked
+	stamped    bool          // it is in Hub.stamps
+	since      base.Instant  // it has held others up without moving since then
+	closing    bool          // it is being closed
+	closedAt   base.Revision // its next when that was last asked for
+	unmoved    uint8         // how often it has been in a row without a change of that
+	closeNext  base.Instant  // not before, ...
+	closeAgain base.Instant  // ... and not before this if it has not moved since
 }
 
 func (s *source) covers(start, end string) bool {

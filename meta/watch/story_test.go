@@ -19,7 +19,7 @@ import (
 //	replica r10 [AT] | apply r10 [AT] | snapshot r10 | remove r10
 //	open S | close S | create S ID|- START END|. from=N prev noput nodelete fragment progress | cancel S ID | progress S | read S N
 //	write r10 [size=N] k -k … | raise r10 N | split r10 k | merge r10 | compact r10 N
-//	answer N [r10 [AT]] [most=N] | fail N | step [DURATION] | run (answers and steps until nothing is left) | clock N
+//	answer N [r10 [AT]] [most=N] | fail N | dropped N | step [DURATION] | run (answers and steps until nothing is left) | clock N
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{t: t}
@@ -92,7 +92,7 @@ func (s *story) do(f []string) {
 	case "close":
 		w.both(func(h *Hub) { h.CloseStream(StreamID(s.number(f[1]))) })
 	case "cancel":
-		w.both(func(h *Hub) { h.Cancel(client().id, int64(s.number(f[2]))) })
+		w.cancel(client(), int64(s.number(f[2])))
 	case "progress":
 		w.both(func(h *Hub) { h.Progress(client().id) })
 	case "read":
@@ -131,15 +131,9 @@ func (s *story) create(c *client, f []string) {
 			s.t.Fatalf("a create has no %q", opt)
 		}
 	}
-	id := 0
+	id := 0 // the hub chooses
 	if f[0] != "-" {
 		id = s.number(f[0])
-	} else {
-		for c.watches[int64(id)] != nil {
-			id++
-		}
-		c.watches[int64(id)] = &watching{spec: spec}
-		id = 0
 	}
 	s.w.create(c, int64(id), spec)
 }
@@ -173,6 +167,8 @@ func (s *story) answers(f []string) {
 		if !w.serve(find(), from, most) {
 			s.out.WriteString("it waits\n")
 		}
+	case "dropped":
+		w.answer(find(), Answer{Err: fmt.Errorf("asked: %w", &base.KeyspaceDropped{Keyspace: worldKS})})
 	case "fail":
 		w.answer(find(), Answer{Err: base.ErrStopped})
 	case "step":

@@ -86,7 +86,7 @@ type Page struct {
 type Answer struct {
 	Page     *Page
 	Revision base.Revision // of Now
-	Err      error         // it is asked again after a pause
+	Err      error         // base.KeyspaceDropped ends what is watched there; after any other it is asked again after a pause
 }
 
 // OutKind is what is to be sent.

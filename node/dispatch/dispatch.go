@@ -44,6 +44,8 @@ type Config struct {
 	Placement Placement
 	// Heartbeat is given what nodes say of themselves to the leader of `sys`, which is here; nil: this node keeps no table.
 	Heartbeat func(*metapb.Heartbeat) (*metapb.HeartbeatAnswer, error)
+	// Gone says whether a keyspace was certainly dropped; nil: that is not known of any.
+	Gone func(context.Context, base.KeyspaceID) (bool, error)
 	// Root finds the descriptor of the root range when this node has no replica of it and knows none.
 	Root func(context.Context) (*metapb.RangeDescriptor, error)
 }
@@ -130,7 +132,7 @@ func (d *Dispatcher) Propose(ctx context.Context, ks base.KeyspaceID, key []byte
 	if c, ok := cmd.Body.(*kvpb.Command_Compaction); ok && ks.Splits() {
 		return d.compact(ctx, ks, c)
 	}
-	return d.proposeFor(ctx, ks, key, cmd)
+	return d.leases(ctx, ks).Write(key, cmd)
 }
 
 // propose is Propose to the one range that holds key.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -158,7 +159,7 @@ func (w *world) gathered(d *Dispatcher, n int) {
 	defer tick.Stop()
 	for ctx := w.ctx(); ; {
 		d.keepers.mu.Lock()
-		q := d.keepers.queues[queueKey{sharded, 100}]
+		q := d.keepers.queues[queueKey{ks: sharded, rng: 100}]
 		waiting := 0
 		if q != nil {
 			waiting = len(*q)
@@ -215,6 +216,94 @@ func TestLeaseOverRangesEndsByItself(t *testing.T) {
 	}
 	if c := w.lessors[2].Counts(); c.Expired != 1 || c.Leases > 1 {
 		t.Errorf("the leader of its home counts %+v", c)
+	}
+}
+
+// A lease whose time is over is ending as long as a key of it can be read, in whichever range; then it is gone. It holds up no other lease,
+// and for all that wait there is one question at a time.
+func TestKeepAliveIsAnsweredWhenTheKeysAreGone(t *testing.T) {
+	w := newSharded(t, 3, 3)
+	over, alive, d := homed(1, 9), homed(1, 10), w.nodes[1]
+	w.grant(d, over, base.LeaseMinTTL)
+	w.grant(d, alive, 60)
+	for _, key := range []string{"0a", "1a", "2a"} {
+		must(t, w.putLeased(d, key, over))
+	}
+	var held atomic.Bool
+	held.Store(true)
+	w.loseFrames(func(to base.NodeID, f *rangepb.ControlFrame) bool { // no range is told to let the keys go
+		if !held.Load() {
+			return false
+		}
+		for _, q := range f.GetRequests().GetRequests() {
+			cmd := &kvpb.Command{}
+			if q.Kind == rangepb.RequestKind_REQUEST_KIND_PROPOSE && proto.Unmarshal(q.Body, cmd) == nil && cmd.GetLeaseEvict() != nil {
+				return true
+			}
+		}
+		return false
+	})
+	to := <-w.lost // its time is over, and its home has begun to end it
+	kept, err := d.KeepAlive(w.ctx(), sharded, []int64{over, alive})
+	if err != nil || !kept[0].Ending || kept[0].TTL != 0 || kept[1].Ending || kept[1].TTL != 60 {
+		t.Fatalf("%+v, %v", kept, err)
+	}
+	if got := w.keys(d); len(got) != 3 {
+		t.Fatalf("there are %s", got)
+	}
+	// Who does not wait as long as it takes is told that he did not.
+	short, cancel := context.WithTimeout(w.ctx(), base.LeaseAwait/2)
+	defer cancel()
+	if kept, err := d.AwaitEnd(short, sharded, over); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("%+v, %v", kept, err)
+	}
+	const waiters = 50
+	asked := w.requests(rangepb.RequestKind_REQUEST_KIND_LEASE)
+	var wg sync.WaitGroup
+	for i := range waiters {
+		wg.Go(func() {
+			kept, err := w.nodes[1+2*base.NodeID(i%2)].AwaitEnd(w.ctx(), sharded, over) // not the home's
+			if err != nil || kept.TTL != 0 || kept.Ending {
+				t.Errorf("%+v, %v", kept, err)
+			}
+			if held.Load() {
+				t.Error("it is gone, and no range was told")
+			}
+			if got := w.keys(d); len(got) != 0 {
+				t.Errorf("it is gone, and there are %s", got)
+			}
+		})
+	}
+	began := time.Now()
+	<-time.NewTimer(2 * base.LeaseAwait).C // in which nobody may be told
+	if n, most := w.requests(rangepb.RequestKind_REQUEST_KIND_LEASE)-asked, 2*int(2+time.Since(began)/base.LeaseAwait); n > most {
+		t.Errorf("%d questions of two nodes, want %d at most", n, most)
+	}
+	held.Store(false)
+	w.nodes[2].PeerDown(to, errors.New("cut"))
+	wg.Wait()
+	for _, d := range w.nodes {
+		w.noQueues(d)
+	}
+}
+
+// noQueues waits until a node asks for nobody's leases any more.
+func (w *world) noQueues(d *Dispatcher) {
+	w.t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for ctx := w.ctx(); ; {
+		d.keepers.mu.Lock()
+		n := len(d.keepers.queues)
+		d.keepers.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			w.t.Fatalf("%d queues are left", n)
+		}
 	}
 }
 

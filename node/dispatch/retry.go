@@ -14,8 +14,9 @@ import (
 // nothing has happened and ctx lasts (route.Retry decides). A pause ends early when a leader or a descriptor changes here.
 func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, try func(*metapb.RangeDescriptor, base.NodeID) error) error {
 	var (
-		retry route.Retry
-		next  route.Try
+		retry  route.Retry
+		next   route.Try
+		looked bool // whether the keyspace was dropped
 	)
 	for tries := 0; ; tries++ {
 		changed := d.changes()
@@ -38,6 +39,12 @@ func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, 
 		if retry, next = retry.After(err); next.GiveUp {
 			return err
 		}
+		if next.Wait >= base.RetryMax && !looked && nowhere(err) {
+			looked = true
+			if d.dropped(ctx, ks) {
+				return &base.KeyspaceDropped{Keyspace: ks}
+			}
+		}
 		if next.Wait > 0 {
 			timer := time.NewTimer(next.Wait)
 			select {
@@ -55,6 +62,21 @@ func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, 
 			return err // it says more than that the time is over
 		}
 	}
+}
+
+// nowhere says whether an error means that it is not known where keys are: for long only if they are nowhere.
+func nowhere(err error) bool {
+	var moved *base.RangeMoved
+	var none *route.NoRange
+	return errors.As(err, &moved) || errors.As(err, &none)
+}
+
+func (d *Dispatcher) dropped(ctx context.Context, ks base.KeyspaceID) bool {
+	if d.cfg.Gone == nil {
+		return false
+	}
+	gone, err := d.cfg.Gone(ctx, ks)
+	return err == nil && gone
 }
 
 // target is the node to try: the hinted one, the leader that a local replica knows, or the replicas in turn.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -207,6 +208,64 @@ func TestLeasesEndOnTimeAndNotBefore(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("restarted: ended between %s and %s after the grant, %s after the start", least, most, time.Since(back))
+}
+
+// A keep-alive is answered that a lease has ended only when none of its keys can be read any more, whichever node is asked, and as soon as its
+// time is over: then its end is decided, and not done yet.
+func TestKeepAliveSaysGoneWhenTheKeysAre(t *testing.T) {
+	c := startCluster(t, 3)
+	c.sharded("shards", "g", "p")
+	var clients []*clientv3.Client
+	for _, p := range c.procs {
+		clients = append(clients, c.client(p.addr))
+	}
+	for _, keyspace := range []string{"default", "shards"} {
+		t.Run(keyspace, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(withKeyspace(context.Background(), keyspace), 100*time.Second)
+			defer cancel()
+			var ends sync.WaitGroup
+			defer ends.Wait()
+			for i := range 60 {
+				ends.Go(func() { endsWithItsKeys(t, ctx, clients[i%3], clients[(i+1)%3], fmt.Sprintf("/%d", i)) })
+			}
+		})
+	}
+}
+
+// endsWithItsKeys asks for a lease as soon as its time is over.
+func endsWithItsKeys(t *testing.T, ctx context.Context, cl, other *clientv3.Client, suffix string) {
+	g, err := cl.Grant(ctx, 2)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	over := time.NewTimer(time.Duration(g.TTL) * time.Second)
+	defer over.Stop()
+	keys := []string{"a" + suffix, "h" + suffix, "q" + suffix} // in the three ranges of shards
+	for _, key := range keys {
+		if _, err := cl.Put(ctx, key, "v", clientv3.WithLease(g.ID)); err != nil {
+			t.Errorf("%s: %v", key, err)
+			return
+		}
+	}
+	<-over.C
+	for {
+		ka, err := cl.KeepAliveOnce(ctx, g.ID)
+		switch {
+		case err == nil: // a moment too soon
+			over.Reset(time.Duration(ka.TTL) * time.Second)
+			<-over.C
+			continue
+		case err != rpctypes.ErrLeaseNotFound:
+			t.Errorf("lease %x: %v", g.ID, err)
+		}
+		break
+	}
+	for _, key := range keys {
+		if got, err := other.Get(ctx, key); err != nil || len(got.Kvs) > 0 {
+			t.Errorf("lease %x has ended, and of %s there is %v, %v", g.ID, key, got.Kvs, err)
+		}
+	}
 }
 
 // In a sharded keyspace a lease holds keys in several ranges, wherever they are cut and put together meanwhile; all go with it, and none of

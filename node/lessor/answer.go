@@ -24,19 +24,40 @@ func (l *Lessor) Answer(id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.Lea
 	return l.answer(id, q, func() error { return &base.NotLeader{Range: id} })
 }
 
-// AnswerWithin is Answer, and waits until the replica has applied what it must.
+// AnswerWithin is Answer, and waits until the replica has applied what it must; and, if the question says so, until one of the leases
+// that were to be kept alive has ended, or cannot be answered for here any more.
 func (l *Lessor) AnswerWithin(ctx context.Context, id base.RangeID, q *rangepb.LeaseQuestion) (*rangepb.LeaseAnswer, error) {
-	return l.answer(id, q, func() error {
-		done := make(chan error, 1)
-		s := l.cfg.Store
-		s.ReadIndex(id, s.Now().Add(base.RequestTimeout), func(_ proto.Message, err error) { done <- err })
-		select {
-		case err := <-done:
-			return err
-		case <-ctx.Done():
-			return ctx.Err()
+	patience := time.NewTimer(base.LeaseAwait)
+	defer patience.Stop()
+	for {
+		end := l.nextEnd(id) // before it is answered: what ends after that is not missed
+		a, err := l.answer(id, q, func() error { return l.catchUp(ctx, id) })
+		if err != nil || !q.AwaitEnd || len(a.Ending) < len(q.KeepAlive) {
+			return a, err
 		}
-	})
+		select {
+		case <-end:
+		case <-patience.C:
+			return a, nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-l.ctx.Done():
+			return nil, &base.NotLeader{Range: id}
+		}
+	}
+}
+
+// catchUp waits until the replica has applied all that is committed.
+func (l *Lessor) catchUp(ctx context.Context, id base.RangeID) error {
+	done := make(chan error, 1)
+	s := l.cfg.Store
+	s.ReadIndex(id, s.Now().Add(base.RequestTimeout), func(_ proto.Message, err error) { done <- err })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (l *Lessor) answer(id base.RangeID, q *rangepb.LeaseQuestion, catchUp func() error) (*rangepb.LeaseAnswer, error) {
@@ -144,9 +165,14 @@ func (a *asked) keepAlive() error {
 	var unknown []int64
 	a.h.mu.Lock()
 	for i, id := range a.q.KeepAlive {
-		if a.out.KeptTtl[i] = a.h.core.KeepAlive(id, now); a.out.KeptTtl[i] != 0 {
+		ttl, ending := a.h.core.KeepAlive(id, now)
+		a.out.KeptTtl[i] = ttl
+		switch {
+		case ttl != 0:
 			a.kept++
-		} else if _, known := a.h.core.Remaining(id, now); !known {
+		case ending:
+			a.out.Ending = append(a.out.Ending, uint32(i))
+		default:
 			unknown = append(unknown, id)
 		}
 	}
@@ -162,7 +188,7 @@ func (a *asked) keepAlive() error {
 // notBehind says that a lease which is not known is not there. One that has come with a merge is known in a moment.
 func (a *asked) notBehind(id int64) error {
 	rec, err := a.l.cfg.Store.ClientLease(a.h.id, id)
-	if err == nil && rec != nil && !rec.Ending {
+	if err == nil && rec != nil {
 		err = &base.NotLeader{Range: a.h.id} // asked again, it is known
 	}
 	return err
@@ -178,7 +204,7 @@ func (a *asked) timeToLive() error {
 		return a.notBehind(id)
 	}
 	rec, err := a.l.cfg.Store.ClientLease(a.h.id, id)
-	if err != nil || rec == nil || rec.Ending {
+	if err != nil || rec == nil {
 		return err
 	}
 	a.out.Lease, a.out.RemainingSeconds = rec, int64(left/time.Second)
@@ -195,9 +221,7 @@ func (a *asked) list() error {
 		return err
 	}
 	for _, rec := range page {
-		if !rec.Ending {
-			a.out.Leases = append(a.out.Leases, rec.Id)
-		}
+		a.out.Leases = append(a.out.Leases, rec.Id)
 	}
 	if a.out.End = a.view.Descriptor.End; next != 0 {
 		a.out.Next = eval.LeaseHome(next)

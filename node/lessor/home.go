@@ -32,6 +32,7 @@ type home struct {
 	early   []apply.LeaseChange
 	moved   bool // they are to be read again
 	warmed  base.Instant
+	end     chan struct{} // if not nil, somebody waits for the next end of a lease here
 }
 
 const (
@@ -60,7 +61,9 @@ func (h *home) idle() bool {
 func (h *home) changed(changes []apply.LeaseChange, moved bool, now base.Instant) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.moved = h.moved || moved
+	if h.moved = h.moved || moved; moved {
+		h.ended()
+	}
 	if h.core == nil || h.reading {
 		h.early = append(h.early, changes...)
 	}
@@ -76,10 +79,43 @@ func (h *home) tell(changes []apply.LeaseChange, now base.Instant) {
 	for _, c := range changes {
 		if c.Gone {
 			h.core.Gone(c.Lease.Id, c.Lease.GrantedRevision)
+			h.ended()
 		} else {
 			h.core.Changed(c.Lease, now)
 		}
 	}
+}
+
+// nextEnd returns a channel that is closed when a lease of the range ends next, or is another range's, or this node does not lead
+// the range any more. Nil: it does not.
+func (l *Lessor) nextEnd(id base.RangeID) <-chan struct{} {
+	h := l.home(id)
+	if h == nil {
+		return nil
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.end == nil {
+		h.end = make(chan struct{})
+	}
+	return h.end
+}
+
+// ended tells those that wait for that. h.mu is held.
+func (h *home) ended() {
+	if h.end != nil {
+		close(h.end)
+		h.end = nil
+	}
+}
+
+// over ends the leadership, and returns what it was before.
+func (h *home) over() (was int32) {
+	was = h.state.Swap(ended)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.ended()
+	return was
 }
 
 // look does what is to be done about a home now, and says when to look again if nothing is told before.
@@ -187,6 +223,7 @@ func (l *Lessor) revoke(h *home, r lessor.Revoke) {
 		case noLease(err): // it was known here, and is not there: somebody else was faster
 			h.mu.Lock()
 			h.core.Gone(r.ID, r.Granted)
+			h.ended()
 			h.mu.Unlock()
 		case err != nil:
 			l.failed(h, r, err)

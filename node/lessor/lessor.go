@@ -157,7 +157,7 @@ func (l *Lessor) Changed(c raftgroup.StateChange) {
 		return
 	}
 	if h != nil {
-		if h.state.Swap(ended) == elected {
+		if h.over() == elected {
 			l.elected.Add(-1)
 		}
 		delete(l.homes, c.Range)

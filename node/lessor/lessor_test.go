@@ -3,6 +3,7 @@ package lessor
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -182,6 +183,85 @@ func TestEndsAndRests(t *testing.T) {
 		t.Errorf("%v, %v", rec, err)
 	}
 	w.until("nothing is left to be done", func() bool { return len(w.l.work()) == 0 })
+}
+
+// A lease that is ending is there until its end is applied: it has no time left, and the question whether it is gone is answered as soon as it
+// is, or another of those that were asked for is not ending. Before that nobody is told that it is gone.
+func TestEndingIsNotGone(t *testing.T) {
+	w := newWorld(t, 0)
+	w.leads()
+	for id := int64(1); id <= 3; id++ {
+		w.grant(id, 60)
+	}
+	span := &kvpb.LeaseSpan{Start: []byte("a"), End: []byte("b")}
+	for id := int64(1); id <= 2; id++ { // keys of them may be elsewhere: a revoke begins their end
+		must(t, w.propose(&kvpb.Command{Body: &kvpb.Command_LeaseAttach{LeaseAttach: &kvpb.LeaseAttach{Id: id, Span: span}}}))
+		must(t, w.propose(&kvpb.Command{Body: &kvpb.Command_LeaseRevoke{LeaseRevoke: &kvpb.LeaseRevoke{Id: id}}}))
+	}
+	a, err := w.ask(&rangepb.LeaseQuestion{KeepAlive: []int64{3, 1, 9, 2}})
+	if err != nil || !slices.Equal(a.KeptTtl, []int64{60, 0, 0, 0}) || !slices.Equal(a.Ending, []uint32{1, 3}) {
+		t.Errorf("%v, %v", a, err)
+	}
+	if a, err = w.ask(&rangepb.LeaseQuestion{TimeToLive: 1}); err != nil || a.RemainingSeconds != 0 || !a.Lease.GetEnding() {
+		t.Errorf("%v, %v", a, err)
+	}
+	if a, err = w.ask(&rangepb.LeaseQuestion{List: true}); err != nil || len(a.Leases) != 3 {
+		t.Errorf("%v, %v", a, err)
+	}
+	began := time.Now()
+	a, err = w.ask(&rangepb.LeaseQuestion{KeepAlive: []int64{1, 2}, AwaitEnd: true})
+	if err != nil || len(a.Ending) != 2 || time.Since(began) < base.LeaseAwait {
+		t.Errorf("after %s: %v, %v", time.Since(began), a, err)
+	}
+	if a, err = w.ask(&rangepb.LeaseQuestion{KeepAlive: []int64{1, 3}, AwaitEnd: true}); err != nil || a.KeptTtl[1] != 60 || len(a.Ending) != 1 {
+		t.Errorf("%v, %v", a, err)
+	}
+	answered := make(chan *rangepb.LeaseAnswer, 1)
+	go func() {
+		for {
+			a, err := w.ask(&rangepb.LeaseQuestion{KeepAlive: []int64{1, 2}, AwaitEnd: true})
+			if err != nil || len(a.Ending) < 2 {
+				if err != nil {
+					t.Error(err)
+				}
+				answered <- a
+				return
+			}
+		}
+	}()
+	w.until("somebody waits", func() bool {
+		h := w.l.home(base.RangeDefault)
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.end != nil
+	})
+	rec, err := w.store.ClientLease(base.RangeDefault, 1)
+	must(t, err)
+	must(t, w.propose(&kvpb.Command{Body: &kvpb.Command_LeaseRevoke{LeaseRevoke: &kvpb.LeaseRevoke{Id: 1, GrantedRevision: rec.GrantedRevision, Evicted: rec.Spans}}}))
+	if a = <-answered; !slices.Equal(a.GetKeptTtl(), []int64{0, 0}) || !slices.Equal(a.GetEnding(), []uint32{1}) {
+		t.Errorf("%v", a)
+	}
+}
+
+// Who waits for the end of a lease is told when this node leads its home no more: another one knows.
+func TestNobodyWaitsForWhoLeadsNoMore(t *testing.T) {
+	w := newWorld(t, 0)
+	w.leads()
+	end := w.l.nextEnd(base.RangeDefault)
+	st, ok := w.store.State(base.RangeDefault)
+	if !ok {
+		t.Fatal("there is no range")
+	}
+	w.l.Changed(raftgroup.StateChange{Range: base.RangeDefault, Term: st.Term + 1, Role: raftgroup.Follower})
+	select {
+	case <-end:
+	default:
+		t.Error("nobody was told")
+	}
+	var nl *base.NotLeader
+	if _, err := w.ask(&rangepb.LeaseQuestion{KeepAlive: []int64{1}, AwaitEnd: true}); !errors.As(err, &nl) {
+		t.Errorf("%v", err)
+	}
 }
 
 // A range does not go cold as long as a lease lives in it; it does then, and answers all the same.

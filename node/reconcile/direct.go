@@ -1,8 +1,6 @@
 package reconcile
 
 import (
-	"time"
-
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/change"
@@ -46,12 +44,12 @@ func (r *Reconciler) Direct(id base.RangeID, d *rangepb.Directive) *rangepb.Dire
 
 // next is the step to take with a range that this node leads: towards where a neighbour is that it is to be merged with, else where
 // a directive wants it, else out of a joint configuration.
-func (r *Reconciler) next(st *raftgroup.Status, o *observed) (step change.Step, done bool, busy string) {
+func (r *Reconciler) next(st *raftgroup.Status, o *observed, now base.Instant) (step change.Step, done bool, busy string) {
 	seen := change.Observe(st, o.down)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if w, ok := r.wanted[st.Range]; ok {
-		if time.Now().Before(w.until) {
+		if now < w.until {
 			step, done = change.Next(st.Descriptor, seen, w.goal)
 			return step, done, "its replicas are brought to where its neighbour's are, for a merge"
 		}
@@ -62,7 +60,6 @@ func (r *Reconciler) next(st *raftgroup.Status, o *observed) (step change.Step, 
 		step, done = change.LeaveJoint(st.Descriptor, seen)
 		return step, done, ""
 	}
-	now := r.cfg.Store.Now()
 	if !f.Follows(st.Descriptor, now) {
 		delete(r.follow, st.Range)
 	}

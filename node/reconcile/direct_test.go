@@ -170,3 +170,26 @@ func TestDirect(t *testing.T) {
 	w.until("the directive has ended", func() bool { return other().Refused == "" })
 	w.until("the learner is gone", func() bool { return desc.ReplicaOn(w.descriptor(), 2) == nil })
 }
+
+// Whoever wants a range beside another asks again and again: once nobody does, the range follows its directive within seconds. A client of
+// a merge that was broken off must not keep it from being repaired.
+func TestAlignEnds(t *testing.T) {
+	w := newWorld(t)
+	w.until("n1 leads", func() bool { st, ok := w.s.State(base.RangeDefault); return ok && st.Role == raftgroup.Leader })
+	st, _, err := w.s.Status(t.Context(), base.RangeDefault)
+	must(t, err)
+	w.r.Align(base.RangeDefault, w.descriptor()) // it is there already
+	w.until("it rests there", func() bool {
+		_, rests, busy := w.r.next(&st, &observed{}, w.s.Now())
+		return rests && busy != ""
+	})
+	if a := w.direct(1, time.Minute, 2); a.Refused != "" {
+		t.Fatalf("refused: %s", a.Refused)
+	}
+	if _, rests, busy := w.r.next(&st, &observed{}, w.s.Now()); !rests || busy == "" {
+		t.Errorf("it is aligned, and does %t, %q", rests, busy)
+	}
+	if step, _, busy := w.r.next(&st, &observed{}, w.s.Now().Add(base.DirectTimeout+time.Second)); step.Propose == nil || busy != "" {
+		t.Errorf("nobody wants it beside another any more, and it does %+v, %q", step, busy)
+	}
+}

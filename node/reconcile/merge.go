@@ -80,14 +80,15 @@ func (r *Reconciler) clear(ctx context.Context, index base.KeyspaceID, d *metapb
 	return nil
 }
 
-// Align has a range's replicas brought to where another's are, if this node leads it, for base.AlignTime.
+// Align has a range's replicas brought to where another's are, if this node leads it, for base.AlignTime. It may be asked
+// again, which counts from then on.
 func (r *Reconciler) Align(id base.RangeID, with *metapb.RangeDescriptor) {
 	var nodes []base.NodeID
 	for _, rep := range with.Replicas {
 		nodes = append(nodes, base.NodeID(rep.NodeId))
 	}
 	r.mu.Lock()
-	r.wanted[id] = wanted{change.On(nodes...), time.Now().Add(base.AlignTime)}
+	r.wanted[id] = wanted{change.On(nodes...), r.cfg.Store.Now().Add(base.AlignTime)}
 	r.due[id] = struct{}{}
 	r.mu.Unlock()
 	r.Wake()
@@ -96,7 +97,7 @@ func (r *Reconciler) Align(id base.RangeID, with *metapb.RangeDescriptor) {
 // wanted is where somebody wants a range's voters, and until when.
 type wanted struct {
 	goal  change.Goal
-	until time.Time
+	until base.Instant
 }
 
 // calm takes note of which ranges were written to since the last look, and returns those to which it was long enough ago that

@@ -338,7 +338,7 @@ func (r *Reconciler) inIndex(ctx context.Context, index base.KeyspaceID, d *meta
 // step carries out the next step of the range's replica change; done says that there is none, and that none will come by
 // itself. busy says why nobody else is to decide for the range now.
 func (r *Reconciler) step(st *raftgroup.Status, o *observed) (done bool, busy string, err error) {
-	step, done, busy := r.next(st, o)
+	step, done, busy := r.next(st, o, r.cfg.Store.Now())
 	switch {
 	case done:
 	case step.Transfer != 0:
@@ -381,6 +381,7 @@ func (r *Reconciler) ledNoMore(id base.RangeID) {
 	delete(r.stepped, id)
 	r.mu.Lock()
 	delete(r.follow, id)
+	delete(r.wanted, id)
 	r.mu.Unlock()
 }
 

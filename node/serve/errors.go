@@ -31,6 +31,7 @@ func ToStatus(err error) error {
 		several   *base.SeveralRanges
 		stale     *base.StaleGeneration
 		none      *base.NoKeyspace
+		dropped   *base.KeyspaceDropped
 		throttled *base.Throttled
 		fenced    *base.Fenced
 		illegal   *liveness.Illegal
@@ -63,6 +64,8 @@ func ToStatus(err error) error {
 		return status.Error(codes.Aborted, err.Error())
 	case errors.As(err, &none):
 		return status.Error(codes.NotFound, none.Error())
+	case errors.As(err, &dropped):
+		return status.Error(codes.NotFound, dropped.Error())
 	case errors.As(err, &throttled):
 		return rpctypes.ErrGRPCRequestTooManyRequests
 	case errors.As(err, &fenced):

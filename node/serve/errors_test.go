@@ -32,6 +32,7 @@ func TestErrorTable(t *testing.T) {
 		{"another leader", &base.NotLeader{Range: 4, HintNode: 2}, codes.Unavailable, "etcdserver: leader changed"},
 		{"not here", &base.RangeMoved{Range: 4}, codes.Unavailable, "etcdserver: unhealthy cluster"},
 		{"nobody knows where", &route.NoRange{Keyspace: 1}, codes.Unavailable, "etcdserver: unhealthy cluster"},
+		{"dropped", &base.KeyspaceDropped{Keyspace: 100}, codes.NotFound, "the keyspace was dropped: see cairn keyspace ls"},
 		{"stale", &base.StaleGeneration{Range: 4}, codes.Aborted, "r4: the descriptor changed, it is now at generation 0"},
 		{"not known", &base.Ambiguous{Cause: errors.New("x")}, codes.Unavailable, "etcdserver: request timed out"},
 		{"not known, late", &base.Ambiguous{Cause: context.DeadlineExceeded}, codes.Unavailable, "etcdserver: request timed out"},

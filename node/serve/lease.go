@@ -2,8 +2,6 @@ package serve
 
 import (
 	"context"
-	"errors"
-	"io"
 	"math/rand/v2"
 
 	"google.golang.org/grpc/status"
@@ -23,6 +21,7 @@ type Leases interface {
 	GrantLease(ctx context.Context, ks base.KeyspaceID, id, ttl int64) (*kvpb.LeaseGrantResponse, error)
 	RevokeLease(ctx context.Context, ks base.KeyspaceID, id int64) (revision int64, err error)
 	KeepAlive(ctx context.Context, ks base.KeyspaceID, ids []int64) ([]dispatch.Kept, error)
+	AwaitEnd(ctx context.Context, ks base.KeyspaceID, id int64) (dispatch.Kept, error)
 	TimeToLive(ctx context.Context, ks base.KeyspaceID, id int64) (*rangepb.LeaseAnswer, error)
 	LeaseKeys(ctx context.Context, ks base.KeyspaceID, l *kvpb.LeaseRecord) ([][]byte, error)
 	Leases(ctx context.Context, ks base.KeyspaceID) (ids []int64, revision int64, err error)
@@ -134,76 +133,4 @@ func (s *leaseService) LeaseLeases(ctx context.Context, _ *pb.LeaseLeasesRequest
 		resp.Leases[i] = &pb.LeaseStatus{ID: id}
 	}
 	return resp, nil
-}
-
-// LeaseKeepAlive keeps leases alive, one for each message, and answers in their order. What a client has sent meanwhile is asked for
-// together: a client with ten thousand leases waits for a few answers, and not for ten thousand.
-func (s *leaseService) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
-	leases, ks, err := s.of(stream.Context())
-	if err != nil {
-		return err
-	}
-	asked, ended := make(chan int64, base.LeaseStreamQueue), make(chan error, 1)
-	go receiveLeases(stream, asked, ended) // it ends with the stream, and that when this function returns
-	for {
-		id, ok := <-asked
-		if !ok {
-			if err := <-ended; !errors.Is(err, io.EOF) {
-				return err
-			}
-			return nil
-		}
-		if err := s.keep(stream, leases, ks, gathered(id, asked)); err != nil {
-			return err
-		}
-	}
-}
-
-func receiveLeases(stream pb.Lease_LeaseKeepAliveServer, asked chan<- int64, ended chan<- error) {
-	defer close(asked)
-	for {
-		req, err := stream.Recv()
-		if err != nil {
-			ended <- err
-			return
-		}
-		select {
-		case asked <- req.ID:
-		case <-stream.Context().Done():
-			ended <- stream.Context().Err()
-			return
-		}
-	}
-}
-
-// gathered is a lease and those that wait behind it.
-func gathered(first int64, asked <-chan int64) []int64 {
-	ids := []int64{first}
-	for len(ids) < base.LeaseStreamQueue {
-		select {
-		case id, ok := <-asked:
-			if !ok {
-				return ids
-			}
-			ids = append(ids, id)
-		default:
-			return ids
-		}
-	}
-	return ids
-}
-
-func (s *leaseService) keep(stream pb.Lease_LeaseKeepAliveServer, leases Leases, ks base.KeyspaceID, ids []int64) error {
-	ctx, cancel := context.WithTimeoutCause(stream.Context(), s.cfg.RequestTimeout, errServerTimeout)
-	defer cancel()
-	kept, err := leases.KeepAlive(ctx, ks, ids)
-	if err != nil {
-		return timedOut(ctx, err)
-	}
-	for i, k := range kept {
-		if err := stream.Send(&pb.LeaseKeepAliveResponse{Header: s.header(ks, k.Revision), ID: ids[i], TTL: k.TTL}); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -24,10 +25,11 @@ import (
 type fakeLeases struct {
 	mu      sync.Mutex
 	ttls    map[int64]int64
-	spaces  []base.KeyspaceID // that leases were granted in
-	batches [][]int64         // of keep-alives
-	taken   int               // so many grants are refused
-	hold    chan struct{}     // if set, keep-alives wait for it
+	spaces  []base.KeyspaceID       // that leases were granted in
+	batches [][]int64               // of keep-alives
+	taken   int                     // so many grants are refused
+	hold    chan struct{}           // if set, keep-alives wait for it
+	ending  map[int64]chan struct{} // leases that are ending, until it is closed
 	err     error
 }
 
@@ -64,9 +66,18 @@ func (f *fakeLeases) KeepAlive(ctx context.Context, _ base.KeyspaceID, ids []int
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, id := range ids {
-		kept = append(kept, dispatch.Kept{TTL: f.ttls[id], Revision: fakeRevision})
+		kept = append(kept, dispatch.Kept{TTL: f.ttls[id], Revision: fakeRevision, Ending: f.ending[id] != nil})
 	}
 	return kept, f.err
+}
+
+func (f *fakeLeases) AwaitEnd(ctx context.Context, _ base.KeyspaceID, id int64) (dispatch.Kept, error) {
+	select {
+	case <-f.ending[id]:
+		return dispatch.Kept{Revision: fakeRevision}, nil
+	case <-ctx.Done():
+		return dispatch.Kept{}, ctx.Err()
+	}
 }
 
 func (f *fakeLeases) TimeToLive(_ context.Context, _ base.KeyspaceID, id int64) (*rangepb.LeaseAnswer, error) {
@@ -178,6 +189,54 @@ func TestKeepAliveAnswersInOrder(t *testing.T) {
 	}
 	if got := slices.Concat(f.batches...); len(got) != n || len(f.batches) == n {
 		t.Errorf("%d leases in %d batches", len(got), len(f.batches))
+	}
+}
+
+// A lease that is ending is answered for when it has ended: the others of its stream do not wait for it, and the stream does.
+func TestKeepAliveOfEndingLeases(t *testing.T) {
+	f, c := leaseClient(t)
+	f.ending = map[int64]chan struct{}{1: make(chan struct{}), 3: make(chan struct{})}
+	f.ttls[2], f.ttls[4] = 20, 40
+	stream, err := c.LeaseKeepAlive(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id := int64(1); id <= 4; id++ {
+		if err := stream.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := stream.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int64{2, 4, 3, 1} {
+		if end := f.ending[want]; end != nil {
+			close(end)
+		}
+		resp, err := stream.Recv()
+		if err != nil || resp.ID != want || resp.TTL != f.ttls[want] || resp.Header.Revision != fakeRevision {
+			t.Fatalf("want lease %d: %v, %v", want, resp, err)
+		}
+	}
+	if _, err := stream.Recv(); !errors.Is(err, io.EOF) {
+		t.Errorf("after the last: %v", err)
+	}
+}
+
+// One that does not end in time ends the stream, as in etcd.
+func TestKeepAliveOfALeaseThatDoesNotEnd(t *testing.T) {
+	b, f := memberBackend(), newFakeLeases()
+	b.leases, f.ending = f, map[int64]chan struct{}{1: make(chan struct{})}
+	_, conn := serveOn(t, listen(t), Config{Backend: b, RequestTimeout: 20 * time.Millisecond})
+	stream, err := pb.NewLeaseClient(conn).LeaseKeepAlive(t.Context())
+	if err == nil {
+		err = stream.Send(&pb.LeaseKeepAliveRequest{ID: 1})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := stream.Recv(); status.Convert(err).Message() != status.Convert(rpctypes.ErrGRPCTimeout).Message() {
+		t.Errorf("%v, %v", resp, err)
 	}
 }
 

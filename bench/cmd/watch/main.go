@@ -22,6 +22,7 @@ func main() {
 	s := &watches.Suite{Names: [2]string{"cairn", "etcd"}, Out: os.Stdout}
 	parts := flag.String("parts", strings.Join(watches.PartNames(), ","), "what to measure, separated by commas")
 	watchers := flag.String("watchers", "100,1000,5000", "of the fan-out")
+	conns := flag.String("conns", "0,10,1", "of the fan-out: over how many connections the watchers are; 0: each has its own")
 	quick := flag.Bool("quick", false, "short; the figures are rough")
 	selfCheck := flag.Bool("self-check", false, "etcd against etcd: every ratio must come out near 1")
 	flag.IntVar(&s.Rounds, "rounds", 3, "pairs of blocks")
@@ -30,25 +31,25 @@ func main() {
 	flag.IntVar(&s.Leases, "leases", 10_000, "that are kept, and that expire")
 	flag.IntVar(&s.Revisions, "revisions", 1_000_000, "that a watcher is behind")
 	flag.IntVar(&s.Idle, "idle", 100_000, "watches that wait")
+	flag.StringVar(&s.Profiles, "profile", "", "write CPU profiles of the first blocks of the fan-out into this `folder`, which costs them something")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	if *quick {
 		s.Rounds, s.Block, s.Leases, s.Revisions, s.Idle = 1, 2*time.Second, 1000, 50_000, 10_000
 	}
-	if err := run(ctx, s, *parts, *watchers, *selfCheck); err != nil {
+	if err := run(ctx, s, *parts, *watchers, *conns, *selfCheck); err != nil {
 		fmt.Fprintln(os.Stderr, "watch:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, s *watches.Suite, parts, watchers string, selfCheck bool) error {
-	for _, w := range strings.Split(watchers, ",") {
-		n, err := strconv.Atoi(w)
-		if err != nil || n < 1 {
-			return fmt.Errorf("-watchers: %q is no number of watchers", w)
-		}
-		s.Watchers = append(s.Watchers, n)
+func run(ctx context.Context, s *watches.Suite, parts, watchers, conns string, selfCheck bool) (err error) {
+	if s.Watchers, err = numbers(watchers, 1); err != nil {
+		return fmt.Errorf("-watchers: %w", err)
+	}
+	if s.Conns, err = numbers(conns, 0); err != nil {
+		return fmt.Errorf("-conns: %w", err)
 	}
 	s.Parts = strings.Split(parts, ",")
 	began := time.Now()
@@ -68,10 +69,28 @@ func run(ctx context.Context, s *watches.Suite, parts, watchers string, selfChec
 		}
 	}
 	s.Folder = filepath.Join(out, "watches")
-	s.Systems = [2]peer.System{peer.Cairn{Path: cairn}, peer.Etcd{Path: etcd}}
+	profile := s.Profiles != ""
+	if profile {
+		if err := os.MkdirAll(s.Profiles, 0o755); err != nil {
+			return err
+		}
+	}
+	s.Systems = [2]peer.System{peer.Cairn{Path: cairn, Profile: profile}, peer.Etcd{Path: etcd, Profile: profile}}
 	if selfCheck {
-		s.Names[0], s.Systems[0] = "etcd again", peer.Etcd{Path: etcd}
+		s.Names[0], s.Systems[0] = "etcd again", s.Systems[1]
 	}
 	fmt.Fprintln(s.Out, time.Now().Format("2 January 2006"))
 	return s.Run(ctx)
+}
+
+// numbers reads some, separated by commas, none of them below the least.
+func numbers(list string, least int) (out []int, err error) {
+	for _, text := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < least {
+			return nil, fmt.Errorf("%q is no number from %d on", text, least)
+		}
+		out = append(out, n)
+	}
+	return out, nil
 }
