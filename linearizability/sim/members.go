@@ -23,7 +23,7 @@ type sys struct {
 	records []*metapb.NodeRecord // by node id
 	ops     []*metapb.Operation
 	policy  []*metapb.PolicyRecord
-	moved   time.Duration // when something was last changed that may move replicas
+	moved   time.Duration // when something was last changed that may move replicas, see facts
 	fenced  map[base.NodeID]bool
 }
 

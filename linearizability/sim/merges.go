@@ -243,6 +243,9 @@ func (w *world) takenOver(id base.RangeID, by *metapb.RangeDescriptor, at []byte
 		return
 	}
 	w.merged[id] = true
+	if w.sys != nil {
+		w.sys.moved = w.now
+	}
 	w.ranges = slices.DeleteFunc(w.ranges, func(o *rangeInfo) bool { return o == r })
 	w.gone = append(w.gone, r)
 	w.count("ranges merged")

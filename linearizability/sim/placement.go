@@ -111,6 +111,9 @@ func (g *governor) step() {
 	actions, events := d.Step(p.store.Now())
 	for _, e := range events {
 		w.count("decisions " + e.Kind.String())
+		if e.Kind == placement.Decided {
+			w.seats.decided[decisionOf{uint64(p.n.id), e.Seq}] = cause{d, w.facts()}
+		}
 		w.tracef("%s %s %s at generation %d to %s: %s (%s)", p.n.id, e.Kind, e.Range, e.Generation, placement.GoalName(e.Goal), e.What, e.Reason)
 	}
 	for _, a := range actions {

@@ -22,9 +22,11 @@ import (
 // seats is what is known of where replicas have been.
 type seats struct {
 	promised map[rangeNode]time.Duration // when a node last said that it takes a replica
-	left     map[rangeNode]departure     // voters that went from a node
-	back     map[base.RangeID]int        // how often one came back, since moved
-	moved    time.Duration               // sys.moved, when back began
+	decided  map[decisionOf]cause
+	steps    map[string]cause        // that of the change to a descriptor, as it is printed
+	left     map[rangeNode]departure // voters that went from a node
+	back     map[base.RangeID]int    // how often one came back that another decider had moved, since moved
+	moved    time.Duration           // facts, when back began
 }
 
 type rangeNode struct {
@@ -32,20 +34,46 @@ type rangeNode struct {
 	node base.NodeID
 }
 
-type departure struct{ at, moved time.Duration }
+type decisionOf struct{ decider, seq uint64 }
+
+// cause is who decided on a change (nil: nobody is known to have), and facts as they were then.
+type cause struct {
+	by    *placement.Decider
+	moved time.Duration
+}
+
+type departure struct {
+	at time.Duration
+	cause
+}
 
 func newSeats() seats {
-	return seats{promised: make(map[rangeNode]time.Duration), left: make(map[rangeNode]departure), back: make(map[base.RangeID]int)}
+	return seats{
+		promised: make(map[rangeNode]time.Duration), decided: make(map[decisionOf]cause), steps: make(map[string]cause),
+		left: make(map[rangeNode]departure), back: make(map[base.RangeID]int),
+	}
 }
 
 // away is how long a node must have been gone, or cut off, before a change that counts on it is a mistake: whoever makes it knows
 // what was so some moments ago.
 const away = 2*beatLost + moveInterval
 
-// pingPong is within what time a voter may not come back to a node, but once: a move for one goal may take from a node what another
-// goal, when others have been moved meanwhile, gives it again. Twice is to and fro. (Of 150 seeds three saw one: in two the node that
-// took the place came to be suspect, in one a balancing pass moved five ranges at once, and its next gave one of them back.)
+// pingPong is within what time a voter may not come back to a node that it left, where nothing has changed (facts) between the decision
+// that took it away and the one that brings it back: a move that is under way when a node fails, leaves or is back goes on, and what is
+// decided then may well be the opposite. Who decides anew knows of nothing that another has moved, so that he may bring back one; a
+// second is to and fro.
 const pingPong = 30 * time.Second
+
+// facts is when what is decided on was changed last, by others than deciders: a node, an operation, a merge, what ranges there are.
+func (w *world) facts() time.Duration {
+	at := w.sys.moved
+	for _, b := range w.beside {
+		if b.until <= w.now { // the range may be moved again
+			at = max(at, b.until)
+		}
+	}
+	return at
+}
 
 // seated holds a change of a range's replicas that was committed against what was.
 func (r *rules) seated(old, now *metapb.RangeDescriptor) {
@@ -58,30 +86,41 @@ func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 		w.violate("a quorum stays", "%s had a quorum of voters that had caught up, and %s has none", desc.Format(old), desc.Format(now))
 	}
 	r.promised(old, now)
-	if w.seats.moved != w.sys.moved {
-		w.seats.moved, w.seats.back = w.sys.moved, make(map[base.RangeID]int)
+	if id := base.RangeID(now.RangeId); !w.aligned(id) { // where a merge wants it is nobody's decision
+		w.returned(id, old, now)
+	}
+}
+
+// returned holds a change of voters to what went before it.
+func (w *world) returned(id base.RangeID, old, now *metapb.RangeDescriptor) {
+	s := &w.seats
+	if now := w.facts(); s.moved != now {
+		s.moved, s.back = now, make(map[base.RangeID]int)
+	}
+	why, known := s.steps[desc.Format(now)]
+	if !known {
+		why.moved = w.facts()
 	}
 	before, after := change.Voters(old), change.Voters(now)
-	id := base.RangeID(now.RangeId)
-	if w.aligned(id) {
-		return // where a merge wants it is nobody's decision
-	}
 	for _, n := range before {
 		if !slices.Contains(after, n) {
-			w.seats.left[rangeNode{id, n}] = departure{w.now, w.sys.moved}
+			s.left[rangeNode{id, n}] = departure{w.now, why}
 		}
 	}
 	for _, n := range after {
 		if slices.Contains(before, n) {
 			continue
 		}
-		d, ok := w.seats.left[rangeNode{id, n}]
-		if !ok || w.now-d.at >= pingPong || d.moved != w.sys.moved {
+		d, ok := s.left[rangeNode{id, n}]
+		if !ok || w.now-d.at >= pingPong {
 			continue
 		}
-		w.count("voters that came back")
-		if w.seats.back[id]++; w.seats.back[id] > 1 {
-			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, as one had before, and no node has changed since", desc.Format(now), n, w.now-d.at)
+		if w.count("voters that came back"); d.moved != why.moved {
+			w.count("voters that came back for a reason")
+			continue
+		}
+		if s.back[id]++; s.back[id] > 1 || d.by == why.by {
+			w.violate("no ping-pong", "%s: a voter came back to %s, which it left %s ago, and nothing had changed between the two decisions", desc.Format(now), n, w.now-d.at)
 		}
 	}
 }
@@ -123,6 +162,9 @@ func (g *governor) steps(d *metapb.RangeDescriptor, step change.Step) {
 		return
 	}
 	f.gens[step.Propose.Generation] = true
+	if why, ok := w.seats.decided[decisionOf{f.decider, f.seq}]; ok {
+		w.seats.steps[desc.Format(step.Propose)] = why
+	}
 }
 
 // promise is how long after a node has said that it takes a replica one may come: the reservation may have ended while the directive

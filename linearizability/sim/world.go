@@ -141,6 +141,9 @@ func (w *world) heardOf(d *metapb.RangeDescriptor) {
 	}
 	w.ranges, w.byID[id] = append(w.ranges, r), r
 	w.count("ranges cut off")
+	if w.sys != nil {
+		w.sys.moved = w.now
+	}
 	if w.born != nil {
 		w.born(r)
 	}
@@ -367,6 +370,7 @@ func (w *world) close() {
 	for _, n := range w.nodes {
 		if n.process != nil {
 			n.process.leasing.lessor.Stop()
+			n.process.gateway.stop()
 			n.process.hand.Stop()
 			n.process = nil
 		}
