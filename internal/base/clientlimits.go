@@ -45,7 +45,8 @@ const (
 	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
 	WatchMailboxBytes = 32 << 20
 	WatchMailboxAsks  = 4096
-	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
+	// WatchSentBytes is how often the hub is told of what was sent of a stream: each telling is a message to it, and less than that it is not
+	// told at all. It has to be far below WatchStreamBytes, which a stream's room is counted against.
 	WatchSentBytes = 64 << 10
 	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
 	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
@@ -71,9 +72,11 @@ const (
 	WatchClosePerRange = time.Millisecond
 	WatchCloseMost     = 5 * time.Second
 	// WatchStepEvents bounds the events that one step looks at in memory for watches that go on after their streams were full, and
-	// WatchStepWatches how many of them go on: some milliseconds.
+	// WatchStepWatches how many of them go on: some milliseconds. WatchStepGroup is how many of one stream, at the same place, go on as one,
+	// before it is the next stream's turn: enough that what they are sent is made for few, and not many more than fit.
 	WatchStepEvents  = 100_000
 	WatchStepWatches = 10_000
+	WatchStepGroup   = 64
 
 	// LeaseAdmitTries bounds how often a write is tried again because its lease was evicted from the range meanwhile: its home says that
 	// the lease is gone as soon as the first of these evictions begins, so that a second try settles it nearly always.

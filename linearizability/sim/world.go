@@ -370,6 +370,7 @@ func (w *world) close() {
 	for _, n := range w.nodes {
 		if n.process != nil {
 			n.process.leasing.lessor.Stop()
+			n.process.gateway.stop()
 			n.process.hand.Stop()
 			n.process = nil
 		}

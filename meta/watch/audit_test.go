@@ -2,6 +2,7 @@ package watch
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cairndb/cairn/internal/base"
@@ -77,6 +78,25 @@ func audit(t fataler, h *Hub) {
 		for i, w := range c.watches {
 			if w.cursor != c || int(w.at) != i || w.flags&(parked|ended) != 0 {
 				t.Fatalf("a watch stands where it does not belong")
+			}
+		}
+	}
+	for _, st := range h.streams {
+		waits := map[*watch]bool{}
+		for _, p := range st.parked {
+			if w := p.watch; w.flags&ended == 0 {
+				if waits[w] || w.flags&parked == 0 || w.cursor != nil || w.stream != st {
+					t.Fatalf("s%d: w%d is parked where it does not belong", st.id, w.id)
+				}
+				waits[w] = true
+			}
+		}
+		if !st.full && len(st.parked) > 0 && !st.ready || st.ready && !slices.Contains(h.ready, st) {
+			t.Fatalf("s%d: full %v, %d parked, ready %v", st.id, st.full, len(st.parked), st.ready)
+		}
+		for _, w := range st.list {
+			if w.flags&parked != 0 && !waits[w] {
+				t.Fatalf("s%d: w%d is parked, and is not among those that wait", st.id, w.id)
 			}
 		}
 	}

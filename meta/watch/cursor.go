@@ -105,9 +105,11 @@ func (c *cursor) pos() base.Revision {
 	return r
 }
 
-func (c *cursor) add(w *watch) {
-	w.cursor, w.at = c, int32(len(c.watches))
-	c.watches = append(c.watches, w)
+func (c *cursor) add(watches ...*watch) {
+	for _, w := range watches {
+		w.cursor, w.at = c, int32(len(c.watches))
+		c.watches = append(c.watches, w)
+	}
 }
 
 func (c *cursor) remove(w *watch) {

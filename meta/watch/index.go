@@ -24,11 +24,15 @@ func before[K string | []byte](key K, end string) bool { return end == "" || str
 // endsBefore compares two ends.
 func endsBefore(a, b string) bool { return a != "" && (b == "" || a < b) }
 
+// add puts a part among the others. The first of its bounds stays the first: that one is live, and those that come up to it join it.
 func (x *index) add(p *part) {
 	p.same, p.left, p.right, p.far = nil, nil, nil, nil
 	if oneKey(p.start, p.end) {
-		p.same = x.keys[p.start]
-		x.keys[p.start] = p
+		if at := x.keys[p.start]; at != nil {
+			p.same, at.same = at.same, p
+		} else {
+			x.keys[p.start] = p
+		}
 		return
 	}
 	if at := x.root.find(p.start, p.end); at != nil {

@@ -121,23 +121,24 @@ func (h *Hub) present(c *cursor, r base.Revision) {
 	h.settle(c)
 }
 
-// enter has a watch go on from its next revision: with the live cursor of its span, with one that catches up from the same place, or
-// with one of its own.
-func (h *Hub) enter(w *watch, in span) {
+// enter has watches go on from a revision that is next for all of them: with the live cursor of their span, with one that catches up from
+// the same place, or with one of their own.
+func (h *Hub) enter(in span, watches ...*watch) {
+	next := watches[0].next
 	s := h.find(in.ks, in.start)
 	if s != nil {
-		if l := h.liveOf(s, in); l != nil && l.pos() <= w.next {
-			l.add(w)
+		if l := h.liveOf(s, in); l != nil && l.pos() <= next {
+			l.add(watches...)
 			return
 		}
 	}
-	key := sharing{in, w.next}
+	key := sharing{in, next}
 	if c := h.catching[key]; c != nil {
-		c.add(w)
+		c.add(watches...)
 		return
 	}
-	c := newCursor(in, w.next)
-	c.add(w)
+	c := newCursor(in, next)
+	c.add(watches...)
 	if s == nil {
 		h.lose(&c.part)
 		return
@@ -145,12 +146,12 @@ func (h *Hub) enter(w *watch, in span) {
 	if end := s.end; endsBefore(end, c.end) {
 		h.lose(c.cut(&c.part, end))
 	} else {
-		c.part.next = min(w.next, s.next)
+		c.part.next = min(next, s.next)
 	}
 	h.enlist(&c.part, s)
 	h.settle(c)
-	if !c.gone && c.astray > 0 && c.pos() == w.next {
-		c.shared = w.next
+	if !c.gone && c.astray > 0 && c.pos() == next {
+		c.shared = next
 		h.catching[key] = c
 	}
 }

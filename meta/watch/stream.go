@@ -9,7 +9,8 @@ import (
 
 // stream is a client's stream: its watches, and what it is still to be sent. Once that is too much, whatever comes for a watch parks
 // it: nothing is kept for it but its next revision. When half is sent the parked ones go on, first come first, each from
-// there, by the tail or by pulls. So a slow reader costs what one queue holds, and holds up nobody else.
+// there, by the tail or by pulls; as long as some wait, whatever comes for another parks that one behind them. So a slow reader costs what
+// one queue holds, holds up nobody else, and passes none of its own watches over.
 type stream struct {
 	id     StreamID
 	ks     base.KeyspaceID // of all its watches
@@ -100,26 +101,49 @@ func (h *Hub) resume(st *stream) {
 	}
 }
 
-// unpark lets parked watches of streams that have room go on, one of each stream in turn; what is left is for the next step.
+// unpark lets parked watches of streams that have room go on, some of each stream in turn; what is left is for the next step.
 func (h *Hub) unpark() {
 	h.looked = 0
-	for n := 0; len(h.ready) > 0 && n < base.WatchStepWatches && h.looked < base.WatchStepEvents; n++ {
+	for n := 0; len(h.ready) > 0 && n < base.WatchStepWatches && h.looked < base.WatchStepEvents; {
 		st := h.ready[0]
 		h.ready = base.Without(h.ready, 1)
 		st.ready = false
 		if st.gone || st.full {
 			continue
 		}
-		next := st.parked[0]
-		st.parked = base.Without(st.parked, 1)
-		if w := next.watch; w.flags&ended == 0 {
-			w.flags &^= parked
-			h.enter(w, next.span)
-		}
+		n += h.goOn(st)
 		if !st.full {
 			h.resume(st)
 		}
 	}
+}
+
+// goOn has the first of a stream's parked watches go on, and those behind it that are at the same place: they stand at one cursor again
+// and are sent the same slices. Those for which there is no room then are the first again. It says how many it has looked at.
+func (h *Hub) goOn(st *stream) (n int) {
+	list, group := st.parked, h.group[:0]
+	var in span
+	for ; n < len(list) && n < base.WatchStepGroup; n++ {
+		p := &list[n]
+		if p.watch.flags&ended != 0 {
+			continue
+		}
+		if len(group) > 0 && (p.watch.next != group[0].next || p.span != in) {
+			break
+		}
+		in = p.span
+		group = append(group, p.watch)
+		p.watch.flags &^= parked
+	}
+	st.parked = h.parked[:0]
+	if len(group) > 0 {
+		h.enter(in, group...)
+	}
+	left := n - len(st.parked) // of the group alone some can be there: nobody else was given anything
+	copy(list[left:n], st.parked)
+	h.parked, h.group = base.Emptied(st.parked), base.Emptied(group)
+	st.parked = base.Without(list, left)
+	return n
 }
 
 // park takes a watch from its cursor: it goes on from next once its stream has room.
@@ -171,11 +195,12 @@ func (h *Hub) deliver(c *cursor, events []*Event) {
 	}
 }
 
-// give sends batches to a watch, up to the first for which its stream has no room; false: there was one, and the watch is parked.
+// give sends batches to a watch, up to the first for which its stream has no room; false: there was one, and the watch is parked. It is as
+// well while others of the stream wait: what room there is is theirs first, and more events of a watch at once cost less.
 func (h *Hub) give(w *watch, batches []batch, prev bool, next base.Revision) bool {
 	before := w.next
 	for i, b := range batches {
-		if w.stream.full {
+		if w.stream.full || len(w.stream.parked) > 0 {
 			if mutant.Is(mutant.WatchDoubleAtResume) {
 				w.next = before
 				h.park(w, before)

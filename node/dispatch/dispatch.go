@@ -132,7 +132,7 @@ func (d *Dispatcher) Propose(ctx context.Context, ks base.KeyspaceID, key []byte
 	if c, ok := cmd.Body.(*kvpb.Command_Compaction); ok && ks.Splits() {
 		return d.compact(ctx, ks, c)
 	}
-	return d.proposeFor(ctx, ks, key, cmd)
+	return d.leases(ctx, ks).Write(key, cmd)
 }
 
 // propose is Propose to the one range that holds key.

@@ -275,7 +275,7 @@ func TestKeepAliveIsAnsweredWhenTheKeysAreGone(t *testing.T) {
 		})
 	}
 	began := time.Now()
-	time.Sleep(2 * base.LeaseAwait) // the time in which nothing may happen
+	<-time.NewTimer(2 * base.LeaseAwait).C // in which nobody may be told
 	if n, most := w.requests(rangepb.RequestKind_REQUEST_KIND_LEASE)-asked, 2*int(2+time.Since(began)/base.LeaseAwait); n > most {
 		t.Errorf("%d questions of two nodes, want %d at most", n, most)
 	}

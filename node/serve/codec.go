@@ -17,14 +17,19 @@ func newCodec() codec { return codec{encoding.GetCodecV2("proto")} }
 
 // Marshal implements encoding.CodecV2.
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
-	if r, ok := v.(encoded); ok {
-		return mem.BufferSlice(r), nil
+	if r, ok := v.(*encoded); ok {
+		return r.message, nil
 	}
 	return c.CodecV2.Marshal(v)
 }
 
-// encoded is a message in its bytes. They are shared, and no pool wants them back.
-type encoded mem.BufferSlice
+// encoded is a message in its bytes. They are shared, and no pool wants them back. It has room for what most messages consist of, so that
+// many are made at once (plan.encode) and none of them is an allocation.
+type encoded struct {
+	message mem.BufferSlice
+	few     [2]mem.Buffer
+	head    mem.SliceBuffer
+}
 
 // The fields of etcdserverpb.WatchResponse and ResponseHeader.
 const (

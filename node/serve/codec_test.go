@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"testing"
 
-	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 	"pgregory.net/rapid"
 
@@ -122,7 +121,7 @@ func checkPlan(t *rapid.T, p *plan, outs []watch.Out, want []*pb.WatchResponse) 
 	var got []*pb.WatchResponse
 	for _, at := range p.begin {
 		r := &pb.WatchResponse{}
-		if err := proto.Unmarshal(mem.BufferSlice(p.encode(testOrigin, at)).Materialize(), r); err != nil {
+		if err := proto.Unmarshal(p.encode(testOrigin, at).message.Materialize(), r); err != nil {
 			t.Fatal(err)
 		}
 		got, bytes = append(got, r), bytes+p.bytes[at]

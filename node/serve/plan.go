@@ -1,8 +1,6 @@
 package serve
 
 import (
-	"google.golang.org/grpc/mem"
-
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/watch"
 )
@@ -11,6 +9,7 @@ import (
 // little behind costs one message for many events.
 type plan struct {
 	outs  []watch.Out
+	room  []watch.Out     // for what waits at the stream that it is taken for next
 	begin []int32         // those of outs that a response begins with
 	next  []int32         // that goes out in the same response; 0: none
 	tail  []int32         // of a response that begins here: its last
@@ -20,6 +19,7 @@ type plan struct {
 	runs, was []run   // of the response, and of the one before, which often has the same events
 	section   section // of the one before
 	heads     []byte  // room for what is not shared
+	made      []encoded
 }
 
 func newPlan() *plan { return &plan{begun: make(map[int64]int32)} }
@@ -57,16 +57,22 @@ func roomFor[T any](s []T, n int) []T {
 }
 
 // encode makes the response that begins at a place.
-func (p *plan) encode(from origin, at int32) encoded {
+func (p *plan) encode(from origin, at int32) *encoded {
 	last := &p.outs[p.tail[at]] // whose revision is that of all
 	if room := responseBytes + len(last.Reason); cap(p.heads)-len(p.heads) < room {
-		p.heads = make([]byte, 0, max(responseBytes*min(len(p.begin), headsAtOnce), room))
+		p.heads = make([]byte, 0, max(responseBytes*min(len(p.begin), atOnce), room))
 	}
+	if len(p.made) == 0 {
+		p.made = make([]encoded, min(len(p.begin), atOnce))
+	}
+	e := &p.made[0]
+	p.made = p.made[1:]
 	begin := len(p.heads)
 	p.heads = from.head(p.heads, last)
-	head := mem.SliceBuffer(p.heads[begin:len(p.heads):len(p.heads)])
+	e.head = p.heads[begin:len(p.heads):len(p.heads)]
+	e.message = append(e.few[:0], &e.head)
 	if last.Kind != watch.Events {
-		return encoded{head}
+		return e
 	}
 	p.runs = p.runs[:0]
 	for i := at; ; i = p.next[i] {
@@ -79,15 +85,16 @@ func (p *plan) encode(from origin, at int32) encoded {
 		p.section = newSection(p.runs)
 		p.runs, p.was = p.was, p.runs
 	}
-	return append(append(make(encoded, 0, 1+len(p.section)), head), p.section...)
+	e.message = append(e.message, p.section...)
+	return e
 }
 
-// headsAtOnce is for how many responses room is made at a time.
-const headsAtOnce = 128
+// atOnce is for how many responses room is made at a time.
+const atOnce = 128
 
 // forget gives back what was planned.
 func (p *plan) forget() {
 	clear(p.runs[:cap(p.runs)])
 	clear(p.was[:cap(p.was)])
-	p.outs, p.section, p.heads = nil, nil, nil
+	p.outs, p.section, p.heads, p.made = nil, nil, nil, nil
 }
