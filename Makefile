@@ -91,7 +91,7 @@ bench-ranges: ## what many ranges cost: puts, gets, splits, snapshots, scans (15
 	cd bench/ranges && go run . $(RANGES_FLAGS)
 
 .PHONY: bench-watch
-bench-watch: ## watches and leases beside etcd's: fan-out, latency, memory, keep-alives, expiry, catching up (40 minutes; WATCH_FLAGS=-quick: 6)
+bench-watch: ## watches and leases beside etcd's: fan-out, latency, memory, keep-alives, expiry, catching up (25 minutes; WATCH_FLAGS=-quick: 5)
 	cd bench && go run ./cmd/watch $(WATCH_FLAGS)
 
 .PHONY: bench-moves

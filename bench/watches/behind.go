@@ -82,6 +82,8 @@ func (s *Suite) catchUp(x *side) (rate, first, grown float64, err error) {
 	if err := st.create(1, &pb.WatchCreateRequest{Key: []byte(behindPrefix), RangeEnd: end, StartRevision: 1}); err != nil {
 		return 0, 0, 0, err
 	}
+	const most = 5 * time.Minute // of a million
+	st.expect(most)
 	var r response
 	last := int64(0)
 	for n := 0; n < s.Revisions; n += r.events {

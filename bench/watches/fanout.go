@@ -54,7 +54,7 @@ func (s *Suite) fanout(ctx context.Context, sides *[2]side) error {
 			c := cell{n, conns}
 			var f [2]found
 			if err := s.pairs(sides, func(i int, x *side) error { return s.fanoutBlock(ctx, x, c, &f[i]) }); err != nil {
-				return fmt.Errorf("%s: %w", c, err)
+				return errors.Join(fmt.Errorf("%s: %w", c, err), w.Flush())
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s / %s\t%s / %s\n", c,
 				figure(f[0].rate, 0), figure(f[1].rate, 0), figure(ratios(f[0].rate, f[1].rate), 2),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 )
@@ -36,7 +37,7 @@ func (s *Suite) idleBlock(ctx context.Context, x *side) (bytes, cores float64, e
 			err = errors.Join(err, st.close())
 		}
 	}()
-	made := 0
+	made, began := 0, time.Now()
 	for i := range idleStreams {
 		st, err := watch(x.cluster.Endpoints[i%len(x.cluster.Endpoints)])
 		if err != nil {
@@ -50,6 +51,7 @@ func (s *Suite) idleBlock(ctx context.Context, x *side) (bytes, cores float64, e
 			made++
 		}
 	}
+	s.Say("%s: %d watches made in %s", x.name, made, time.Since(began).Round(time.Second))
 	if err := wait(ctx, 2*s.Block); err != nil { // a collection has come, and what making them took is given back in part
 		return 0, 0, err
 	}

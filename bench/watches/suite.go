@@ -32,7 +32,7 @@ type Suite struct {
 	Block     time.Duration // that a block counts
 	Watchers  []int
 	Conns     []int // that the watchers are over; 0: each has its own
-	Value     int // bytes
+	Value     int   // bytes
 	Leases    int
 	Revisions int    // that a watcher is behind
 	Idle      int    // watches
@@ -68,23 +68,25 @@ type side struct {
 	client  *clientv3.Client
 }
 
-// Run carries the parts out, each on two fresh clusters.
+// Run carries the parts out, each on two fresh clusters. One that fails does not keep the others from being run.
 func (s *Suite) Run(ctx context.Context) error {
 	for _, want := range s.Parts {
 		if !slices.Contains(PartNames(), want) {
 			return fmt.Errorf("there is no part %q; there are %s", want, strings.Join(PartNames(), ", "))
 		}
 	}
+	var errs []error
 	for _, p := range parts {
-		if !slices.Contains(s.Parts, p.name) {
+		if !slices.Contains(s.Parts, p.name) || ctx.Err() != nil {
 			continue
 		}
 		s.Say("%s", p.name)
 		if err := s.part(ctx, p.name, p.run); err != nil {
-			return fmt.Errorf("%s: %w", p.name, err)
+			s.Say("%s: %v", p.name, err)
+			errs = append(errs, fmt.Errorf("%s: %w", p.name, err))
 		}
 	}
-	return nil
+	return errors.Join(append(errs, ctx.Err())...)
 }
 
 func (s *Suite) part(ctx context.Context, name string, run func(*Suite, context.Context, *[2]side) error) (err error) {

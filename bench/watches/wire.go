@@ -285,12 +285,23 @@ func (s *stream) frame() error {
 	return nil
 }
 
+// expect has reading fail that goes on until then; 0: it may take any time.
+func (s *stream) expect(within time.Duration) {
+	at := time.Time{}
+	if within > 0 {
+		at = time.Now().Add(within)
+	}
+	_ = s.conn.SetReadDeadline(at) // what fails is the reading
+}
+
 // create makes n watches on the stream and waits until all are there: some at a time, for the server's window is small.
 func (s *stream) create(n int, req *pb.WatchCreateRequest) error {
 	const atOnce = 200
 	var r response
+	defer s.expect(0)
 	for n > 0 {
 		some := min(n, atOnce)
+		s.expect(time.Minute)
 		for range some {
 			if err := s.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: req}}); err != nil {
 				return err

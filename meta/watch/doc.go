@@ -26,7 +26,7 @@
 //   - A page is complete for the part that it names, up to its Next; another range's id in it means that the part lies there now.
 //   - A pull below the compaction's mark ends each watch that lacks something there. One that begins at or above it goes on.
 //   - A watch is parked with the first revision that was not sent. It comes back by the live cursor if that is not ahead of it, or
-//     by one of its own.
+//     by another, with those of its stream that were parked at the same revision of the same span.
 //   - Progress names the smallest place of a stream's watches, less one, in the same order as events.
 //
 // Within a revision events are in the order of writing as long as they come from one range; of a transaction whose keys

@@ -65,6 +65,7 @@ type Hub struct {
 	cfg     Config
 	now     base.Instant
 	eff     Effects
+	told    []Out // of the step before: its room is used again
 	timers  timers
 	streams map[StreamID]*stream
 	sources map[base.RangeID]*source
@@ -269,8 +270,8 @@ func (h *Hub) withdraw(w *watch) {
 	}
 }
 
-// Step does what is due, and returns what came of it and of all that was told since the last step. What it returns is the caller's.
-// Out and Wants are in order; asks come before those that are cancelled.
+// Step does what is due, and returns what came of it and of all that was told since the last step. What it returns is the caller's,
+// Out until the next step. Out and Wants are in order; asks come before those that are cancelled.
 func (h *Hub) Step(now base.Instant) Effects {
 	h.now = now
 	h.timers.run(now)
@@ -282,7 +283,7 @@ func (h *Hub) Step(now base.Instant) Effects {
 	h.closeQuiet()
 	h.timers.set(now)
 	eff := h.eff
-	h.eff = Effects{}
+	h.eff, h.told = Effects{Out: base.Emptied(h.told)}, eff.Out
 	eff.Wake = h.timers.next()
 	if h.closeAt != base.Never && (eff.Wake == 0 || h.closeAt < eff.Wake) {
 		eff.Wake = h.closeAt

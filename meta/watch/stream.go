@@ -9,7 +9,8 @@ import (
 
 // stream is a client's stream: its watches, and what it is still to be sent. Once that is too much, whatever comes for a watch parks
 // it: nothing is kept for it but its next revision. When half is sent the parked ones go on, first come first, each from
-// there, by the tail or by pulls. So a slow reader costs what one queue holds, and holds up nobody else.
+// there, by the tail or by pulls; as long as some wait, whatever comes for another parks that one behind them. So a slow reader costs what
+// one queue holds, holds up nobody else, and passes none of its own watches over.
 type stream struct {
 	id     StreamID
 	ks     base.KeyspaceID // of all its watches

@@ -9,6 +9,7 @@ import (
 // little behind costs one message for many events.
 type plan struct {
 	outs  []watch.Out
+	room  []watch.Out     // for what waits at the stream that it is taken for next
 	begin []int32         // those of outs that a response begins with
 	next  []int32         // that goes out in the same response; 0: none
 	tail  []int32         // of a response that begins here: its last

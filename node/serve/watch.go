@@ -191,13 +191,15 @@ func (w *watchStream) Outs(outs []watch.Out) {
 	if w.closed {
 		return
 	}
+	if !w.sending {
+		w.sending = true
+		plan := w.s.plans.Get().(*plan)
+		w.queue, plan.room = plan.room, nil
+		w.s.streams.Go(func() { w.send(plan) }) // the stream's other goroutine is not over
+	}
 	w.queue = append(w.queue, outs...)
 	for i := range outs {
 		w.queued += outs[i].Bytes
-	}
-	if !w.sending {
-		w.sending = true
-		w.s.streams.Go(w.send) // the stream's other goroutine is not over
 	}
 }
 
@@ -234,15 +236,14 @@ func (w *watchStream) wake() {
 }
 
 // send sends what waits until nothing does. It may be held up by the client for as long as the stream lasts.
-func (w *watchStream) send() {
-	plan := w.s.plans.Get().(*plan)
+func (w *watchStream) send(plan *plan) {
 	defer w.s.plans.Put(plan)
 	defer plan.forget()
 	id := w.s.cfg.Backend.Identity()
 	from := origin{cluster: id.ClusterID, member: uint64(id.NodeID)}
 	var outs []watch.Out
 	for {
-		if outs = w.next(outs); outs == nil {
+		if outs = w.next(plan, outs); outs == nil {
 			return
 		}
 		from.term = w.s.cfg.Backend.RaftTerm(w.ks)
@@ -262,12 +263,13 @@ func (w *watchStream) send() {
 }
 
 // next takes what waits, and gives back what was sent; nil: nothing waits, and the next that does has another sender.
-func (w *watchStream) next(sent []watch.Out) []watch.Out {
+func (w *watchStream) next(plan *plan, sent []watch.Out) []watch.Out {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	outs := w.queue
 	if len(outs) == 0 {
 		w.queue, w.sending = nil, false
+		plan.room = base.Emptied(sent)
 		return nil
 	}
 	w.queue = base.Emptied(sent)

@@ -30,7 +30,7 @@ func main() {
 	flag.IntVar(&s.Value, "value-bytes", 128, "of each value")
 	flag.IntVar(&s.Leases, "leases", 10_000, "that are kept, and that expire")
 	flag.IntVar(&s.Revisions, "revisions", 1_000_000, "that a watcher is behind")
-	flag.IntVar(&s.Idle, "idle", 100_000, "watches that wait")
+	flag.IntVar(&s.Idle, "idle", 1_000_000, "watches that wait")
 	flag.StringVar(&s.Profiles, "profile", "", "write CPU profiles of the first blocks of the fan-out into this `folder`, which costs them something")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
