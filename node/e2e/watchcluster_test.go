@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -172,8 +173,8 @@ func noLeader(t *testing.T, ctx context.Context, c *cluster) {
 	patient.want("with a leader again", "put a=3")
 }
 
-// TestWatchServedElsewhere: of five nodes each serves a watch of one range, and each that has a replica of it loses that while
-// the watch goes on: nothing is lost and nothing comes twice.
+// TestWatchServedElsewhere: of five nodes each serves a watch of one range, and each loses a replica of it while the watch goes on:
+// nothing is lost and nothing comes twice.
 func TestWatchServedElsewhere(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t, 5)
@@ -186,90 +187,100 @@ func TestWatchServedElsewhere(t *testing.T) {
 	if err != nil || len(rs) != 1 {
 		t.Fatalf("%v, %v", rs, err)
 	}
-	id := rs[0].ID
-	holders := func() (out map[uint64]bool) {
-		c.eventually(30*time.Second, func() error {
-			s, err := c.status(c.procs[0])
-			if err != nil {
-				return err
-			}
-			out = map[uint64]bool{}
-			for _, r := range s.Ranges {
-				for _, rep := range r.Replicas {
-					if r.ID == id {
-						out[rep.Node] = true
-					}
-				}
-			}
-			if len(out) != 3 {
-				return fmt.Errorf("%d replicas", len(out))
-			}
-			return nil
-		})
-		return out
-	}
 	var follows []*follow
 	for _, p := range c.procs {
 		f := &follow{watched: &watched{t, c.client(p.addr).Watch(ctx, "f/", clientv3.WithPrefix(), clientv3.WithCreatedNotify())}}
 		f.created()
 		follows = append(follows, f)
 	}
-	put, end := context.WithCancel(ctx)
-	n := 0
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		cl := c.client()
-		for tick := time.NewTicker(2 * time.Millisecond); ; n++ {
-			key := fmt.Sprintf("f/%d/%06d", n%10, n)
-			for done := false; !done; { // what failed may have been done: each value has its key, and is put once
-				select {
-				case <-tick.C:
-				case <-put.Done():
-					tick.Stop()
-					return
-				}
-				_, err := cl.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, fmt.Sprint(n))).Commit()
-				done = err == nil
-			}
-		}
-	})
+	n, end := putOn(ctx, c.client())
 	lost := map[uint64]bool{}
 	for round := 0; round < 4 && len(lost) < len(c.procs); round++ {
-		before := holders()
-		to := map[string]bool{} // those that have none, and of those that have one the one that has lost one before
-		for node := range uint64(len(c.procs)) {
-			if node++; !before[node] {
-				to[fmt.Sprintf("n%d", node)] = true
-			}
-		}
-		for _, again := range []bool{true, false} {
-			for node := range before {
-				if len(to) < 3 && lost[node] == again {
-					to[fmt.Sprintf("n%d", node)] = true
-				}
-			}
-		}
-		nodes := make([]string, 0, len(to))
-		for name := range to {
-			nodes = append(nodes, name)
-		}
-		c.want(c.procs[0], "range", "move", "--range", fmt.Sprintf("r%d", id), "--to", strings.Join(nodes, ","), "--wait")
-		for node := range before {
-			if !to[fmt.Sprintf("n%d", node)] {
-				lost[node] = true
-			}
-		}
+		c.moveOn(rs[0].ID, lost)
 	}
 	if len(lost) != len(c.procs) {
 		t.Errorf("only %v have lost a replica", lost)
 	}
-	end()
-	wg.Wait()
-	if n == 0 {
+	if end(); *n == 0 {
 		t.Error("nothing was written")
 	}
 	for _, f := range follows {
-		f.upTo(n)
+		f.upTo(*n)
 	}
-	t.Logf("%d events through each of %d nodes", n, len(follows))
+	t.Logf("%d events through each of %d nodes", *n, len(follows))
+}
+
+// putOn puts 0, 1, 2, … until it is ended; n is how many then.
+func putOn(ctx context.Context, cl *clientv3.Client) (n *int, end func()) {
+	until, cancel := context.WithCancel(ctx)
+	n = new(int)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(2 * time.Millisecond)
+		defer tick.Stop()
+		for ; ; *n++ {
+			key := fmt.Sprintf("f/%d/%06d", *n%10, *n)
+			for done := false; !done; { // what failed may have been done: each value has its key, and is put once
+				select {
+				case <-tick.C:
+				case <-until.Done():
+					return
+				}
+				_, err := cl.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(key), "=", 0)).Then(clientv3.OpPut(key, fmt.Sprint(*n))).Commit()
+				done = err == nil
+			}
+		}
+	})
+	return n, func() {
+		cancel()
+		wg.Wait()
+	}
+}
+
+// moveOn moves a range's three replicas to where there is none, and to one node that has lost one before if there is one; it notes who loses his.
+func (c *cluster) moveOn(id uint64, lost map[uint64]bool) {
+	c.t.Helper()
+	var have, to []uint64
+	c.eventually(30*time.Second, func() error {
+		s, err := c.status(c.procs[0])
+		have = nil
+		if err == nil {
+			for _, r := range s.Ranges {
+				for _, rep := range r.Replicas {
+					if r.ID == id {
+						have = append(have, rep.Node)
+					}
+				}
+			}
+		}
+		if err == nil && len(have) != 3 {
+			err = fmt.Errorf("%d replicas", len(have))
+		}
+		return err
+	})
+	for node := range uint64(len(c.procs)) {
+		if !slices.Contains(have, node+1) {
+			to = append(to, node+1)
+		}
+	}
+	slices.SortStableFunc(have, func(a, b uint64) int { // those that have lost one first
+		switch {
+		case lost[a] == lost[b]:
+			return 0
+		case lost[a]:
+			return -1
+		}
+		return 1
+	})
+	to = append(to, have[:3-len(to)]...)
+	var names []string
+	for _, node := range to {
+		names = append(names, fmt.Sprintf("n%d", node))
+	}
+	c.want(c.procs[0], "range", "move", "--range", fmt.Sprintf("r%d", id), "--to", strings.Join(names, ","), "--wait")
+	for _, node := range have {
+		if !slices.Contains(to, node) {
+			lost[node] = true
+		}
+	}
 }
