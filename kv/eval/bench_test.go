@@ -152,7 +152,7 @@ func BenchmarkCheckTxn(b *testing.B) {
 	}
 }
 
-// BenchmarkLeased is a put with a lease, or without one, and the end of a lease that holds all keys.
+// BenchmarkLeased is a put with a lease, or without one.
 func BenchmarkLeased(b *testing.B) {
 	for _, lease := range []int64{0, 3} {
 		b.Run(fmt.Sprintf("put/lease=%d", lease), func(b *testing.B) {
@@ -168,27 +168,4 @@ func BenchmarkLeased(b *testing.B) {
 			})
 		})
 	}
-	b.Run("revoke", func(b *testing.B) {
-		onEngines(b, func(b *testing.B, e engine.Engine, env *eval.Env) {
-			for range b.N {
-				b.StopTimer()
-				grant(b, e, 3)
-				cmds := make([]*kvpb.Command, benchKeys)
-				for i := range cmds {
-					cmds[i] = command(&pb.PutRequest{Key: benchKey(i), Lease: 3}, 0)
-				}
-				applyAll(b, e, env, cmds)
-				b.StartTimer()
-				batch := e.NewIndexedBatch()
-				p := eval.NewPass(batch)
-				if n, err := p.DeleteLeased(env, 3); n != benchKeys || err != nil {
-					b.Fatal(n, err)
-				}
-				noError(b, p.Close())
-				b.ReportMetric(float64(batch.Len())/benchKeys, "batch-B/key")
-				noError(b, batch.CommitNoSync())
-				noError(b, batch.Close())
-			}
-		})
-	})
 }

@@ -50,6 +50,14 @@ func (h *Heads) put(prefix []byte, x head) {
 	h.young[string(prefix)] = x
 }
 
+// drop forgets a key: it is to be looked up.
+func (h *Heads) drop(prefix []byte) {
+	if h != nil {
+		delete(h.young, string(prefix))
+		delete(h.old, string(prefix))
+	}
+}
+
 func (h *Heads) lease(id int64) (holding, bool) {
 	if h == nil {
 		return holding{}, false

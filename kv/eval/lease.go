@@ -93,36 +93,6 @@ func (w *write) rehold(key []byte, was, is int64) error {
 	return w.p.b.Set(keys.RangeLeaseKey(w.env.Range, is, key), nil)
 }
 
-// DeleteLeased deletes all keys of the range that a lease holds, in their order and in one revision, as etcd does. It returns how many
-// there were. There is no bound, as in etcd: a lease of 100,000 keys holds the range's applier for about a second, with a batch of 8 MB
-// (BenchmarkLeased).
-func (p *Pass) DeleteLeased(env *Env, id int64) (deleted int, err error) {
-	w := p.begin(env)
-	err = walk(p.b, keys.RangeLeaseKeySpan(env.Range, id, nil), func(it engine.Iterator) (more bool, err error) {
-		deleted++
-		return true, w.deleteHeld(it.Key(), id) // what is written meanwhile, the iterator does not see
-	})
-	w.end()
-	return deleted, err
-}
-
-var errNotHeld = errors.New("the index of leases has a key that the lease does not hold")
-
-func (w *write) deleteHeld(entry []byte, id int64) error {
-	_, key, _ := keys.LeaseOf(entry)
-	prev, existed, err := w.find.findLive(w.ks, key, newest)
-	switch {
-	case err != nil:
-		return err
-	case !existed || prev.Lease != id:
-		return &base.Corruption{Where: keys.Pretty(entry), Cause: errNotHeld}
-	}
-	if w.wantsPrev() {
-		prev.Value = bytes.Clone(prev.Value)
-	}
-	return w.bury(bytes.Clone(key), w.find.key[:len(w.find.key)-keys.RevisionLen], &prev)
-}
-
 // ReadLease reads a lease that lives in a range. Nil, and no error: there is none of that id.
 func ReadLease(r engine.Reader, id base.RangeID, lease int64) (*kvpb.LeaseRecord, error) {
 	rec := &kvpb.LeaseRecord{}

@@ -22,6 +22,8 @@ type write struct {
 	env  *Env
 	next base.Revision // of everything that the command writes
 	subs uint32        // how many changes were made
+
+	along *ascent // where many keys that a lease holds are deleted: finds them
 }
 
 func (p *Pass) begin(env *Env) *write {
@@ -47,6 +49,8 @@ func (w *write) set(prefix []byte, rec *Record) error {
 	w.current = w.next
 	switch {
 	case rec.Tombstone && mutant.Is(mutant.DeletedKeepsVersion):
+	case w.along != nil:
+		p.heads.drop(prefix)
 	case rec.Tombstone:
 		p.heads.put(prefix, head{})
 	default:
@@ -202,6 +206,9 @@ func (w *write) bury(key, prefix []byte, prev *Record) error {
 		return err
 	}
 	w.event(key, &tombstone, prev, true)
+	if w.along != nil {
+		return nil // all of the lease's go from the index
+	}
 	return w.rehold(key, prev.Lease, 0)
 }
 

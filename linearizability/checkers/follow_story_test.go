@@ -105,11 +105,15 @@ func storyEvent(s string) *mvccpb.Event {
 }
 
 func storyVersion(key, s string) *mvccpb.KeyValue {
+	s, lease, leased := strings.Cut(s, "~")
 	value, at, _ := strings.Cut(s, "@")
 	mod, life, again := strings.Cut(at, ",")
 	kv := &mvccpb.KeyValue{Key: []byte(key), Value: spaced(value), ModRevision: number(mod), CreateRevision: number(mod), Version: 1}
 	if create, version, _ := strings.Cut(life, ","); again {
 		kv.CreateRevision, kv.Version = number(create), number(version)
+	}
+	if leased {
+		kv.Lease = number(lease)
 	}
 	return kv
 }

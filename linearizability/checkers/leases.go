@@ -17,7 +17,8 @@ import (
 //   - a lease that was granted, or kept alive, at some time is there for its TTL from then on, by the driver's clock, unless somebody
 //     ends it; and so are its keys, unless somebody deletes them;
 //   - one that has ended does not come back, and takes no key;
-//   - its keys end with it: at once where the keyspace has one range, else when its revocation was answered, or within evictTime.
+//   - its keys end with it, or have by the time that its home says that it has ended. Where the keyspace has many ranges, the range of a key
+//     may say sooner that it takes no more of them; the keys are gone within evictTime then.
 //
 // many: the keyspace has many ranges. A history without a clock says nothing of the first.
 func Leases(prefix string, many bool) linearizability.Checker {
@@ -182,7 +183,7 @@ func (l *leases) attached(op *linearizability.Op, p *pb.PutRequest, x *lease) {
 }
 
 // endedBefore finds an answer that a lease had ended, and with it all of its keys, before an operation began. In a keyspace of many
-// ranges only a revocation's answer says the latter.
+// ranges that is what its home answers (RFC 6), but not a write that is refused or a key that is gone.
 func (x *lease) endedBefore(op *linearizability.Op, many bool) *linearizability.Op {
 	for _, r := range x.revokes {
 		if r.Outcome == linearizability.OK && r.Returned < op.Invoked {
@@ -190,11 +191,20 @@ func (x *lease) endedBefore(op *linearizability.Op, many bool) *linearizability.
 		}
 	}
 	for _, d := range x.dead {
-		if d.Returned < op.Invoked && (!many || op.Final && d.Ended > 0 && d.Ended+evictTime < op.Began) {
+		if d.Returned < op.Invoked && (!many || ofHome(d) || op.Final && d.Ended > 0 && d.Ended+evictTime < op.Began) {
 			return d
 		}
 	}
 	return nil
+}
+
+// ofHome says whether it was a lease's home that answered.
+func ofHome(op *linearizability.Op) bool {
+	switch op.Request.(type) {
+	case *pb.LeaseKeepAliveRequest, *pb.LeaseTimeToLiveRequest, *pb.LeaseRevokeRequest:
+		return true
+	}
+	return false
 }
 
 // shown takes in a read: of keys that outlive their lease, and of those that are gone before.

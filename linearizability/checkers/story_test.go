@@ -27,7 +27,7 @@ import (
 //	> 1 cas k/a 3 v        if k/a is of revision 3: put v; else read it
 //	> 1 txn k/a@3 k/b=v k/c  if k/a is of revision 3: put v, read k/c; else nothing
 //	< 1 ok 5 k/a=v@4,3,2   client 1 is answered at revision 5: what it read, with revision, create revision and version; of a
-//	                       key's first value the revision is enough
+//	                       key's first value the revision is enough; k/a=v@4~7 belongs to lease 7
 //	< 1 ok 5 yes           of a cas; "no" and what it read
 //	< 1 ok 5 deleted=1
 //	< 1 ok 5 k/a=v@4 more  and there is more of it
@@ -195,13 +195,7 @@ func answerOf(op *linearizability.Op, rev int64, f []string) {
 			deleted = number(n)
 		}
 		if key, rest, ok := strings.Cut(word, "="); ok && key != "deleted" {
-			value, at, _ := strings.Cut(rest, "@")
-			mod, life, again := strings.Cut(at, ",")
-			kv := &mvccpb.KeyValue{Key: []byte(key), Value: spaced(value), ModRevision: number(mod), CreateRevision: number(mod), Version: 1}
-			if create, version, _ := strings.Cut(life, ","); again {
-				kv.CreateRevision, kv.Version = number(create), number(version)
-			}
-			kvs = append(kvs, kv)
+			kvs = append(kvs, storyVersion(key, rest))
 		}
 	}
 	read := &pb.RangeResponse{Header: head, Kvs: kvs, Count: int64(len(kvs)), More: slices.Contains(f, "more")}

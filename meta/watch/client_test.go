@@ -53,9 +53,6 @@ func (c *client) take(w *world, o Out) {
 		}
 		next := c.asked[0]
 		c.asked = c.asked[1:]
-		if o.Reason == reasonDropped {
-			next.watch = nil
-		}
 		if (next.watch == nil) != (o.Kind == Canceled) || next.watch != nil && next.id != o.Watch {
 			fail("w%d was asked for before", next.id)
 		}
@@ -66,9 +63,6 @@ func (c *client) take(w *world, o Out) {
 	}
 	switch {
 	case o.Kind == Canceled && o.Watch == -1:
-		if o.Reason == reasonDropped {
-			clear(c.taken)
-		}
 		c.refused++
 		return
 	case o.Kind == Progress && o.Watch == -1:

@@ -10,12 +10,11 @@ import (
 	"github.com/cairndb/cairn/internal/base"
 )
 
-// Why a watch is refused or ended: etcd's words, but for the last, which etcd has no case for.
+// Why a create is refused: etcd's words.
 const (
 	reasonDuplicate = "mvcc: duplicate watch ID provided on the WatchStream"
 	reasonEmpty     = "mvcc: watcher range is empty"
 	reasonCompacted = "etcdserver: mvcc: required revision has been compacted"
-	reasonDropped   = "the keyspace was dropped"
 )
 
 // Config is what a Hub is made of.
@@ -215,30 +214,35 @@ func (h *Hub) Cancel(sid StreamID, id int64) {
 		if c := w.cursor; c != nil && !c.fresh && c.part.source != nil {
 			at = c.part.source.next - 1
 		}
-		h.created(w, at)
-		h.endWatch(w, Out{Kind: Canceled, Watch: id, Revision: at})
+		last := Out{Kind: Canceled, Watch: id, Revision: at}
+		if h.created(w, at) {
+			h.emit(st, last)
+		} else {
+			told := st.creation(w)
+			last.Revision = told.outs[0].Revision
+			told.watch, told.outs = nil, append(told.outs, last)
+		}
+		h.remove(w)
 	}
 }
 
 // endWatch ends a watch with a last word.
 func (h *Hub) endWatch(w *watch, last Out) {
-	h.sayLast(w, last)
+	h.emit(w.stream, last)
 	h.remove(w)
 }
 
-// dropped ends all that is watched of a keyspace that is no more.
-func (h *Hub) dropped(ks base.KeyspaceID) {
+// dropped ends the streams of a keyspace that is no more, and not their watches one by one: etcd's client hands a reason on only if its
+// stream ends with it, or if something was compacted.
+func (h *Hub) dropped(why *base.KeyspaceDropped) {
 	for _, id := range slices.Sorted(maps.Keys(h.streams)) {
-		st := h.streams[id]
-		if st.ks != ks {
-			continue
-		}
-		for _, w := range slices.Clone(st.list) {
-			h.endWatch(w, Out{Kind: Canceled, Watch: w.id, Revision: max(w.known()-1, 0), Reason: reasonDropped})
+		if h.streams[id].ks == why.Keyspace {
+			h.CloseStream(id)
+			h.eff.Ends = append(h.eff.Ends, End{Stream: id, Err: why})
 		}
 	}
 	for _, s := range slices.Clone(h.layout) {
-		if s.ks == ks {
+		if s.ks == why.Keyspace {
 			h.end(s)
 		}
 	}

@@ -150,7 +150,7 @@ func (h *Hub) Answered(id uint64, a Answer) {
 	}
 	var gone *base.KeyspaceDropped
 	if errors.As(a.Err, &gone) {
-		h.dropped(gone.Keyspace)
+		h.dropped(gone)
 		return
 	}
 	switch q.purpose {

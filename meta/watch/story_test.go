@@ -208,6 +208,9 @@ func (s *story) print(eff Effects) {
 	for _, o := range eff.Out {
 		fmt.Fprintf(&s.out, "out %s\n", show(o))
 	}
+	for _, e := range eff.Ends {
+		fmt.Fprintf(&s.out, "end s%d: %v\n", e.Stream, e.Err)
+	}
 	for _, a := range eff.Asks {
 		switch a.Kind {
 		case Pull:

@@ -43,26 +43,6 @@ func (h *Hub) created(w *watch, at base.Revision) bool {
 	return false
 }
 
-// sayLast tells that a watch has ended: after the answer to its create, or, if that is not known, as that.
-func (h *Hub) sayLast(w *watch, last Out) {
-	if w.flags&created != 0 {
-		h.emit(w.stream, last)
-		return
-	}
-	st := w.stream
-	next := st.creation(w)
-	if len(next.outs) == 0 {
-		last.Watch = -1
-	} else {
-		last.Revision = next.outs[0].Revision
-	}
-	next.watch, next.outs = nil, append(next.outs, last)
-	if w.turn == st.turn {
-		h.emit(st, last)
-		h.nextTurn(st, last.Revision)
-	}
-}
-
 // refuse answers a create that makes no watch.
 func (h *Hub) refuse(st *stream, o Out) {
 	if len(st.creating) == 0 {

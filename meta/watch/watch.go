@@ -86,7 +86,7 @@ type Page struct {
 type Answer struct {
 	Page     *Page
 	Revision base.Revision // of Now
-	Err      error         // base.KeyspaceDropped ends what is watched there; after any other it is asked again after a pause
+	Err      error         // base.KeyspaceDropped ends the streams of the keyspace; after any other it is asked again after a pause
 }
 
 // OutKind is what is to be sent.
@@ -114,9 +114,16 @@ type Out struct {
 	Bytes     int           // about its size on the wire: what Sent is told
 }
 
+// End says that a stream is served no longer, as its keyspace was dropped; nothing more is said of it.
+type End struct {
+	Stream StreamID
+	Err    error
+}
+
 // Effects is what a step wants.
 type Effects struct {
 	Out    []Out
+	Ends   []End
 	Asks   []Ask
 	Cancel []uint64     // asks whose answers are not wanted any more
 	Wants  []Want       // changes

@@ -257,6 +257,10 @@ func (w *world) step(d time.Duration) Effects {
 		}
 		c.take(w, o)
 	}
+	for _, e := range eff.Ends {
+		w.log("stream %d ends: %v", e.Stream, e.Err)
+		delete(w.clients, e.Stream)
+	}
 	w.asks = append(w.asks, eff.Asks...)
 	for _, a := range eff.Asks {
 		w.log("ask %+v", a)

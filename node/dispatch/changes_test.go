@@ -19,6 +19,7 @@ import (
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/desc"
+	"github.com/cairndb/cairn/meta/route"
 	"github.com/cairndb/cairn/meta/watch"
 )
 
@@ -61,6 +62,33 @@ func TestChangesOfARange(t *testing.T) {
 	}
 	if n := w.requests(changes); n != 4 {
 		t.Errorf("%d questions between nodes, want those of the node without a replica, 4", n)
+	}
+}
+
+// Keys that are nowhere for long may be those of a keyspace that is no more: that is looked up once, and said. Else it is tried again.
+func TestKeyspaceDropped(t *testing.T) {
+	w := newWorld(t, 1)
+	d := w.nodes[1]
+	const dropped, slow = base.FirstFreeID, base.FirstFreeID + 1
+	asked := map[base.KeyspaceID]int{}
+	d.cfg.Gone = func(_ context.Context, ks base.KeyspaceID) (bool, error) {
+		asked[ks]++
+		return ks == dropped, nil
+	}
+	_, err := d.Changes(w.ctx(), &rangepb.ChangesRequest{KeyspaceId: uint64(dropped), Start: []byte("a")})
+	var gone *base.KeyspaceDropped
+	if !errors.As(err, &gone) || gone.Keyspace != dropped {
+		t.Errorf("dropped: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(w.ctx(), 3*base.RetryMax)
+	defer cancel()
+	_, err = d.Changes(ctx, &rangepb.ChangesRequest{KeyspaceId: uint64(slow), Start: []byte("a")})
+	var none *route.NoRange
+	if !errors.As(err, &none) {
+		t.Errorf("not found yet: %v", err)
+	}
+	if asked[dropped] != 1 || asked[slow] != 1 {
+		t.Errorf("asked %v", asked)
 	}
 }
 

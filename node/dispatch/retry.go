@@ -71,10 +71,13 @@ func nowhere(err error) bool {
 	return errors.As(err, &moved) || errors.As(err, &none)
 }
 
+// dropped says whether a keyspace is no more, if that is known in the time of a pause: what knows it may be without a leader.
 func (d *Dispatcher) dropped(ctx context.Context, ks base.KeyspaceID) bool {
 	if d.cfg.Gone == nil {
 		return false
 	}
+	ctx, cancel := context.WithTimeout(ctx, base.RetryMax)
+	defer cancel()
 	gone, err := d.cfg.Gone(ctx, ks)
 	return err == nil && gone
 }

@@ -151,7 +151,7 @@ func (s *streams) nonsense() {
 		w.wantNext("in turn", fmt.Sprintf(want, at))
 	}
 	w.ask(&pb.WatchRequest{}) // of nothing: no answer
-	w.cancel(99) // of no watch: no answer
+	w.cancel(99)              // of no watch: no answer
 	w.cancel(7)
 	w.cancel(7)
 	w.progress()

@@ -78,9 +78,10 @@ func refuses(err error) bool {
 	var (
 		stale   *base.StaleGeneration
 		refused *join.Refused
+		dropped *base.KeyspaceDropped
 		typed   rpctypes.EtcdError
 	)
-	if errors.As(err, &stale) || errors.As(err, &refused) {
+	if errors.As(err, &stale) || errors.As(err, &refused) || errors.As(err, &dropped) {
 		return true
 	}
 	code := codes.Unknown

@@ -44,6 +44,11 @@ func (w *Watches) run() {
 
 func (w *Watches) carryOut(eff *watch.Effects) {
 	w.send(eff.Out)
+	for _, e := range eff.Ends {
+		if s := w.streams[e.Stream]; s != nil {
+			s.sink.End(e.Err)
+		}
+	}
 	for _, want := range eff.Wants {
 		w.cfg.Want(want)
 	}

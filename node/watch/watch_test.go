@@ -238,6 +238,26 @@ func TestAskedAgain(t *testing.T) {
 	to.events(t, 1)
 }
 
+// The streams of a keyspace that is dropped end with that.
+func TestKeyspaceDropped(t *testing.T) {
+	w := start(t)
+	s, to := w.open(t, 0)
+	dropped := &base.KeyspaceDropped{Keyspace: theKeyspace}
+	w.r.mu.Lock()
+	w.r.err = fmt.Errorf("asked: %w", dropped)
+	w.r.mu.Unlock()
+	w.r.write("a") // whoever waits for it is answered
+	if err := <-to.ended; !errors.Is(err, dropped) {
+		t.Errorf("ended with %v", err)
+	}
+	s.Create(0, watch.Spec{Keyspace: theKeyspace})
+	s.Close()
+	w.settle(t)
+	if c := w.Counts(); c.Streams != 0 || c.Watches != 0 {
+		t.Errorf("counted %+v", c)
+	}
+}
+
 // Streams end with the watches, those that were opened in the last moment too; then nothing can be asked any more, nor does it block.
 func TestStop(t *testing.T) {
 	w := start(t)
