@@ -111,11 +111,18 @@ func (s *Suite) part(ctx context.Context, name string, run func(*Suite, context.
 // pairs runs blocks of both sides in turn, and each pair in the other order than the one before.
 func (s *Suite) pairs(sides *[2]side, block func(i int, c *side) error) error {
 	for round := range s.Rounds {
-		for j := range sides {
-			i := (round + j) % 2
-			if err := block(i, &sides[i]); err != nil {
-				return fmt.Errorf("%s: %w", sides[i].name, err)
-			}
+		if err := pair(round, sides, block); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func pair(round int, sides *[2]side, block func(i int, c *side) error) error {
+	for j := range sides {
+		i := (round + j) % 2
+		if err := block(i, &sides[i]); err != nil {
+			return fmt.Errorf("%s: %w", sides[i].name, err)
 		}
 	}
 	return nil

@@ -45,8 +45,7 @@ const (
 	// engine. WatchMailboxAsks bounds what clients ask of it before they wait for their turn: some milliseconds of its time.
 	WatchMailboxBytes = 32 << 20
 	WatchMailboxAsks  = 4096
-	// WatchSentBytes is how often the hub is told of what was sent of a stream: each telling is a message to it, and less than that it is not
-	// told at all. It has to be far below WatchStreamBytes, which a stream's room is counted against.
+	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
 	WatchSentBytes = 64 << 10
 	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
 	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.

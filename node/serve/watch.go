@@ -102,7 +102,6 @@ type watchStream struct {
 	mu      sync.Mutex
 	queue   []watch.Out
 	queued  int  // bytes of it, and of what is being sent
-	untold  int  // bytes that were sent, and the node was not told of
 	sending bool // somebody sends
 	closed  bool
 	err     error
@@ -276,22 +275,13 @@ func (w *watchStream) next(plan *plan, sent []watch.Out) []watch.Out {
 	return outs
 }
 
-// sent counts what was sent. The node is told once it is enough to be worth a message, and whoever waits for room when there is some.
 func (w *watchStream) sent(bytes int) {
+	if bytes == 0 {
+		return
+	}
+	w.node.Sent(bytes)
 	w.mu.Lock()
-	full := w.queued > base.WatchStreamBytes
 	w.queued -= bytes
-	full = full && w.queued <= base.WatchStreamBytes
-	w.untold += bytes
-	tell := 0
-	if w.untold >= base.WatchSentBytes {
-		tell, w.untold = w.untold, 0
-	}
 	w.mu.Unlock()
-	if tell > 0 {
-		w.node.Sent(tell)
-	}
-	if full {
-		w.wake()
-	}
+	w.wake()
 }
