@@ -112,7 +112,7 @@ func (g *governor) step() {
 	for _, e := range events {
 		w.count("decisions " + e.Kind.String())
 		if e.Kind == placement.Decided {
-			w.seats.decided[decisionOf{uint64(p.n.id), e.Seq}] = cause{d, w.facts()}
+			w.seats.decided[decisionOf{uint64(p.n.id), e.Seq}] = w.causeOf(d, e.Range, e.Goal)
 		}
 		w.tracef("%s %s %s at generation %d to %s: %s (%s)", p.n.id, e.Kind, e.Range, e.Generation, placement.GoalName(e.Goal), e.What, e.Reason)
 	}

@@ -27,6 +27,7 @@ type seats struct {
 	left     map[rangeNode]departure // voters that went from a node
 	back     map[base.RangeID]int    // how often one came back that another decider had moved, since moved
 	moved    time.Duration           // facts, when back began
+	pressing time.Duration           // when something was decided last that goes before evening out
 }
 
 type rangeNode struct {
@@ -36,10 +37,34 @@ type rangeNode struct {
 
 type decisionOf struct{ decider, seq uint64 }
 
-// cause is who decided on a change (nil: nobody is known to have), and facts as they were then.
+// cause is who decided on a change (nil: nobody is known to have), and what was so then.
 type cause struct {
-	by    *placement.Decider
-	moved time.Duration
+	by       *placement.Decider
+	moved    time.Duration // facts
+	evens    bool          // it evens out: then, it may rest on what pressed before
+	pressing time.Duration
+	lost     []base.NodeID // whose replicas were not there
+}
+
+// causeOf is the cause of what follows from a decision that is made now.
+func (w *world) causeOf(by *placement.Decider, id base.RangeID, goal allocator.Goal) cause {
+	c := cause{by: by, moved: w.facts(), evens: goal >= allocator.GoalBalance, pressing: w.seats.pressing}
+	if !c.evens {
+		w.seats.pressing = w.now
+	}
+	for _, r := range w.rules.tiling.committed[id].GetReplicas() {
+		if n := base.NodeID(r.NodeId); !w.caughtUp(w.rules.tiling.committed[id], n) {
+			c.lost = append(c.lost, n)
+		}
+	}
+	return c
+}
+
+// changed says whether a node's voter may come back for what has changed since the decision that took it away.
+func (c *cause) changed(back *cause, n base.NodeID) bool {
+	return c.moved != back.moved || // a node, an operation, what ranges there are
+		slices.Contains(c.lost, n) || // it was away then
+		c.evens && back.evens && c.pressing != back.pressing // what others hold: what presses moved it
 }
 
 type departure struct {
@@ -118,7 +143,7 @@ func (w *world) returned(id base.RangeID, old, now *metapb.RangeDescriptor) {
 		if !ok || w.now-d.at >= pingPong {
 			continue
 		}
-		if w.count("voters that came back"); d.moved != why.moved {
+		if w.count("voters that came back"); d.changed(&why, n) {
 			w.count("voters that came back for a reason")
 			continue
 		}
