@@ -183,7 +183,7 @@ func TestWellEnd(t *testing.T) {
 			cl := newFakeCluster(t, f)
 			well(cl, f)
 			c.spoil(f)
-			r := &run{Options: Options{Limits: Limits{Recovery: time.Second}}, cluster: cl, report: &Report{}}
+			r := &run{Options: Options{Limits: Limits{Recovery: 3 * time.Second}}, cluster: cl, report: &Report{}}
 			r.wellEnd(t.Context())
 			found := false
 			for _, x := range r.report.Failures {

@@ -14,10 +14,8 @@ import (
 // After everything the cluster must be well, in its own words: nobody is suspect, every replica is a voter on a node that is well,
 // nothing that somebody asked for hangs without a reason, and a check of all ranges, the index and the replicas' data finds nothing.
 
-// wellEnd looks for that until it is so or ctx ends, and complains of what is not.
+// wellEnd looks for each of that until it is so or its time is over, and complains of what is not: in the cluster's own words, if it had any.
 func (r *run) wellEnd(ctx context.Context) {
-	limit, cancel := context.WithTimeout(ctx, r.Limits.Recovery)
-	defer cancel()
 	for _, p := range []struct {
 		name string
 		is   func(context.Context) error
@@ -25,10 +23,14 @@ func (r *run) wellEnd(ctx context.Context) {
 		{"all are well", r.cluster.allWell}, {"replicas are on nodes that are well", r.cluster.onLiveNodes},
 		{"nothing hangs", r.cluster.nothingHangs}, {"cairn debug check", r.cluster.checked},
 	} {
+		limit, cancel := context.WithTimeout(ctx, r.Limits.Recovery)
 		err := p.is(limit)
 		for err != nil && pause(limit, nil, askAgain) {
-			err = p.is(limit)
+			if now := p.is(limit); now == nil || limit.Err() == nil { // a look that was broken off has seen nothing
+				err = now
+			}
 		}
+		cancel()
 		if err != nil {
 			r.report.fail(-1, p.name, "%v", err)
 		}
