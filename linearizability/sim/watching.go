@@ -115,7 +115,7 @@ func (m *watching) ask(a *watch.Ask) {
 		m.pull(a, answer)
 	case watch.Close:
 		m.p.n.w.count("closings of quiet ranges")
-		g.raiseAll(a.Keyspace, a.Keys, func(err error) { answer(watch.Answer{Err: err}) })
+		g.raiseAll(a.Keyspace, a.Quiet, func(err error) { answer(watch.Answer{Err: err}) })
 	case watch.Now:
 		c := g.revisionNow(a)
 		c.done = func(resp proto.Message, err error) {
@@ -216,7 +216,7 @@ func (g *gateway) revisionNow(a *watch.Ask) *call {
 }
 
 // raiseAll is dispatch.Close.
-func (g *gateway) raiseAll(ks base.KeyspaceID, keys [][]byte, done func(error)) {
+func (g *gateway) raiseAll(ks base.KeyspaceID, quiet []watch.Quiet, done func(error)) {
 	var failed error
 	closed, open := 0, 1
 	ended := func(err error) {
@@ -232,19 +232,26 @@ func (g *gateway) raiseAll(ks base.KeyspaceID, keys [][]byte, done func(error)) 
 			done(failed)
 		}
 	}
-	seen, now := map[uint64]bool{}, g.micros()
-	for _, key := range keys {
-		d := g.cache.Find(ks, key)
-		switch {
-		case d == nil:
+	now := g.micros()
+	raises := map[uint64]*metaspread.Ask{}
+	for _, q := range quiet {
+		d := g.cache.Find(ks, q.Key)
+		if d == nil {
 			failed = &route.NoRange{Keyspace: ks}
-			g.lookUp(&call{ks: ks, key: key})
-		case !seen[d.RangeId]:
-			seen[d.RangeId] = true
-			a := metaspread.Ask{Kind: metaspread.Lift, Key: key, Revision: now}
-			open++
-			g.propose(ks, key, a.Command(0), func(_ proto.Message, err error) { ended(err) })
+			g.lookUp(&call{ks: ks, key: q.Key})
+			continue
 		}
+		a := raises[d.RangeId]
+		if a == nil {
+			a = &metaspread.Ask{Kind: metaspread.Raise, Key: q.Key, Revision: now}
+			raises[d.RangeId] = a
+		}
+		a.Revision = max(a.Revision, int64(q.Above))
+	}
+	for _, id := range sortedKeys(raises) {
+		a := raises[id]
+		open++
+		g.propose(ks, a.Key, a.Command(now), func(_ proto.Message, err error) { ended(err) })
 	}
 	ended(nil)
 }

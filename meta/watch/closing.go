@@ -7,7 +7,9 @@ import (
 )
 
 // Events of several ranges wait until all of these are as far. Whoever waits stands among the waiters of one source: the one that is
-// furthest behind. A source that stands still is closed: its range's revision is raised to the present through its log.
+// furthest behind. A source that stands still is closed: its range's revision is raised through its log, to the present, so that one entry
+// is enough for all that came until then, and to what waits for it, which may be ahead of the present: it was written where another
+// clock is, or was. So one clock that is ahead takes the ranges along that are watched with its own, as a read over them does.
 // It is asked for only while somebody waits, with all others that are quiet in one question, and the more there are the more rarely. One
 // that has not moved since it was last asked for, as its replica is cut off, is asked for ever more rarely until it does.
 
@@ -71,6 +73,19 @@ func (s *source) due() base.Instant {
 	return max(s.since.Add(base.WatchCloseDelay), next)
 }
 
+// awaited is the highest revision that those whom a source holds up wait to be beyond.
+func (s *source) awaited() (r base.Revision) {
+	for _, c := range s.waiters {
+		r = max(r, c.goal)
+		for p := &c.part; p != nil; p = p.sibling {
+			if n := len(p.held); n > 0 {
+				r = max(r, p.held[n-1].Revision)
+			}
+		}
+	}
+	return r
+}
+
 // closeQuiet asks for the sources that have held others up for long enough to be closed.
 func (h *Hub) closeQuiet() {
 	for _, s := range h.stamps {
@@ -105,7 +120,7 @@ func (h *Hub) closeQuiet() {
 		if i == len(asks) {
 			asks, closing = append(asks, Ask{Kind: Close, Keyspace: s.ks}), append(closing, nil)
 		}
-		asks[i].Keys = append(asks[i].Keys, []byte(s.start))
+		asks[i].Quiet = append(asks[i].Quiet, Quiet{Key: []byte(s.start), Above: s.awaited()})
 		closing[i] = append(closing[i], s)
 		if s.closing = true; s.next != s.closedAt {
 			s.closedAt, s.unmoved = s.next, 0

@@ -95,8 +95,12 @@ func (l *law) move() {
 		l.write(r)
 	case 6:
 		r, _ := some(l, l.live(), "range")
-		w.log("r%d is raised to %d", r.id, w.clock)
-		w.raise(r, w.clock)
+		to := w.clock
+		if l.n(0, 3, "ahead") == 0 { // by a node whose clock is: none here comes to that
+			to += 1_000_000
+		}
+		w.log("r%d is raised to %d", r.id, to)
+		w.raise(r, to)
 	case 7:
 		l.split()
 	case 8:

@@ -223,8 +223,8 @@ func (s *story) print(eff Effects) {
 			}
 		case Close:
 			fmt.Fprintf(&s.out, "ask %d: close", a.ID)
-			for _, k := range a.Keys {
-				fmt.Fprintf(&s.out, " %q", k)
+			for _, q := range a.Quiet {
+				fmt.Fprintf(&s.out, " %q above %d", q.Key, q.Above)
 			}
 		case Now:
 			fmt.Fprintf(&s.out, "ask %d: now of [%q, %q)", a.ID, a.Start, a.End)

@@ -55,7 +55,7 @@ type AskKind uint8
 // The kinds.
 const (
 	Pull  AskKind = iota + 1 // changes of [Start, End) from From on, of whichever range holds Start: a rangepb.ChangesRequest
-	Close                    // raise the ranges that hold Keys to the present, each with one entry; a range that cannot be is left out
+	Close                    // raise the ranges of Quiet, each with one entry; a range that cannot be is left out
 	Now                      // a revision of the span's ranges such that whatever was answered before the question is not above it
 )
 
@@ -69,7 +69,14 @@ type Ask struct {
 	Prev       bool
 	Wait       bool          // if there is nothing, wait for it (base.WatchPollTime at most), or until the range holds only a part of [Start, End)
 	Known      base.Revision // with Wait: answer also when the range is above this revision
-	Keys       [][]byte      // of Close
+	Quiet      []Quiet       // of Close
+}
+
+// Quiet is what is to be closed: the range that holds Key is raised to the present, and at least to Above, whatever the clock of whoever
+// raises it says: another range of the keyspace has come to that.
+type Quiet struct {
+	Key   []byte
+	Above base.Revision // what waits for the range is at it or below; what is written there later is above
 }
 
 // Page answers a Pull: all changes of [Start, End), the part of what was asked that one range holds, from the asked revision up to Next,

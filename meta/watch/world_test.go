@@ -148,7 +148,7 @@ func (w *world) write(r *rangeLog, size int, keys ...string) base.Revision {
 }
 
 func (w *world) raise(r *rangeLog, to base.Revision) {
-	r.entry(func(s *state) { s.rev = max(s.rev+1, to) })
+	r.entry(func(s *state) { s.rev = max(s.rev, to) })
 }
 
 func (w *world) split(r *rangeLog, at string) *rangeLog {
@@ -374,8 +374,8 @@ func (w *world) serve(i int, from func(Ask) server, most int) bool {
 		w.answer(i, Answer{Page: p})
 	case Close:
 		w.closes++
-		for _, k := range a.Keys {
-			w.raise(w.holder(string(k)), w.clock)
+		for _, q := range a.Quiet {
+			w.raise(w.holder(string(q.Key)), max(w.clock, q.Above))
 		}
 		w.answer(i, Answer{})
 	case Now:
@@ -386,8 +386,7 @@ func (w *world) serve(i int, from func(Ask) server, most int) bool {
 		}
 		for _, l := range w.ranges {
 			if !l.gone && overlaps(l.last().d, string(a.Start), string(a.End)) && l.last().rev < r {
-				w.raise(l, r-1)
-				l.last().rev = r
+				w.raise(l, r)
 			}
 		}
 		w.answer(i, Answer{Revision: r})

@@ -17,6 +17,8 @@ import (
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/meta/route"
+	"github.com/cairndb/cairn/meta/spread"
+	"github.com/cairndb/cairn/meta/watch"
 	"github.com/cairndb/cairn/node/store"
 )
 
@@ -129,9 +131,10 @@ func (d *Dispatcher) serveChanges(id base.RangeID, until base.Instant, raw []byt
 	})
 }
 
-// Close raises the ranges that hold keys to the present: whatever comes later in them has a higher revision than whatever was written
-// until now. Each range gets one entry. One that cannot be raised is left out; the error is one of theirs, if none could be.
-func (d *Dispatcher) Close(ctx context.Context, ks base.KeyspaceID, keys [][]byte) error {
+// Close raises quiet ranges to the present, and to what they are to be above, where another clock wrote that is ahead of this node's:
+// whatever comes later in them has a higher revision. Each range gets one entry. One that cannot be raised is left out; the error is
+// one of theirs, if none could be.
+func (d *Dispatcher) Close(ctx context.Context, ks base.KeyspaceID, quiet []watch.Quiet) error {
 	ctx, cancel := context.WithTimeout(ctx, base.RequestTimeout)
 	defer cancel()
 	var (
@@ -141,7 +144,6 @@ func (d *Dispatcher) Close(ctx context.Context, ks base.KeyspaceID, keys [][]byt
 		wg     sync.WaitGroup
 	)
 	slots := make(chan struct{}, base.WatchClosesAtOnce)
-	seen := map[uint64]bool{}
 	now := d.NowMicros()
 	ended := func(err error) {
 		mu.Lock()
@@ -152,19 +154,25 @@ func (d *Dispatcher) Close(ctx context.Context, ks base.KeyspaceID, keys [][]byt
 			closed++
 		}
 	}
-	for _, key := range keys {
-		r, err := d.descriptor(ctx, ks, key)
-		switch {
-		case err != nil:
+	raises := map[uint64]*spread.Ask{} // by range: one may hold several of the keys by now
+	for _, q := range quiet {
+		r, err := d.descriptor(ctx, ks, q.Key)
+		if err != nil {
 			ended(err)
 			continue
-		case seen[r.RangeId]:
-			continue
 		}
-		seen[r.RangeId] = true
+		a := raises[r.RangeId]
+		if a == nil {
+			a = &spread.Ask{Kind: spread.Raise, Key: q.Key, Revision: now}
+			raises[r.RangeId] = a
+		}
+		a.Revision = max(a.Revision, int64(q.Above))
+	}
+	for _, a := range raises {
 		slots <- struct{}{}
 		wg.Go(func() {
-			ended(d.raise(ctx, ks, key, now))
+			_, err := d.proposeAt(ctx, ks, a.Key, a.Command(now))
+			ended(err)
 			<-slots
 		})
 	}

@@ -231,6 +231,13 @@ func TestChangesRequestUnreadable(t *testing.T) {
 	}
 }
 
+func quiet(keys ...string) (out []watch.Quiet) {
+	for _, k := range keys {
+		out = append(out, watch.Quiet{Key: []byte(k)})
+	}
+	return out
+}
+
 // Closed, ranges are at the present, with one entry each, whichever of their keys were named; Now is what nobody's answer is above.
 func TestCloseAndNow(t *testing.T) {
 	w := newSharded(t, 2, 4)
@@ -252,7 +259,7 @@ func TestCloseAndNow(t *testing.T) {
 	for i := range before {
 		before[i] = applied(base.RangeID(100 + i))
 	}
-	must(t, d.Close(w.ctx(), sharded, [][]byte{[]byte("0"), []byte("0a"), []byte("1"), []byte("2"), []byte("2")}))
+	must(t, d.Close(w.ctx(), sharded, quiet("0", "0a", "1", "2", "2")))
 	for i := range before {
 		id := base.RangeID(100 + i)
 		resp, _ := w.changes(2, &rangepb.ChangesRequest{KeyspaceId: uint64(sharded), Start: fmt.Append(nil, i), From: 1})
@@ -275,7 +282,15 @@ func TestCloseAndNow(t *testing.T) {
 			t.Errorf("written at %d, after it was %d", rev, now)
 		}
 	}
-	if err := d.Close(w.ctx(), base.KeyspaceDefault, [][]byte{[]byte("a")}); err == nil {
+	ahead := base.Revision(d.NowMicros()) + 1<<40 // what a range has come to is not in the future, as in a read over several
+	must(t, d.Close(w.ctx(), sharded, []watch.Quiet{{Key: []byte("0")}, {Key: []byte("0a"), Above: ahead}, {Key: []byte("1"), Above: 1}}))
+	if rev := w.put(w.nodes[1], "0", "z"); rev != int64(ahead)+1 {
+		t.Errorf("written at %d, after the range was closed at %d", rev, ahead)
+	}
+	if rev := w.put(w.nodes[1], "1", "z"); rev >= int64(ahead) {
+		t.Errorf("written at %d, though nobody waits for the range to come to %d", rev, ahead)
+	}
+	if err := d.Close(w.ctx(), base.KeyspaceDefault, quiet("a")); err == nil {
 		t.Error("a keyspace that counts its revisions was closed")
 	}
 }

@@ -138,6 +138,11 @@ func (d *Dispatcher) Propose(ctx context.Context, ks base.KeyspaceID, key []byte
 // propose is Propose to the one range that holds key.
 func (d *Dispatcher) propose(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
 	cmd.NowMicros = d.NowMicros()
+	return d.proposeAt(ctx, ks, key, cmd)
+}
+
+// proposeAt proposes a command as being of the time that it names.
+func (d *Dispatcher) proposeAt(ctx context.Context, ks base.KeyspaceID, key []byte, cmd *kvpb.Command) (proto.Message, error) {
 	data, err := proto.Marshal(cmd)
 	if err != nil {
 		return nil, err

@@ -37,8 +37,8 @@ func (w *Watches) answer(ctx context.Context, a *watch.Ask) (out watch.Answer) {
 		w.counts.pulls.Add(1)
 		out.Page, out.Err = w.pull(ctx, a)
 	case watch.Close:
-		w.counts.closes.Add(uint64(len(a.Keys)))
-		out.Err = w.cfg.Ranges.Close(ctx, a.Keyspace, a.Keys)
+		w.counts.closes.Add(uint64(len(a.Quiet)))
+		out.Err = w.cfg.Ranges.Close(ctx, a.Keyspace, a.Quiet)
 	case watch.Now:
 		out.Revision, out.Err = w.cfg.Ranges.Now(ctx, a.Keyspace, a.Start, a.End)
 	}

@@ -20,7 +20,7 @@ import (
 // Ranges answers what the hub asks; node/dispatch does.
 type Ranges interface {
 	Changes(context.Context, *rangepb.ChangesRequest) (*rangepb.ChangesResponse, error)
-	Close(ctx context.Context, ks base.KeyspaceID, keys [][]byte) error
+	Close(ctx context.Context, ks base.KeyspaceID, quiet []watch.Quiet) error
 	Now(ctx context.Context, ks base.KeyspaceID, start, end []byte) (base.Revision, error)
 }
 

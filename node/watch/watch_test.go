@@ -69,7 +69,7 @@ func (r *fakeRange) Changes(ctx context.Context, req *rangepb.ChangesRequest) (*
 	}
 }
 
-func (r *fakeRange) Close(context.Context, base.KeyspaceID, [][]byte) error { return r.err }
+func (r *fakeRange) Close(context.Context, base.KeyspaceID, []watch.Quiet) error { return r.err }
 
 func (r *fakeRange) Now(context.Context, base.KeyspaceID, []byte, []byte) (base.Revision, error) {
 	r.mu.Lock()
