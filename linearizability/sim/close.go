@@ -106,6 +106,7 @@ func (w *world) recover() {
 		}
 		c := w.newClient(r, w.plan.Clients)
 		for _, req := range r.workload.Final() {
+			c.to = w.member(c.to) // a node that has left, and was started again, hears of that meanwhile
 			if op := w.do1(c, req, true); op == nil || op.Outcome != linearizability.OK {
 				w.violate("liveness", "all is well again, and %v on %s did not succeed: %s", req, r.id, errText(op))
 			}
