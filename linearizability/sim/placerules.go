@@ -338,11 +338,12 @@ func (s *sys) lacking() string {
 	return ""
 }
 
-// leave has nodes that are to leave, and hold nothing any more, be gone.
+// leave has nodes that are to leave, and hold nothing any more, be gone: once what was decided before they were marked has ended, as
+// meta/operation has it.
 func (s *sys) leave() {
 	for _, rec := range s.records {
-		id := base.NodeID(rec.NodeId)
-		if rec.State == metapb.NodeState_NODE_STATE_LEAVING && s.holding(id) == 0 {
+		id, since := base.NodeID(rec.NodeId), time.Duration(rec.SinceUnixMicros)*time.Microsecond
+		if rec.State == metapb.NodeState_NODE_STATE_LEAVING && s.w.now >= since+base.OperationSettle && s.holding(id) == 0 {
 			if err := s.change(id, liveness.Left, "it holds nothing"); err != nil {
 				s.w.violate("members", "%s: %v", id, err)
 			}
