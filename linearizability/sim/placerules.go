@@ -27,7 +27,7 @@ type seats struct {
 	left     map[rangeNode]departure // voters that went from a node
 	back     map[base.RangeID]int    // how often one came back that another decider had moved, since moved
 	moved    time.Duration           // facts, when back began
-	pressing time.Duration           // when something was decided last that goes before evening out
+	pressing time.Duration           // when something that goes before evening out was decided, or moved a voter, last
 }
 
 type rangeNode struct {
@@ -40,15 +40,16 @@ type decisionOf struct{ decider, seq uint64 }
 // cause is who decided on a change (nil: nobody is known to have), and what was so then.
 type cause struct {
 	by       *placement.Decider
+	at       time.Duration
 	moved    time.Duration // facts
-	evens    bool          // it evens out: then, it may rest on what pressed before
-	pressing time.Duration
+	evens    bool          // it evens out
+	pressing time.Duration // seats.pressing
 	lost     []base.NodeID // whose replicas were not there
 }
 
 // causeOf is the cause of what follows from a decision that is made now.
 func (w *world) causeOf(by *placement.Decider, id base.RangeID, goal allocator.Goal) cause {
-	c := cause{by: by, moved: w.facts(), evens: goal >= allocator.GoalBalance, pressing: w.seats.pressing}
+	c := cause{by: by, at: w.now, moved: w.facts(), evens: goal >= allocator.GoalBalance, pressing: w.seats.pressing}
 	if !c.evens {
 		w.seats.pressing = w.now
 	}
@@ -64,7 +65,7 @@ func (w *world) causeOf(by *placement.Decider, id base.RangeID, goal allocator.G
 func (c *cause) changed(back *cause, n base.NodeID) bool {
 	return c.moved != back.moved || // a node, an operation, what ranges there are
 		slices.Contains(c.lost, n) || // it was away then
-		c.evens && back.evens && c.pressing != back.pressing // what others hold: what presses moved it
+		c.evens && back.evens && back.pressing+moveInterval > c.at // what others hold: what presses moved it, unless that was known then
 }
 
 type departure struct {
@@ -130,6 +131,9 @@ func (w *world) returned(id base.RangeID, old, now *metapb.RangeDescriptor) {
 		why.moved = w.facts()
 	}
 	before, after := change.Voters(old), change.Voters(now)
+	if !why.evens && !slices.Equal(before, after) { // for an operation that was cancelled, too: its directive holds for a while
+		s.pressing = w.now
+	}
 	for _, n := range before {
 		if !slices.Contains(after, n) {
 			s.left[rangeNode{id, n}] = departure{w.now, why}
