@@ -280,3 +280,27 @@ func code(err error) codes.Code {
 	}
 	return status.Code(err)
 }
+
+// changing is a range that is a little further each time it is looked at.
+type changing struct {
+	Cluster
+	looks []*metapb.RangeDescriptor
+}
+
+func (c *changing) Descriptor(context.Context, base.KeyspaceID, []byte) (*metapb.RangeDescriptor, error) {
+	d := c.looks[0]
+	c.looks = c.looks[1:]
+	return d, nil
+}
+
+// A range in the middle of a change of replicas is waited for: it is cut, and merged, once it has left its joint configuration.
+func TestSettledWaitsForChangesOfReplicas(t *testing.T) {
+	rests := &metapb.RangeDescriptor{RangeId: 5, Generation: 3, Replicas: []*metapb.Replica{{ReplicaId: 1, NodeId: 1, Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER}}}
+	joint := proto.CloneOf(rests)
+	joint.Generation = 2
+	joint.Replicas = append(joint.Replicas, &metapb.Replica{ReplicaId: 2, NodeId: 2, Role: metapb.ReplicaRole_REPLICA_ROLE_OUTGOING})
+	c := &changing{looks: []*metapb.RangeDescriptor{joint, joint, rests}}
+	if d, err := New(Config{Cluster: c}).settled(t.Context(), base.KeyspaceDefault, nil); err != nil || d.GetGeneration() != 3 {
+		t.Errorf("%v, %v", d, err)
+	}
+}

@@ -61,8 +61,9 @@ func (m *Manager) pair(ctx context.Context, ks base.KeyspaceID, key []byte) (lef
 	return left, right, err
 }
 
-// settled is the range that holds a key, once no merge of it is under way: what is left to do of one that was decided is done here,
-// and one that is not is waited for, as long as whoever drives it may take, and as its leader waits before it takes it up.
+// settled is the range that holds a key, once no merge of it is under way, and no step of a change of its replicas: what is left to do of a
+// merge that was decided is done here, and one that is not is waited for, as long as whoever drives it may take, and as its leader waits
+// before it takes it up. A joint configuration is left by itself in a moment.
 func (m *Manager) settled(ctx context.Context, ks base.KeyspaceID, key []byte) (*metapb.RangeDescriptor, error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*base.MergePatience)
 	defer cancel()
@@ -71,7 +72,7 @@ func (m *Manager) settled(ctx context.Context, ks base.KeyspaceID, key []byte) (
 	for {
 		d, err := m.cfg.Cluster.Descriptor(ctx, ks, key)
 		switch {
-		case err != nil || !desc.IsFrozen(d) && d.Absorbing == 0:
+		case err != nil || !desc.IsFrozen(d) && d.Absorbing == 0 && !desc.Joint(d):
 			return d, err
 		case d.Absorbing != 0:
 			if _, err := m.FinishMerge(ctx, d); err == nil {
@@ -81,7 +82,7 @@ func (m *Manager) settled(ctx context.Context, ks base.KeyspaceID, key []byte) (
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, status.Errorf(codes.Unavailable, "a merge of %s is not ended yet: see cairn range ls, and try again", base.RangeID(d.RangeId))
+			return nil, status.Errorf(codes.Unavailable, "a merge of %s, or a change of its replicas, is not ended yet: see cairn range ls, and try again", base.RangeID(d.RangeId))
 		}
 	}
 }
