@@ -111,6 +111,7 @@ func (g *governor) step() {
 	actions, events := d.Step(p.store.Now())
 	for _, e := range events {
 		w.count("decisions " + e.Kind.String())
+		w.seats.gaveUp(&e, w.now)
 		if e.Kind == placement.Decided {
 			w.seats.decided[decisionOf{uint64(p.n.id), e.Seq}] = w.causeOf(d, e.Range, e.Goal)
 		}
