@@ -7,15 +7,12 @@ import "fmt"
 
 func wantsDrain(s *Snapshot, v *view) bool {
 	for _, n := range v.voters.slice() {
-		if s.nodes[n].emptied() {
+		if x := &s.nodes[n]; x.State == Leaving || x.slowLong {
 			return true
 		}
 	}
 	return v.e.leader != none && s.nodes[v.e.leader].emptying()
 }
-
-// emptied says whether the node is to have no replica.
-func (n *node) emptied() bool { return n.State == Leaving || n.slowLong }
 
 // emptying says whether the node is to lead nothing.
 func (n *node) emptying() bool { return n.known && (n.Draining || n.State == Leaving) }

@@ -69,17 +69,12 @@ func (p *pass) further(v *view) (*proposal, why) {
 	return x, whyNot
 }
 
-// fewer removes the voter without which the others are worth most: what is lost first, then the best spread, then the fullest node. One that
-// is to leave its node goes before those that are to stay, and if it is only not its turn yet, it is waited for: another would have to
-// come back in its stead.
+// fewer removes the voter without which the others are worth most: what is lost first, then the best spread, then the fullest node.
 func (p *pass) fewer(v *view) (*proposal, why) {
 	best, bestWorth, bestDelta, because := none, worst(), 0.0, whyUnsafe
 	for _, n := range v.voters.slice() {
 		x, w := p.drop(v, GoalFactor, n, "")
 		if x == nil {
-			if w == whySourceBusy && p.s.nodes[n].emptied() {
-				return nil, w
-			}
 			because = w
 			continue
 		}

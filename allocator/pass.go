@@ -196,19 +196,23 @@ func (p *pass) serve(bucket int) {
 }
 
 // decide asks one goal after the other. The first that finds something decides; if none does, the first that was held back says why.
+// Where one only waits for its turn, those behind it do not move the range's replicas meanwhile: they know nothing of what it is about to
+// move, so that another voter would go, or be where the next one has to come.
 func (p *pass) decide(v *view) (x *proposal, held Goal, because why) {
+	waits := false
 	for i := range p.goals {
 		g := &p.goals[i]
 		if v.joint && g.goal > GoalJoint {
 			break // nothing else may be begun
 		}
-		if v.calm && g.goal < GoalFactor || !g.wants(p.s, v) {
+		if v.calm && g.goal < GoalFactor || waits && g.goal < GoalLeader || !g.wants(p.s, v) {
 			continue
 		}
 		x, w := g.plan(p, v)
 		if x != nil {
 			return x, g.goal, whyNot
 		}
+		waits = waits || w.turn()
 		if because == whyNot {
 			held, because = g.goal, w
 		}

@@ -40,6 +40,9 @@ const (
 	whys
 )
 
+// turn says whether what is held back only waits for its turn.
+func (w why) turn() bool { return w == whyMoves || w == whyTargetsBusy || w == whySourceBusy }
+
 func (w why) String() string {
 	return [whys]string{
 		whyMoves:        "waiting because as many moves are under way as the policy allows at once",
