@@ -207,6 +207,9 @@ func (l *Loop) collect(g *group) {
 				g.term = rd.HardState.GetTerm()
 				l.failRounds(g) // Raft forgot them
 			}
+			if rd.HardState.GetCommit() != g.log.hard.GetCommit() {
+				g.stirred = l.now // followers are to hear of it before this one rests
+			}
 			g.log.hard = rd.HardState
 		}
 		for _, m := range rd.Messages {
