@@ -166,7 +166,7 @@ func (l *Loop) leadAgain(g *group, r *row) {
 		}
 	}
 	g.log.hard = &raftpb.HardState{Term: new(r.term), Vote: new(uint64(g.replica)), Commit: new(g.log.hard.GetCommit())}
-	g.term, g.role, g.lead = r.term, raft.StateLeader, g.replica
+	g.term, g.role, g.lead, g.ballot = r.term, raft.StateLeader, g.replica, ballot{r.term, uint64(g.replica)}
 	l.roleChanged(g)
 	for _, f := range r.forts {
 		g.lease.forts[f.id] = f.fort

@@ -1,6 +1,7 @@
 package raftgroup
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"time"
@@ -28,6 +29,7 @@ type group struct {
 	term uint64
 	lead base.ReplicaID
 
+	ballot   ballot // of the HardState that was handed out to be written last
 	applied  uint64 // reported by the driver
 	handed   uint64 // handed out to be applied
 	applying []pendingApply
@@ -75,6 +77,10 @@ type group struct {
 	staged    *ReceivedSnapshot // stepped in this pass
 }
 
+// ballot is what of a HardState must be on disk. Where a log is committed is learned again, and what was applied tells it too, so
+// that it is written only with a new term or vote: most of what a range has to do would be to write it, three times a put.
+type ballot struct{ term, vote uint64 }
+
 // pendingApply is an Apply effect that was not reported yet.
 type pendingApply struct {
 	index uint64
@@ -94,8 +100,9 @@ func (l *Loop) newGroup(id base.RangeID, replica base.ReplicaID, ld *Loaded) (*g
 	if hard == nil {
 		hard = &raftpb.HardState{}
 	}
+	g.ballot = ballot{hard.GetTerm(), hard.GetVote()}
 	if hard.GetCommit() < ld.Applied {
-		// The commit index is not synced, what was applied rests on it: it was at least that.
+		// The commit index is seldom written, what was applied rests on it: it was at least that.
 		hard = &raftpb.HardState{Term: new(hard.GetTerm()), Vote: new(hard.GetVote()), Commit: new(ld.Applied)}
 	}
 	if mutant.Is(mutant.CommitGoesBack) {
@@ -239,8 +246,9 @@ func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
 		l.grants(g, resp) // not only once it is on disk: what ends this replica's promise may be heard before
 	}
 	a := Append{Range: g.id}
-	if hard := (&raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}); !raft.IsEmptyHardState(hard) {
-		a.HardState = hard
+	if m.Term != nil && (ballot{m.GetTerm(), m.GetVote()} != g.ballot || m.GetSnapshot() != nil) {
+		a.HardState = &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+		g.ballot = ballot{m.GetTerm(), m.GetVote()}
 	}
 	installed := false
 	if snap := m.GetSnapshot(); !raft.IsEmptySnap(snap) {
@@ -276,7 +284,7 @@ func (l *Loop) emitAppend(g *group, m *raftpb.Message) {
 // answerLater keeps answers for which nothing must be written until what the group has under way is durable: they may
 // speak of it. If nothing is, they wait for nothing.
 func (l *Loop) answerLater(g *group, ms []*raftpb.Message) {
-	if b := l.newest(g); b != nil {
+	if b := l.newest(g); b != nil && len(ms) > 0 {
 		b.waiting = append(b.waiting, answers{g, ms})
 		return
 	}
@@ -310,6 +318,8 @@ func (l *Loop) emitMessage(g *group, m *raftpb.Message) {
 		return // nobody knows where it is, or this replica may yet never have been; Raft sends again
 	case m.GetFrom() != uint64(g.replica):
 		return // a question that Raft would send on for another, who asks again: nobody speaks for others
+	case m.GetType() == raftpb.MsgHeartbeatResp && bytes.Equal(m.GetContext(), mute):
+		return
 	}
 	g.sign(m)
 	l.eff.Messages = append(l.eff.Messages, out)

@@ -123,12 +123,31 @@ func (l *Loop) receive(m *Message) {
 	case raftpb.MsgTransferLeader:
 		return // leadership is handed over by the leader's own node
 	}
-	_ = g.rn.Step(m.Raft) // its errors speak of messages from strangers
+	_ = g.rn.Step(g.unasked(m.Raft)) // its errors speak of messages from strangers
 	l.touch(g)
 	if m.Raft.GetType() == raftpb.MsgPreVote {
 		l.standInstead(g, m.Raft)
 	}
 }
+
+// unasked makes of a leader's word that entries which are here are committed, which it says once to each follower for each put, one
+// that Raft does not answer: the leader has learned nothing when it hears what it heard before. One that tells nothing new asks
+// whether the entries are here, and is answered.
+func (g *group) unasked(m *raftpb.Message) *raftpb.Message {
+	if m.GetType() != raftpb.MsgApp || len(m.GetEntries()) > 0 || m.GetTerm() != g.term || g.role != raft.StateFollower || g.lead != base.ReplicaID(m.GetFrom()) {
+		return m
+	}
+	to := min(m.GetCommit(), m.GetIndex())
+	if t, err := g.log.Term(m.GetIndex()); err != nil || t != m.GetLogTerm() || to <= g.log.hard.GetCommit() {
+		return m
+	}
+	return &raftpb.Message{
+		Type: raftpb.MsgHeartbeat.Enum(), From: m.From, To: m.To, Term: m.Term, Commit: &to, Context: mute,
+	}
+}
+
+// mute is the context of a heartbeat that no leader sent, and of the answer that none gets. What a leader asks is longer.
+var mute = []byte{0}
 
 // resolve finds the replica that a message is for: it may have to be made, and its sender may be dead.
 func (l *Loop) resolve(g *group, m *Message) *group {
