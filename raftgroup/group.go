@@ -190,8 +190,17 @@ func (l *Loop) inTouch(g *group, id base.ReplicaID) bool {
 
 // soleVoter says whether this replica alone decides.
 func (g *group) soleVoter() bool {
-	cs := ConfState(g.log.desc)
-	return len(cs.Voters) == 1 && len(cs.VotersOutgoing) == 0 && cs.Voters[0] == uint64(g.replica)
+	sole := false
+	for _, r := range g.log.desc.GetReplicas() {
+		switch {
+		case r.Role == metapb.ReplicaRole_REPLICA_ROLE_LEARNER:
+		case r.Role != metapb.ReplicaRole_REPLICA_ROLE_VOTER || base.ReplicaID(r.ReplicaId) != g.replica:
+			return false // another votes, or the configuration is joint
+		default:
+			sole = true
+		}
+	}
+	return sole
 }
 
 // ownTermApplied says whether a leader has applied an entry of its own term: before that it does not know what the
@@ -201,10 +210,12 @@ func (g *group) ownTermApplied() bool {
 	return err == nil && t == g.term
 }
 
-// collect asks the group for its Ready until it has none, and adds what it wants done to the effects.
+// collect asks the group for its Ready until it has none, and adds what it wants done to the effects. Asking costs as much as many a
+// Ready: it is not done again where nothing can have come since.
 func (l *Loop) collect(g *group) {
-	for !g.destroyed && g.rn.HasReady() {
+	for more := true; more && !g.destroyed && g.rn.HasReady(); {
 		rd := g.rn.Ready()
+		more = rd.SoftState != nil // what follows from a new role can be more
 		if rd.SoftState != nil {
 			g.role, g.lead = rd.RaftState, base.ReplicaID(rd.Lead)
 			l.roleChanged(g)
@@ -232,6 +243,10 @@ func (l *Loop) collect(g *group) {
 		for i := range rd.ReadStates {
 			l.readState(g, &rd.ReadStates[i])
 		}
+		more = more || g.dirty || g.handed < g.log.hard.GetCommit()
+	}
+	if invariants.Enabled && !g.destroyed {
+		invariants.Check(!g.rn.HasReady(), "%s: what it wants done was not asked for", g.id)
 	}
 	if g.fort.live && g.term > g.fort.term && g.lead != 0 && g.role != raft.StateLeader {
 		l.unfortify(g, false) // a later leader has been elected

@@ -165,8 +165,9 @@ func (l *Loop) refreshGate(g *group) {
 	if g.role != raft.StateLeader || l.cfg.Supports == nil {
 		return
 	}
-	until := l.leaseUntil(g)
-	g.lease.held = g.lease.held || until > l.now
+	if !g.lease.held || g.lease.current == nil || g.lease.stale {
+		g.lease.held = l.leaseUntil(g) > l.now || g.lease.held
+	}
 	if g.lease.givenUp || !g.lease.opened && !g.ownTermApplied() {
 		return
 	}

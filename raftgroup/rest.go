@@ -27,22 +27,23 @@ func (g *group) resting() bool { return g.leading && g.tickAt == base.Never }
 // tick is a leader's, a few times a second while its range is in use. Raft's own tick, which is a heartbeat, is for what may be
 // lost: with a thousand ranges in use, each a few times a second, heartbeats were half of all messages.
 func (l *Loop) tick(g *group) {
+	if l.calm(g) { // it has its lease, and nobody is to be asked for a promise
+		g.tickAt = l.now.Add(l.cfg.TickInterval)
+		return
+	}
 	if l.checkLease(g) {
 		g.tickAt = base.Never
 		return
 	}
 	l.askForts(g)
-	switch {
-	case l.mayRest(g):
+	if l.mayRest(g) {
 		g.tickAt = base.Never
 		l.coolLater(g)
 		return
-	case !l.calm(g):
-		g.rn.Tick()
-		g.tickedAt = l.now
-		l.touch(g)
 	}
-	g.tickAt = l.now.Add(l.cfg.TickInterval)
+	g.rn.Tick()
+	g.tickAt, g.tickedAt = l.now.Add(l.cfg.TickInterval), l.now
+	l.touch(g)
 }
 
 // mayRest says whether everybody who can be reached has everything and knows that it is committed: they have answered a
