@@ -24,7 +24,7 @@ type Config struct {
 	// ColdAfter is how long nothing may happen to a replica before its group is dropped; 0: it never is.
 	ColdAfter time.Duration
 
-	// TickInterval is how often a leader is ticked, which is how often it sends heartbeats.
+	// TickInterval is how often a leader is ticked, which is how often it sends heartbeats where it needs any.
 	TickInterval time.Duration
 	// ElectionTicks is the time-out of an election in ticks: a follower that heard nothing for one to two times that
 	// campaigns, and a leader that heard no majority for that long steps down.

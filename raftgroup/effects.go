@@ -203,7 +203,7 @@ type Append struct {
 	// HardState become durable as one. Entries is empty then.
 	Snapshot *raftpb.SnapshotMetadata
 	Token    string
-	// HardState, if not nil, is the new one.
+	// HardState, if not nil, is the new one: of a new term or vote. Where the log is committed is written beside them only.
 	HardState *raftpb.HardState
 	// Entries are appended. What the log held from Entries[0].Index on is deleted up to OldLast.
 	Entries []*raftpb.Entry

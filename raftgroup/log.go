@@ -18,7 +18,7 @@ type logView struct {
 	truncated TruncatedState
 	last      uint64
 	terms     Terms
-	hard      *raftpb.HardState // the last that was handed out to be written
+	hard      *raftpb.HardState // the newest; of a new term or vote it was handed out to be written
 	desc      *metapb.RangeDescriptor
 	applied   uint64
 
