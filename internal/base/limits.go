@@ -327,6 +327,9 @@ const (
 	// AnnounceTries bounds the other nodes that one round of announcing asks, before the node itself tries; which
 	// ones is drawn anew each time, so that many dead addresses do not hold up the start.
 	AnnounceTries = 8
+	// FenceWait is how long a client's request waits for a node that may not serve yet: a node that was started serves after some tens of
+	// milliseconds, and where the leader of sys went with it, after an election.
+	FenceWait = time.Second
 	// RegistrarTries bounds how often a member tries a change of the node records again after it lost a race.
 	RegistrarTries = 16
 
