@@ -450,6 +450,10 @@ const (
 	CachedDescriptors = 20_000
 	// LookupQuestions bounds the questions of one lookup: three hops, and as many again that a stale descriptor cost.
 	LookupQuestions = 6
+	// DoubtAfter is how long a node is told by those that its cache names for a range that none of them leads it, before it asks the
+	// index whether the range is elsewhere, and then how often, and how long it waits for the answer: longer than an election takes,
+	// so that an ordinary one costs the index nothing, and well below the time of a request.
+	DoubtAfter = 2 * time.Second
 	// RetryTries bounds how often one request is tried, if its deadline never ends it: a wait may be cut short by any
 	// news of a leader, so that this must leave room for many.
 	RetryTries = 1000
