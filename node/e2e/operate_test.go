@@ -374,13 +374,14 @@ func TestCancelledMoveStops(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	replicas := func() (leader uint64, voters, learners []uint64) {
+	of := func(id base.RangeID) (leader uint64, voters, learners []uint64) {
+		t.Helper()
 		s, err := c.status(at)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range s.Ranges {
-			if r.ID != uint64(base.RangeDefault) {
+			if r.ID != uint64(id) {
 				continue
 			}
 			leader = r.Leader.Node
@@ -395,6 +396,14 @@ func TestCancelledMoveStops(t *testing.T) {
 		slices.Sort(voters)
 		return leader, voters, learners
 	}
+	// Who decides hears of the operation and of its end, also where it has no replica of sys.
+	_, told, _ := of(base.RangeSys)
+	_, index, _ := of(base.RangeMeta)
+	if i := slices.IndexFunc(index, func(n uint64) bool { return !slices.Contains(told, n) }); i >= 0 {
+		c.want(at, "range", "transfer", "--range", base.RangeMeta.String(), "--to", fmt.Sprintf("n%d", index[i]))
+		t.Logf("node %d decides, and has no replica of sys", index[i])
+	}
+	replicas := func() (leader uint64, voters, learners []uint64) { return of(base.RangeDefault) }
 	leader, before, learners := replicas()
 	if leader == 0 || len(before) != 3 || len(learners) != 0 {
 		t.Fatalf("the range is led by %d, with voters %v and learners %v", leader, before, learners)
