@@ -296,6 +296,12 @@ const (
 	SnapshotCreditBytes = 4 << 20
 	// SnapshotBytesPerSecond is the rate at which a node sends snapshots, all together.
 	SnapshotBytesPerSecond = 64 << 20
+	// SnapshotBurstBytes is how much may be read or sent at once of what has been saved up: a core's work of a few milliseconds, which
+	// whoever writes meanwhile waits for.
+	SnapshotBurstBytes = 1 << 20
+	// SnapshotScratchBytes is how much of a snapshot that is sent lies in the memory of the system, as files that are gone before they
+	// would be written: all of a range that is as large as ranges become. What is beyond it goes to the disk bit by bit.
+	SnapshotScratchBytes = 2 * SplitBytes
 	// SnapshotTableBytes is the size at which a snapshot's next table file begins: small enough that a file is
 	// checked and resumed cheaply, large enough that a gigabyte is a few dozen files.
 	SnapshotTableBytes = 32 << 20

@@ -120,6 +120,9 @@ type Engine interface {
 	StagingDir() string
 	// CreateFile and OpenFile reach files below StagingDir on the engine's file system (in memory for the twin).
 	CreateFile(path string) (File, error)
+	// CreateScratch is CreateFile for what is only read again and deleted, and never ingested: its Sync does nothing, and nothing of it
+	// goes to the disk as long as the system has the memory for it.
+	CreateScratch(path string) (File, error)
 	OpenFile(path string) (File, error)
 	RemoveAll(path string) error
 
