@@ -112,7 +112,7 @@ type Engine interface {
 	// Ingest takes the tables at the paths in, all or nothing, durably, and so is what was committed before: first
 	// everything in excise is gone, then each table's span deletions, then its keys. The files belong to the
 	// engine afterwards. Tables must not overlap each other; an excision begins and ends between keys, never
-	// between versions of one.
+	// between versions of one. Commits wait for less long if no key in the spans of excise and tables lies in memory (Flush).
 	Ingest(paths []string, excise Span) error
 
 	// StagingDir is a folder on the engine's file system for tables that are to be ingested. Its contents do
