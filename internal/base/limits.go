@@ -501,6 +501,8 @@ const (
 	LoadSizesInterval = 10 * time.Second
 	// NormalHalfLife is how slowly what a write normally takes follows what it takes: many times as long as a move.
 	NormalHalfLife = 10 * time.Minute
+	// NormalCalm is after how long without anything as slow what was slow before is normal no more.
+	NormalCalm = time.Minute
 	// HealthStep is how often the leader of `sys` looks at what the heartbeats say: a quarter of their interval.
 	HealthStep = 250 * time.Millisecond
 	// HealthAge is how old a node's last answer may be for the node to say that the leader of `sys` told it.
