@@ -270,6 +270,39 @@ func (f *flushes) Flush() error {
 	return f.Engine.Flush()
 }
 
+// creations tells which files are made only to be read again.
+type creations struct {
+	engine.Engine
+	scratch []bool
+}
+
+func (c *creations) CreateFile(path string) (engine.File, error) {
+	c.scratch = append(c.scratch, false)
+	return c.Engine.CreateFile(path)
+}
+
+func (c *creations) CreateScratch(path string) (engine.File, error) {
+	c.scratch = append(c.scratch, true)
+	return c.Engine.CreateScratch(path)
+}
+
+// The tables of a snapshot that is sent stay in the system's memory, but not those of a large one: what is beyond the bound goes to the
+// disk on the way.
+func TestExportBoundsItsMemory(t *testing.T) {
+	eng := &creations{Engine: engine.NewMem()}
+	e := exporter{eng: eng, dir: filepath.Join(eng.StagingDir(), "out")}
+	const tables = base.SnapshotScratchBytes / base.SnapshotTableBytes
+	for range tables + 2 {
+		must(t, e.next())
+	}
+	must(t, e.finish())
+	for i, scratch := range eng.scratch {
+		if scratch != (i < tables) {
+			t.Errorf("table %d: scratch is %v", i, scratch)
+		}
+	}
+}
+
 // Before a snapshot that was received is handed to the loop, what is in memory goes to tables: an ingestion over it would hold up all
 // commits of the node.
 func TestSnapshotIsIngestedOverTables(t *testing.T) {
