@@ -296,6 +296,12 @@ const (
 	SnapshotCreditBytes = 4 << 20
 	// SnapshotBytesPerSecond is the rate at which a node sends snapshots, all together.
 	SnapshotBytesPerSecond = 64 << 20
+	// SnapshotBurstBytes is how much may be read or sent at once of what has been saved up: a core's work of a few milliseconds, which
+	// whoever writes meanwhile waits for.
+	SnapshotBurstBytes = 1 << 20
+	// SnapshotScratchBytes is how much of a snapshot that is sent lies in the memory of the system, as files that are gone before they
+	// would be written: all of a range that is as large as ranges become. What is beyond it goes to the disk bit by bit.
+	SnapshotScratchBytes = 2 * SplitBytes
 	// SnapshotTableBytes is the size at which a snapshot's next table file begins: small enough that a file is
 	// checked and resumed cheaply, large enough that a gigabyte is a few dozen files.
 	SnapshotTableBytes = 32 << 20
@@ -502,6 +508,8 @@ const (
 	LoadSizesInterval = 10 * time.Second
 	// NormalHalfLife is how slowly what a write normally takes follows what it takes: many times as long as a move.
 	NormalHalfLife = 10 * time.Minute
+	// NormalCalm is after how long without anything as slow what was slow before is normal no more.
+	NormalCalm = time.Minute
 	// HealthStep is how often the leader of `sys` looks at what the heartbeats say: a quarter of their interval.
 	HealthStep = 250 * time.Millisecond
 	// HealthAge is how old a node's last answer may be for the node to say that the leader of `sys` told it.
