@@ -44,6 +44,7 @@ type world struct {
 	clientsEnd bool                           // clients begin nothing more
 	opsLeft    int
 	bulkCuts   int // how many faults cut snapshot streams
+	forgetful  int // how many faults have steps of moves taken twice
 
 	sys    *sys // of a run with deciders; nil: without
 	beside map[base.RangeID]beside
