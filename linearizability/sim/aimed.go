@@ -1,13 +1,18 @@
 package sim
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
+	"github.com/cairndb/cairn/api/followpb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/linearizability/workloads"
 	"github.com/cairndb/cairn/meta/change"
+	"github.com/cairndb/cairn/meta/desc"
 )
 
 // Situations that faults drawn blindly hardly ever bring about, because several things must come together in one range: a removal that
@@ -30,7 +35,7 @@ var aimedKinds = []kind{
 	}},
 	{"split-heap", "W12", "a range that is watched is cut while the watches' node applies nothing, and applies all at once then", func(r *base.Rand, p *Plan, f *Fault) {
 		drawSplit(r, p, f)
-		f.Node, f.For = int(r.Int63n(int64(p.Nodes))), between(r, 700*time.Millisecond, 3*time.Second)
+		f.Node, f.For = int(r.Int63n(int64(p.Nodes))), between(r, 4*time.Second, 6*time.Second)
 	}, splitHeap},
 }
 
@@ -53,7 +58,7 @@ func drawAimed(r *base.Rand, p *Plan, only Only) {
 	if p.Nodes > 3 && r.Int63n(4) == 0 {
 		add("step-again", 1)
 	}
-	if slices.ContainsFunc(p.Workload, follows) && r.Int63n(2) == 0 {
+	if slices.ContainsFunc(p.Workload[1:], follows) && r.Int63n(4) > 0 { // the first is single
 		add("split-heap", 1+r.Int63n(3))
 	}
 }
@@ -108,55 +113,94 @@ func shrink(in *injector, f *Fault) (func(), bool) {
 	}, true
 }
 
-// splitHeap keeps a node that has watches from applying for a while, has a range cut meanwhile that they are in, and lets the node go on:
-// it applies what was written before the cut, on both sides, and the cut in one go.
+// splitHeap has somebody watch a keyspace at a node that does not lead the range with its keys, keeps that node from applying for a while,
+// and has the range cut then: what was written before the cut, on both sides of it, and the cut are applied in one go.
 func splitHeap(in *injector, f *Fault) (func(), bool) {
 	w := in.w
-	var may []*rangeInfo
-	for _, r := range w.ranges {
-		if r.ks.Splits() && r != w.meta && follows(r.name) {
-			may = append(may, r)
-		}
-	}
-	if len(may) == 0 {
+	r, n := w.followable(f)
+	if r == nil {
 		return nil, false
 	}
-	r := may[f.Range%len(may)]
-	n := w.watcher(r, f.Node)
-	if n == nil {
-		return nil, false
-	}
-	over := false
-	n.slow.applyStalls++
-	w.queue.put(w.now+f.For*3/4, func() {
-		if l := w.leader(r); !over && l != nil && l.pauses == 0 && !w.merged[r.id] {
-			l.process.do(func() { l.process.mover.split(r, uint64(f.Amount)) })
-		}
-	})
-	return func() {
+	w.watchAll(r, n, f.For)
+	over, goesOn := false, func() {}
+	end := func() {
 		over = true
-		n.slow.applyStalls--
-		if p := n.process; p != nil {
-			p.do(func() {})
+		goesOn()
+		goesOn = func() {}
+	}
+	after := func(d time.Duration, do func()) {
+		w.queue.put(w.now+d, func() {
+			if !over && !in.healed && !w.merged[r.id] {
+				do()
+			}
+		})
+	}
+	after(watchBegins, func() {
+		n.slow.applyStalls++
+		goesOn = func() {
+			n.slow.applyStalls--
+			if p := n.process; p != nil {
+				p.do(func() {})
+			}
 		}
-	}, true
+		after(time.Duration(500+f.Amount>>20%1500)*time.Millisecond, func() {
+			if l := w.leader(r); l != nil && l.pauses == 0 {
+				w.count("cuts that a node with watches fell behind")
+				l.process.do(func() { l.process.mover.splitWatched(r, uint64(f.Amount)) })
+			}
+			after(watchBegins, end)
+		})
+	})
+	return end, true
 }
 
-// watcher is a node that has a replica of a range, does not lead it, and serves watches in its keyspace; nil if there is none.
-func (w *world) watcher(r *rangeInfo, from int) *node {
-	leader := w.leader(r)
-	for i := range w.nodes {
-		n := w.nodes[(from+i)%len(w.nodes)]
-		if n == leader || n.process == nil || n.process.store.View(r.id) == nil {
+const (
+	watchedKey  = "w/"                   // all keys that are watched follow it
+	watchBegins = 300 * time.Millisecond // by then a watch has begun, and a cut is committed, where all is well
+)
+
+// followable is a range with keys of a workload that watches, and a node that has a replica of it and does not lead it.
+func (w *world) followable(f *Fault) (*rangeInfo, *node) {
+	for i := range w.ranges {
+		r := w.ranges[(f.Range+i)%len(w.ranges)]
+		if kind, _ := workloads.Named(r.name); !kind.Follows || !r.ks.Splits() || kind.Cut == nil && !desc.Contains(w.newest(r), r.ks, []byte(watchedKey)) {
 			continue
 		}
-		for _, s := range n.process.watching.streams {
-			if s.ks == r.ks && len(s.watches) > 0 {
-				return n
+		leader := w.leader(r)
+		for k := range w.nodes {
+			n := w.nodes[(f.Node+k)%len(w.nodes)]
+			if leader != nil && n != leader && n.process != nil && n.process.store.View(r.id) != nil {
+				return r, n
 			}
 		}
 	}
-	return nil
+	return nil, nil
+}
+
+// watchAll has a client of its own watch a range's keyspace at a node, from now on. What it gets is held to the same as all watches.
+func (w *world) watchAll(r *rangeInfo, n *node, d time.Duration) {
+	for _, o := range w.ranges {
+		if o.ks == r.ks && o.history != nil {
+			w.watchers++
+			c := w.newClient(o, w.plan.Clients+snapshotClients+len(w.nodes)+w.watchers)
+			c.to = n.i
+			c.do(&followpb.FollowRequest{Key: []byte{0}, RangeEnd: []byte{0}, ForMicros: d.Microseconds()}, false, func(*linearizability.Op) {})
+			return
+		}
+	}
+}
+
+// splitWatched cuts a range whose keys are watched: among them or, where that may not be, so that the right part has them all.
+func (m *mover) splitWatched(r *rangeInfo, draw uint64) {
+	if kind, _ := workloads.Named(r.name); kind.Cut != nil {
+		m.split(r, draw)
+		return
+	}
+	start := m.p.n.w.newest(r).Start
+	if !bytes.HasPrefix(start, []byte("v")) {
+		start = []byte("v")
+	}
+	m.splitAt(r, fmt.Appendf(nil, "%s%d", start, draw%10))
 }
 
 // again has a step taken once more that was taken: by a driver who knows nothing of the one who did. It goes on from a generation that is

@@ -45,6 +45,7 @@ type world struct {
 	opsLeft    int
 	bulkCuts   int // how many faults cut snapshot streams
 	forgetful  int // how many faults have steps of moves taken twice
+	watchers   int // how many watches faults have begun
 
 	sys    *sys // of a run with deciders; nil: without
 	beside map[base.RangeID]beside
