@@ -7,7 +7,11 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/cairndb/cairn/api/followpb"
+	"github.com/cairndb/cairn/api/kvpb"
+	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/internal/base"
 	"github.com/cairndb/cairn/linearizability"
 	"github.com/cairndb/cairn/linearizability/workloads"
@@ -19,7 +23,7 @@ import (
 // would leave no quorum, a step that two drivers carry out, a split beneath a watch whose node is behind. Each was found wanting by a
 // planted mistake that survived.
 
-var aimedKinds = []kind{
+var aimedKinds = append([]kind{
 	{"shrink", "F12", "a range is wanted on two nodes, of which one has been down for long, and later on three again", func(r *base.Rand, p *Plan, f *Fault) {
 		f.At = between(r, 0, p.Length/3)
 		f.Range, f.For, f.Amount = int(r.Int63n(16)), shrinkAfter+between(r, 2*time.Second, 5*time.Second), r.Int63n(2)
@@ -33,11 +37,17 @@ var aimedKinds = []kind{
 		in.w.forgetful++
 		return func() { in.w.forgetful-- }, true
 	}},
+	{"publish-late", "F12", "what was published is published again when it is old: by somebody who was stuck", func(r *base.Rand, p *Plan, f *Fault) {
+		f.For = between(r, 5*time.Second, 15*time.Second)
+	}, func(in *injector, _ *Fault) (func(), bool) {
+		in.w.late++
+		return func() { in.w.late-- }, true
+	}},
 	{"split-heap", "W12", "a range that is watched is cut while the watches' node applies nothing, and applies all at once then", func(r *base.Rand, p *Plan, f *Fault) {
 		drawSplit(r, p, f)
 		f.Node, f.For = int(r.Int63n(int64(p.Nodes))), between(r, 4*time.Second, 6*time.Second)
 	}, splitHeap},
-}
+}, aimedMerges...)
 
 // drawAimed adds to a plan what aims at its ranges. It is drawn after all else, so that a seed of before is what it was but for that.
 func drawAimed(r *base.Rand, p *Plan, only Only) {
@@ -57,6 +67,18 @@ func drawAimed(r *base.Rand, p *Plan, only Only) {
 	}
 	if p.Nodes > 3 && r.Int63n(4) == 0 {
 		add("step-again", 1)
+	}
+	if r.Int63n(4) == 0 {
+		add("publish-late", 1)
+	}
+	if slices.ContainsFunc(p.Faults, func(f Fault) bool {
+		return slices.ContainsFunc(mergeKinds, func(k kind) bool { return k.Kind == f.Kind })
+	}) {
+		for _, k := range []FaultKind{"merge-nap", "merge-read", "confirm-torn"} {
+			if r.Int63n(2) == 0 {
+				add(k, 1+r.Int63n(2))
+			}
+		}
 	}
 	if slices.ContainsFunc(p.Workload[1:], follows) && r.Int63n(4) > 0 { // the first is single
 		add("split-heap", 1+r.Int63n(3))
@@ -179,12 +201,17 @@ func (w *world) followable(f *Fault) (*rangeInfo, *node) {
 
 // watchAll has a client of its own watch a range's keyspace at a node, from now on. What it gets is held to the same as all watches.
 func (w *world) watchAll(r *rangeInfo, n *node, d time.Duration) {
+	w.askAt(r, n, &followpb.FollowRequest{Key: []byte{0}, RangeEnd: []byte{0}, ForMicros: d.Microseconds()}, func(*linearizability.Op) {})
+}
+
+// askAt has a client of its own make one request to a range's keyspace, at a node.
+func (w *world) askAt(r *rangeInfo, n *node, req proto.Message, done func(*linearizability.Op)) {
 	for _, o := range w.ranges {
 		if o.ks == r.ks && o.history != nil {
 			w.watchers++
 			c := w.newClient(o, w.plan.Clients+snapshotClients+len(w.nodes)+w.watchers)
 			c.to = n.i
-			c.do(&followpb.FollowRequest{Key: []byte{0}, RangeEnd: []byte{0}, ForMicros: d.Microseconds()}, false, func(*linearizability.Op) {})
+			c.do(req, false, done)
 			return
 		}
 	}
@@ -219,5 +246,32 @@ func (m *mover) again(r *rangeInfo, take func(told func(error))) {
 		case errors.As(err, &stale):
 			w.count("steps taken again and refused")
 		}
+	})
+}
+
+// latePublish is how late somebody who was stuck publishes: the range may well have changed since.
+const latePublish = 2 * time.Second
+
+// publishedAs takes note of what the index has acknowledged, and publishes it once more some time later. Where something newer was in its
+// place by then it must not be stored.
+func (m *mover) publishedAs(c *call, d *metapb.RangeDescriptor) {
+	w, key := m.p.n.w, string(c.key)
+	w.listed[key] = max(w.listed[key], d.Generation)
+	if w.late == 0 {
+		return
+	}
+	m.p.later(latePublish, func() {
+		known := w.listed[key]
+		if known == d.Generation {
+			return // it is not old
+		}
+		again := &call{ks: c.ks, key: c.key, write: true, data: c.data, deadline: m.p.gateway.now().Add(base.RequestTimeout)}
+		again.done = func(msg proto.Message, err error) {
+			w.count("old descriptors published again")
+			if resp, ok := msg.(*kvpb.PublishDescriptorResponse); ok && err == nil && resp.Stored {
+				w.violate("the index goes on", "%s was stored where generation %d had been", desc.Format(d), known)
+			}
+		}
+		m.p.gateway.begin(again)
 	})
 }

@@ -107,6 +107,7 @@ func (m *mover) publish(d *metapb.RangeDescriptor) {
 	c.done = func(_ proto.Message, err error) {
 		if err == nil {
 			m.clear(d)
+			m.publishedAs(c, d)
 		}
 	}
 	m.p.gateway.begin(c)
