@@ -44,6 +44,8 @@ type Config struct {
 	Logger     *slog.Logger
 	// MayServe says why clients are not to be served now; nil: they are. A nil function: always.
 	MayServe func() error
+	// AwaitService is MayServe for a request that has come and can wait until its context ends. A nil function: nothing waits.
+	AwaitService func(context.Context) error
 	// Bound says which keyspace the clients of a listener mean that name none, by the listener's port.
 	Bound map[int]string
 
