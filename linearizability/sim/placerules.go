@@ -105,12 +105,15 @@ func (w *world) facts() time.Duration {
 // seated holds a change of a range's replicas that was committed against what was.
 func (r *rules) seated(old, now *metapb.RangeDescriptor) {
 	w := r.w
-	if w.sys == nil || desc.SameNodes(old, now) && !desc.Joint(old) && !desc.Joint(now) {
+	if desc.SameNodes(old, now) && !desc.Joint(old) && !desc.Joint(now) {
 		return
 	}
 	w.count("changes of replicas held against I7")
 	if w.deciding(old) && !w.deciding(now) {
 		w.violate("a quorum stays", "%s had a quorum of voters that had caught up, and %s has none", desc.Format(old), desc.Format(now))
+	}
+	if w.sys == nil { // nobody decides
+		return
 	}
 	r.promised(old, now)
 	if id := base.RangeID(now.RangeId); w.aligned(id) { // where a merge wants it is nobody's decision, and changes what nodes hold
