@@ -3,6 +3,7 @@ package engine_test
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -52,26 +53,22 @@ func TestCommitsBesideFlushes(t *testing.T) {
 		select {
 		case <-done:
 		case <-time.After(20 * time.Second):
-			t.Errorf("%s waits for a memtable that is being flushed", what)
+			t.Fatalf("%s waits for a memtable that is being flushed", what)
 		}
 	}
+	release := sync.OnceFunc(func() { close(disk.free) })
+	defer release()
 	disk.stuck.Store(true)
 	set(t, p, "b")
 	flushed := make(chan error, 1+base.SnapshotsInFlight)
+	logs.news = make(chan struct{}, 8) // many times as many as are begun
 	go func() { flushed <- p.Flush() }()
 	<-disk.met
+	<-logs.news
 	for range base.SnapshotsInFlight {
 		set(t, p, "c")
-		before := logs.begun.Load()
 		go func() { flushed <- p.Flush() }()
-		begun := make(chan struct{})
-		go func() {
-			for logs.begun.Load() == before {
-				time.Sleep(time.Millisecond)
-			}
-			close(begun)
-		}()
-		await("a flush", begun)
+		await("a flush", logs.news)
 		put := make(chan struct{})
 		go func() {
 			set(t, p, "d")
@@ -79,7 +76,7 @@ func TestCommitsBesideFlushes(t *testing.T) {
 		}()
 		await("a commit", put)
 	}
-	close(disk.free)
+	release()
 	for range cap(flushed) {
 		if err := <-flushed; err != nil {
 			t.Error(err)
