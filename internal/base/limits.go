@@ -333,6 +333,9 @@ const (
 	// AnnounceTries bounds the other nodes that one round of announcing asks, before the node itself tries; which
 	// ones is drawn anew each time, so that many dead addresses do not hold up the start.
 	AnnounceTries = 8
+	// FenceWait is how long a client's request waits for a node that may not serve yet: a node that was started serves after some tens of
+	// milliseconds, and where the leader of sys went with it, after an election.
+	FenceWait = time.Second
 	// RegistrarTries bounds how often a member tries a change of the node records again after it lost a race.
 	RegistrarTries = 16
 
@@ -453,6 +456,10 @@ const (
 	CachedDescriptors = 20_000
 	// LookupQuestions bounds the questions of one lookup: three hops, and as many again that a stale descriptor cost.
 	LookupQuestions = 6
+	// DoubtAfter is how long a node is told by those that its cache names for a range that none of them leads it, before it asks the
+	// index whether the range is elsewhere, and then how often, and how long it waits for the answer: longer than an election takes,
+	// so that an ordinary one costs the index nothing, and well below the time of a request.
+	DoubtAfter = 2 * time.Second
 	// RetryTries bounds how often one request is tried, if its deadline never ends it: a wait may be cut short by any
 	// news of a leader, so that this must leave room for many.
 	RetryTries = 1000
