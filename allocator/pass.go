@@ -202,10 +202,7 @@ func (p *pass) decide(v *view) (x *proposal, held Goal, because why) {
 	waits := false
 	for i := range p.goals {
 		g := &p.goals[i]
-		if v.joint && g.goal > GoalJoint {
-			break // nothing else may be begun
-		}
-		if v.calm && g.goal < GoalFactor || waits && g.goal < GoalLeader || !g.wants(p.s, v) {
+		if !g.isAsked(p.s, v, waits) {
 			continue
 		}
 		x, w := g.plan(p, v)
@@ -218,6 +215,17 @@ func (p *pass) decide(v *view) (x *proposal, held Goal, because why) {
 		}
 	}
 	return nil, held, because
+}
+
+// isAsked says whether the goal is asked what is to be done, if one before it waits for its turn, or none does.
+func (g *goal) isAsked(s *Snapshot, v *view, waits bool) bool {
+	switch {
+	case v.joint && g.goal > GoalJoint: // nothing else may be begun
+		return false
+	case v.calm && g.goal < GoalFactor, waits && g.goal < GoalLeader:
+		return false
+	}
+	return g.wants(s, v)
 }
 
 // take writes the decision down, and counts it for the rest of the pass.
