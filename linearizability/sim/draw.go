@@ -33,8 +33,8 @@ func Draw(seed uint64, only Only) *Plan {
 		p.Clock = append(p.Clock, ClockPlan{Offset: between(r, 0, time.Hour), Drift: int(r.Int63n(2000) - 1000)})
 	}
 	var pool []*kind
-	share := 1 + r.Int63n(4)                                                            // of four
-	for i := range kinds[:len(kinds)-len(splitKinds)-len(mergeKinds)-len(placeKinds)] { // those have their own draw
+	share := 1 + r.Int63n(4)                                                                            // of four
+	for i := range kinds[:len(kinds)-len(splitKinds)-len(mergeKinds)-len(placeKinds)-len(aimedKinds)] { // those have their own draw
 		if only.allows(kinds[i].Class) && r.Int63n(4) < share {
 			pool = append(pool, &kinds[i])
 		}
@@ -63,6 +63,7 @@ func Draw(seed uint64, only Only) *Plan {
 	drawMerges(r, p, only)
 	drawPlacement(r, p, only)
 	drawWatches(r, p, only)
+	drawAimed(r, p, only)
 	sort.SliceStable(p.Faults, func(i, j int) bool { return p.Faults[i].At < p.Faults[j].At })
 	return p
 }

@@ -520,7 +520,7 @@ var kinds = append([]kind{
 			restart(n)
 		}, true
 	}},
-}, slices.Concat(leaseKinds, splitKinds, mergeKinds, placeKinds)...)
+}, slices.Concat(leaseKinds, splitKinds, mergeKinds, placeKinds, aimedKinds)...)
 
 // scatter wants a range's replicas on three nodes of the injector's choice.
 func (in *injector) scatter(r *rangeInfo) {

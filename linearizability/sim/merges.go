@@ -259,16 +259,27 @@ func (w *world) takenOver(id base.RangeID, by *metapb.RangeDescriptor, at []byte
 }
 
 // tryUntil calls f every now and then until it says that it is done.
-func (w *world) tryUntil(f func() bool, more int) {
+func (w *world) tryUntil(f func() bool, more int) { w.tryEvery(20*time.Millisecond, f, more) }
+
+func (w *world) tryEvery(d time.Duration, f func() bool, more int) {
 	if !f() && more > 0 {
-		w.queue.put(w.now+20*time.Millisecond, func() { w.tryUntil(f, more-1) })
+		w.queue.put(w.now+d, func() { w.tryEvery(d, f, more-1) })
 	}
 }
 
 // merge drives a merge to its end. A process that dies leaves it where it is.
 func (m *mover) merge(run *merge.Run, done func(*merge.Done)) {
+	step := run.Next()
+	if wait := m.p.n.w.aim(&step); wait > 0 {
+		m.p.later(wait, func() { m.mergeStep(run, &step, done) })
+		return
+	}
+	m.mergeStep(run, &step, done)
+}
+
+func (m *mover) mergeStep(run *merge.Run, step *merge.Step, done func(*merge.Done)) {
 	w := m.p.n.w
-	switch step := run.Next(); {
+	switch {
 	case step.Propose != nil:
 		w.tracef("%s proposes %T", m.p.n.id, step.Propose.Command.Body)
 		m.command(step.Propose.Keyspace, step.Propose.Key, step.Propose.Command, func(msg proto.Message, err error) {

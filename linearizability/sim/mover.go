@@ -107,6 +107,7 @@ func (m *mover) publish(d *metapb.RangeDescriptor) {
 	c.done = func(_ proto.Message, err error) {
 		if err == nil {
 			m.clear(d)
+			m.publishedAs(c, d)
 		}
 	}
 	m.p.gateway.begin(c)
@@ -147,19 +148,23 @@ func (m *mover) propose(r *rangeInfo, st *raftgroup.Status, step change.Step) {
 	}
 	m.busy[r.id] = true
 	w.tracef("%s %s: %s", m.p.n.id, r.id, step.Reason)
-	deadline := m.p.gateway.now().Add(base.RequestTimeout)
-	m.p.store.Propose(raftgroup.Proposal{Range: st.Range, Data: data, Change: cc}, deadline, func(_ proto.Message, err error) {
-		m.p.ready = append(m.p.ready, func() {
-			m.busy[r.id] = false
-			var stale *base.StaleGeneration
-			switch {
-			case err == nil:
-				w.count("replica changes")
-				m.lead(r)
-			case errors.As(err, &stale):
-				w.count("stale replica changes")
-			}
+	take := func(told func(error)) {
+		deadline := m.p.gateway.now().Add(base.RequestTimeout)
+		m.p.store.Propose(raftgroup.Proposal{Range: r.id, Data: data, Change: cc}, deadline, func(_ proto.Message, err error) {
+			m.p.ready = append(m.p.ready, func() { told(err) })
 		})
+	}
+	take(func(err error) {
+		m.busy[r.id] = false
+		var stale *base.StaleGeneration
+		switch {
+		case err == nil:
+			w.count("replica changes")
+			m.again(r, take)
+			m.lead(r)
+		case errors.As(err, &stale):
+			w.count("stale replica changes")
+		}
 	})
 }
 

@@ -44,6 +44,11 @@ type world struct {
 	clientsEnd bool                           // clients begin nothing more
 	opsLeft    int
 	bulkCuts   int // how many faults cut snapshot streams
+	forgetful  int // how many faults have steps of moves taken twice
+	late       int // how many faults have descriptors published twice
+	watchers   int // how many clients faults have
+	aims       []*mergeAim
+	listed     map[string]uint64 // by key of the index: the generation that it acknowledged last
 
 	sys    *sys // of a run with deciders; nil: without
 	beside map[base.RangeID]beside
@@ -82,7 +87,7 @@ func Run(p *Plan, trace io.Writer) *Result {
 func newWorld(p *Plan, trace io.Writer) *world {
 	w := &world{
 		plan: p, trace: trace, opsLeft: p.Ops, commands: make(map[*linearizability.Op]uint64), hash: mix(p.Seed),
-		byID: make(map[base.RangeID]*rangeInfo), merged: make(map[base.RangeID]bool), nextID: firstCutOff,
+		byID: make(map[base.RangeID]*rangeInfo), merged: make(map[base.RangeID]bool), listed: make(map[string]uint64), nextID: firstCutOff,
 		result: &Result{Plan: p, Fired: make(map[FaultKind]int), Seen: make(map[string]int)},
 	}
 	w.rules = newRules(w)
