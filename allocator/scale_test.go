@@ -170,7 +170,7 @@ func TestZoneLost(t *testing.T) {
 		allocator.Decide(c.snap, 0, 1000) // over all
 		for n := range leave {
 			c.snap.SetNode(member(3*n, allocator.Leaving)) // a zone that is to be emptied is no fault of the network
-			for zone := range 3 { // empty ones, to which balance has much to give
+			for zone := range 3 {                          // empty ones, to which balance has much to give
 				c.snap.SetNode(member(nodes+3*n+zone, allocator.Active))
 			}
 		}
