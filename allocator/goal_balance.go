@@ -117,6 +117,10 @@ func (p *pass) even() bool {
 		p.hold(GoalBalance, whyManyFail)
 		return true
 	}
+	if s.doubts > 0 {
+		p.hold(GoalBalance, whyDoubt)
+		return true
+	}
 	before := len(p.out)
 	t := p.newTargets(false)
 	visits := 0

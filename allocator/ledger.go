@@ -55,6 +55,17 @@ func (s *Snapshot) End(id base.RangeID) {
 	}
 }
 
+// Doubt says that what is under way for the range was given up, and that nobody knows yet whether it comes about all the same. Until
+// End nothing is decided for the range, as before; nor is anything evened out, which would rest on what each node comes to hold.
+func (s *Snapshot) Doubt(id base.RangeID) {
+	if at, ok := s.byRange[id]; ok && s.entries[at].flags&isUnder != 0 && !s.under[at].doubtful {
+		u := s.under[at]
+		u.doubtful = true
+		s.under[at] = u
+		s.doubts++
+	}
+}
+
 // Underway returns the decision that was taken up for the range.
 func (s *Snapshot) Underway(id base.RangeID) (Decision, bool) {
 	at, ok := s.byRange[id]
@@ -75,6 +86,9 @@ func (s *Snapshot) begin(at row, u underway) {
 
 func (s *Snapshot) end(at row) {
 	u := s.under[at]
+	if u.doubtful {
+		s.doubts--
+	}
 	s.countMoves(&u, -1)
 	s.count(at, -1)
 	delete(s.under, at)

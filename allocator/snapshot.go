@@ -34,6 +34,7 @@ type Snapshot struct {
 	spread    map[spreadKey]bool // whether voters on such classes could be further apart, or meet more constraints
 	ableNodes int                // nodes that could take a replica, but for what passes soon
 	moves     int                // replica moves under way
+	doubts    int                // of what is under way, what may or may not come
 	balanced  uint32             // moves for balance that were taken up
 	version   uint64             // counts changes of what nodes hold
 	leveling  [levels]leveling
@@ -129,6 +130,7 @@ type rare struct {
 type underway struct {
 	decision Decision
 	effect   effect
+	doubtful bool
 }
 
 // effect is what a decision makes of a range.

@@ -23,6 +23,7 @@ import (
 //	rm         nodes and ranges that are no more
 //	decide [limit=9] [seed=1] [begin]    what would be decided; begin: it is taken up
 //	done, give-up                        what was taken up is
+//	doubt r1                             what is under way for it may or may not come about
 //	rest       decides and carries out until nothing is decided, and says how much that was, and what nodes hold
 //	explain, safe, decommission, check   the questions
 func TestStories(t *testing.T) {
@@ -59,6 +60,8 @@ func (s *story) run(t *testing.T, c *datadriven.TestData) string {
 		s.decide(t, c)
 	case "done", "give-up":
 		s.end(c.Cmd == "done")
+	case "doubt":
+		s.snap.Doubt(base.RangeID(nodeID(t, c.CmdArgs[0].Key)))
 	case "rest":
 		s.rest(t)
 	case "explain":

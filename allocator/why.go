@@ -25,6 +25,7 @@ const (
 	whyUnmet
 	whyHot
 	whyNoRoom
+	whyDoubt
 	// Of one node only.
 	whyHolds
 	whyUnknown
@@ -64,6 +65,7 @@ func (w why) String() string {
 		whyWantedRules:  "waiting because what was asked for would miss more constraints than now",
 		whyUnmet:        "waiting because no node that could take a replica meets the constraint better",
 		whyNoRoom:       "waiting because a disk is almost full, and the nodes that have room are nearer to the other voters",
+		whyDoubt:        "waiting because a decision was given up, and it is not known yet what still comes of it",
 		whyHot:          "waiting because it serves more than placing leaders evens out, and is to be cut in two",
 		whyHolds:        "holds a replica already",
 		whyUnknown:      "there is no record of it",

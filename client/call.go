@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -148,6 +149,7 @@ func (c *Client) heal(keyspace string, p place, n *conn, err error) {
 		if n.addr == p.Addr {
 			c.routes.unled(p)
 		}
+		c.routes.doubt(p.Range)
 	case errors.As(err, &several):
 		c.routes.put(several.Descriptors)
 	case errors.As(err, &none):
@@ -194,8 +196,8 @@ func (c *Client) reach(ctx context.Context, n *conn) bool {
 	return n.wait(ctx)
 }
 
-// candidates are the addresses to try when the leader is not known or not there: the range's replicas, the endpoints in turn,
-// some other nodes; last of all the one that failed a moment ago.
+// candidates are the addresses to try when the leader is not known or not there: the range's replicas, from the one behind that
+// which failed a moment ago; the endpoints in turn; some other nodes; last of all the one that failed.
 func (c *Client) candidates(p place, last string) (out []string) {
 	seen := map[string]bool{last: true}
 	add := func(addrs ...string) {
@@ -207,7 +209,10 @@ func (c *Client) candidates(p place, last string) (out []string) {
 		}
 	}
 	if p.Range != nil {
-		add(c.routes.replicas(p.Range)...)
+		addrs := c.routes.replicas(p.Range)
+		behind := slices.Index(addrs, last) + 1
+		add(addrs[behind:]...)
+		add(addrs[:behind]...)
 	}
 	e := c.cfg.Endpoints
 	first := int(c.turn.Add(1) % uint64(len(e)))

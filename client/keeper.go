@@ -136,7 +136,8 @@ func (q *keeper) abandon(err error) {
 
 // stream keeps leases alive over one stream, to a node other than last if there is one. It returns nil when there is none to keep.
 func (q *keeper) stream(ctx context.Context, last string) (addr string, err error) {
-	n, err := q.kv.c.choose(ctx, q.kv.c.routes.find(q.kv.keyspace, nil), last)
+	p := q.kv.c.routes.find(q.kv.keyspace, nil)
+	n, err := q.kv.c.choose(ctx, p, last)
 	if err != nil {
 		return last, err
 	}
@@ -161,7 +162,9 @@ func (q *keeper) stream(ctx context.Context, last string) (addr string, err erro
 		ids, next, stuck := q.due()
 		switch {
 		case stuck:
-			return n.addr, &Unavailable{Cause: fmt.Errorf("the node at %s does not answer keep-alives", n.addr)}
+			err := &Unavailable{Cause: fmt.Errorf("the node at %s does not answer keep-alives", n.addr)}
+			q.kv.c.heal(q.kv.keyspace, p, n, err)
+			return n.addr, err
 		case next == 0:
 			return n.addr, nil
 		}

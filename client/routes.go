@@ -16,6 +16,7 @@ import (
 type routes struct {
 	mu      sync.Mutex
 	limit   int
+	began   instant
 	ranges  *route.Cache
 	leaders map[base.RangeID]base.NodeID
 	names   map[string]base.KeyspaceID
@@ -24,7 +25,7 @@ type routes struct {
 
 func newRoutes(limit int) *routes {
 	return &routes{
-		limit: limit, ranges: route.NewCache(limit), leaders: make(map[base.RangeID]base.NodeID),
+		limit: limit, began: now(), ranges: route.NewCache(limit), leaders: make(map[base.RangeID]base.NodeID),
 		names: make(map[string]base.KeyspaceID), nodes: make(map[base.NodeID]string),
 	}
 }
@@ -65,7 +66,7 @@ func (r *routes) find(keyspace string, key []byte) (p place) {
 func (r *routes) replicas(d *metapb.RangeDescriptor) (out []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, n := range route.Order(d, 0, 0) {
+	for _, n := range route.Order(d, route.Own{}) {
 		if a := r.nodes[n]; a != "" {
 			out = append(out, a)
 		}
@@ -127,6 +128,16 @@ func (r *routes) unled(p place) {
 	defer r.mu.Unlock()
 	if id := base.RangeID(p.Range.GetRangeId()); p.Leader != 0 && r.leaders[id] == p.Leader {
 		delete(r.leaders, id)
+	}
+}
+
+// doubt takes note that a range was not served where it is said to be. If that has been so for longer than an election takes, it
+// is forgotten: its nodes may be cut off from the others, or no longer its nodes, and any other knows better.
+func (r *routes) doubt(d *metapb.RangeDescriptor) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ranges.Doubt(d, base.Instant(since(r.began))) {
+		r.ranges.Drop(d)
 	}
 }
 

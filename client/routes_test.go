@@ -1,7 +1,10 @@
 package client
 
 import (
+	"context"
 	"testing"
+
+	"google.golang.org/grpc/codes"
 
 	"github.com/cairndb/cairn/api/clusterpb"
 	"github.com/cairndb/cairn/api/metapb"
@@ -22,5 +25,35 @@ func TestHintOfAnUnledRange(t *testing.T) {
 	r.unled(known)
 	if p := r.find("shards", []byte("k")); base.RangeID(p.Range.GetRangeId()) != 100 || p.Leader != 0 || p.hint() != "100.0" {
 		t.Errorf("where the leader is not: %+v, %s", p, p.hint())
+	}
+}
+
+// A range that is known to be at nodes which do not serve it, and none of whose answers says more, is asked for elsewhere. Broken, a
+// client whose range has gone to other nodes while these are cut off from the cluster asks them for ever.
+func TestNodesThatServeNothingAreNotAskedForEver(t *testing.T) {
+	notDone := func(context.Context) error {
+		return with(codes.Unavailable, "etcdserver: no leader", &clusterpb.Failure{Kind: clusterpb.FailureKind_FAILURE_KIND_NOT_DONE})
+	}
+	cutOff := []*node{startNode(t, notDone), startNode(t, notDone), startNode(t, notDone)}
+	well := startNode(t, fine)
+	c := newClient(t, well.addr)
+	d := &metapb.RangeDescriptor{RangeId: 4, KeyspaceId: 4, Generation: 7, NextReplicaId: 4}
+	told := &clusterpb.Route{KeyspaceId: 4, Range: d}
+	for i, n := range cutOff {
+		id := uint64(i + 1)
+		d.Replicas = append(d.Replicas, &metapb.Replica{ReplicaId: id, NodeId: id, Role: metapb.ReplicaRole_REPLICA_ROLE_VOTER})
+		told.Nodes = append(told.Nodes, &clusterpb.NodeAddress{NodeId: id, Address: n.addr})
+	}
+	c.routes.learn(c.cfg.Keyspace, place{}, told)
+	if rev, err := c.Put(testContext(t), "a", nil); err != nil || rev != 7 {
+		t.Errorf("%d, %v", rev, err)
+	}
+	for i, n := range cutOff {
+		if n.asked.Load() == 0 {
+			t.Errorf("replica %d was not asked: those that were took turns without it", i+1)
+		}
+	}
+	if p := c.routes.find(c.cfg.Keyspace, []byte("a")); p.Range != nil {
+		t.Errorf("the range is still looked for at %v", p.Range)
 	}
 }

@@ -93,6 +93,14 @@ func (n *Node) mayServe() error {
 	return nil // what needs a cluster says so itself
 }
 
+// awaitService is mayServe for who waits until ctx ends.
+func (n *Node) awaitService(ctx context.Context) error {
+	if m := n.current(); m != nil {
+		return m.fence.Await(ctx)
+	}
+	return nil
+}
+
 // announce tells the cluster of this node until it has taken note, and returns the record that it then has.
 func (n *Node) announce(ctx context.Context) (*metapb.NodeRecord, error) {
 	m := n.current()

@@ -170,7 +170,7 @@ func (n *Node) prepare() error {
 		return err
 	}
 	n.server, err = serve.NewServer(serve.Config{
-		Backend: n, Membership: n, Operator: n, Logger: n.cfg.Logger, MayServe: n.mayServe,
+		Backend: n, Membership: n, Operator: n, Logger: n.cfg.Logger, MayServe: n.mayServe, AwaitService: n.awaitService,
 		MaxRequestBytes: n.cfg.MaxRequestBytes, MaxTxnOps: n.cfg.MaxTxnOps, Bound: n.names,
 	})
 	if err != nil {

@@ -2314,8 +2314,11 @@ type Directive struct {
 	Reason             string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
 	TimeoutMicros      uint64                 `protobuf:"varint,7,opt,name=timeout_micros,json=timeoutMicros,proto3" json:"timeout_micros,omitempty"` // how long it holds if it is not renewed
 	OpId               uint64                 `protobuf:"varint,8,opt,name=op_id,json=opId,proto3" json:"op_id,omitempty"`                            // that it is for; 0: none
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// The decision was given up: it is followed no more, nor an older one of this decider that comes late. timeout_micros is 0 then, so
+	// that a node which does not know this follows it no more, either.
+	Withdraw      bool `protobuf:"varint,9,opt,name=withdraw,proto3" json:"withdraw,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Directive) Reset() {
@@ -2404,6 +2407,13 @@ func (x *Directive) GetOpId() uint64 {
 	return 0
 }
 
+func (x *Directive) GetWithdraw() bool {
+	if x != nil {
+		return x.Withdraw
+	}
+	return false
+}
+
 // DirectiveAnswer is how far a directive is.
 type DirectiveAnswer struct {
 	state         protoimpl.MessageState  `protogen:"open.v1"`
@@ -2414,6 +2424,7 @@ type DirectiveAnswer struct {
 	Descriptor_   *metapb.RangeDescriptor `protobuf:"bytes,5,opt,name=descriptor,proto3" json:"descriptor,omitempty"`
 	BytesSent     uint64                  `protobuf:"varint,6,opt,name=bytes_sent,json=bytesSent,proto3" json:"bytes_sent,omitempty"` // of a snapshot under way
 	BytesTotal    uint64                  `protobuf:"varint,7,opt,name=bytes_total,json=bytesTotal,proto3" json:"bytes_total,omitempty"`
+	Withdrawn     bool                    `protobuf:"varint,8,opt,name=withdrawn,proto3" json:"withdrawn,omitempty"` // to a withdrawal: nothing of it is followed, and no step of it on its way
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2495,6 +2506,13 @@ func (x *DirectiveAnswer) GetBytesTotal() uint64 {
 		return x.BytesTotal
 	}
 	return 0
+}
+
+func (x *DirectiveAnswer) GetWithdrawn() bool {
+	if x != nil {
+		return x.Withdrawn
+	}
+	return false
 }
 
 // Reserve asks a node to take a replica. Renewed, it holds on; a reservation that is not renewed ends by itself.
@@ -3518,7 +3536,7 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\vSnapshotAck\x12\x18\n" +
 	"\acredits\x18\x01 \x01(\x04R\acredits\"$\n" +
 	"\fSnapshotDone\x12\x14\n" +
-	"\x05error\x18\x01 \x01(\tR\x05error\"\xec\x01\n" +
+	"\x05error\x18\x01 \x01(\tR\x05error\"\x88\x02\n" +
 	"\tDirective\x12\x18\n" +
 	"\adecider\x18\x01 \x01(\x04R\adecider\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12/\n" +
@@ -3527,7 +3545,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\x06leader\x18\x05 \x01(\x04R\x06leader\x12\x16\n" +
 	"\x06reason\x18\x06 \x01(\tR\x06reason\x12%\n" +
 	"\x0etimeout_micros\x18\a \x01(\x04R\rtimeoutMicros\x12\x13\n" +
-	"\x05op_id\x18\b \x01(\x04R\x04opId\"\xef\x01\n" +
+	"\x05op_id\x18\b \x01(\x04R\x04opId\x12\x1a\n" +
+	"\bwithdraw\x18\t \x01(\bR\bwithdraw\"\x8d\x02\n" +
 	"\x0fDirectiveAnswer\x12\x12\n" +
 	"\x04done\x18\x01 \x01(\bR\x04done\x12\x18\n" +
 	"\arefused\x18\x02 \x01(\tR\arefused\x12\x14\n" +
@@ -3539,7 +3558,8 @@ const file_api_rangepb_range_proto_rawDesc = "" +
 	"\n" +
 	"bytes_sent\x18\x06 \x01(\x04R\tbytesSent\x12\x1f\n" +
 	"\vbytes_total\x18\a \x01(\x04R\n" +
-	"bytesTotal\"\xbf\x01\n" +
+	"bytesTotal\x12\x1c\n" +
+	"\twithdrawn\x18\b \x01(\bR\twithdrawn\"\xbf\x01\n" +
 	"\aReserve\x12\x18\n" +
 	"\adecider\x18\x01 \x01(\x04R\adecider\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x19\n" +

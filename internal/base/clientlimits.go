@@ -47,6 +47,14 @@ const (
 	WatchMailboxAsks  = 4096
 	// WatchSentBytes is how often the hub is told of what was sent: each telling is a message to it.
 	WatchSentBytes = 64 << 10
+	// WatchSendCost is about what a response to a stream of its own costs a node, measured with a hundred connections. For as long as a
+	// step's events would cost that, sent one by one, the next waits: WatchPauseMost at most, which is what it may add to an event's way
+	// on a node that sends all the time; and not at all below WatchPauseLeast, as timers are often a millisecond late. Of one
+	// stream WatchPauseEvents count: if it has more, it catches up, which nobody else is to feel.
+	WatchSendCost    = 12 * time.Microsecond
+	WatchPauseLeast  = 500 * time.Microsecond
+	WatchPauseMost   = 6 * time.Millisecond
+	WatchPauseEvents = 32
 	// WatchLeaderless is for how many election time-outs in a row there is no leader before the streams are ended that want one: etcd's.
 	// WatchLeaderKeys bounds the watches of a stream whose ranges are looked at.
 	WatchLeaderless = 3

@@ -296,6 +296,12 @@ const (
 	SnapshotCreditBytes = 4 << 20
 	// SnapshotBytesPerSecond is the rate at which a node sends snapshots, all together.
 	SnapshotBytesPerSecond = 64 << 20
+	// SnapshotBurstBytes is how much may be read or sent at once of what has been saved up: a core's work of a few milliseconds, which
+	// whoever writes meanwhile waits for.
+	SnapshotBurstBytes = 1 << 20
+	// SnapshotScratchBytes is how much of a snapshot that is sent lies in the memory of the system, as files that are gone before they
+	// would be written: all of a range that is as large as ranges become. What is beyond it goes to the disk bit by bit.
+	SnapshotScratchBytes = 2 * SplitBytes
 	// SnapshotTableBytes is the size at which a snapshot's next table file begins: small enough that a file is
 	// checked and resumed cheaply, large enough that a gigabyte is a few dozen files.
 	SnapshotTableBytes = 32 << 20
@@ -327,6 +333,9 @@ const (
 	// AnnounceTries bounds the other nodes that one round of announcing asks, before the node itself tries; which
 	// ones is drawn anew each time, so that many dead addresses do not hold up the start.
 	AnnounceTries = 8
+	// FenceWait is how long a client's request waits for a node that may not serve yet: a node that was started serves after some tens of
+	// milliseconds, and where the leader of sys went with it, after an election.
+	FenceWait = time.Second
 	// RegistrarTries bounds how often a member tries a change of the node records again after it lost a race.
 	RegistrarTries = 16
 
@@ -447,6 +456,10 @@ const (
 	CachedDescriptors = 20_000
 	// LookupQuestions bounds the questions of one lookup: three hops, and as many again that a stale descriptor cost.
 	LookupQuestions = 6
+	// DoubtAfter is how long a node is told by those that its cache names for a range that none of them leads it, before it asks the
+	// index whether the range is elsewhere, and then how often, and how long it waits for the answer: longer than an election takes,
+	// so that an ordinary one costs the index nothing, and well below the time of a request.
+	DoubtAfter = 2 * time.Second
 	// RetryTries bounds how often one request is tried, if its deadline never ends it: a wait may be cut short by any
 	// news of a leader, so that this must leave room for many.
 	RetryTries = 1000
@@ -495,6 +508,8 @@ const (
 	LoadSizesInterval = 10 * time.Second
 	// NormalHalfLife is how slowly what a write normally takes follows what it takes: many times as long as a move.
 	NormalHalfLife = 10 * time.Minute
+	// NormalCalm is after how long without anything as slow what was slow before is normal no more.
+	NormalCalm = time.Minute
 	// HealthStep is how often the leader of `sys` looks at what the heartbeats say: a quarter of their interval.
 	HealthStep = 250 * time.Millisecond
 	// HealthAge is how old a node's last answer may be for the node to say that the leader of `sys` told it.

@@ -129,6 +129,7 @@ const (
 
 	DecisionWithoutGeneration
 	FollowForEver
+	WithdrawnGoesOn
 	RemovalBelowQuorum
 	StepCarriedOutTwice
 	ReservationIgnored

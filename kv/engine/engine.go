@@ -112,7 +112,7 @@ type Engine interface {
 	// Ingest takes the tables at the paths in, all or nothing, durably, and so is what was committed before: first
 	// everything in excise is gone, then each table's span deletions, then its keys. The files belong to the
 	// engine afterwards. Tables must not overlap each other; an excision begins and ends between keys, never
-	// between versions of one.
+	// between versions of one. Commits wait for less long if no key in the spans of excise and tables lies in memory (Flush).
 	Ingest(paths []string, excise Span) error
 
 	// StagingDir is a folder on the engine's file system for tables that are to be ingested. Its contents do
@@ -120,6 +120,9 @@ type Engine interface {
 	StagingDir() string
 	// CreateFile and OpenFile reach files below StagingDir on the engine's file system (in memory for the twin).
 	CreateFile(path string) (File, error)
+	// CreateScratch is CreateFile for what is only read again and deleted, and never ingested: its Sync does nothing, and nothing of it
+	// goes to the disk as long as the system has the memory for it.
+	CreateScratch(path string) (File, error)
 	OpenFile(path string) (File, error)
 	RemoveAll(path string) error
 

@@ -261,9 +261,10 @@ func TestReadOnly(t *testing.T) {
 	file := filepath.Join(p.StagingDir(), "f")
 	for what, call := range map[string]func() error{
 		"commit": b.CommitNoSync, "flush": p.Flush,
-		"ingest": func() error { return p.Ingest(nil, engine.Span{Start: []byte("a"), End: []byte("b")}) },
-		"create": func() error { _, err := p.CreateFile(file); return err },
-		"remove": func() error { return p.RemoveAll(file) },
+		"ingest":  func() error { return p.Ingest(nil, engine.Span{Start: []byte("a"), End: []byte("b")}) },
+		"create":  func() error { _, err := p.CreateFile(file); return err },
+		"scratch": func() error { _, err := p.CreateScratch(file); return err },
+		"remove":  func() error { return p.RemoveAll(file) },
 	} {
 		if err := call(); !errors.Is(err, pebble.ErrReadOnly) {
 			t.Errorf("%s: %v", what, err)

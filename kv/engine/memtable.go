@@ -174,6 +174,9 @@ func (m *Mem) CreateFile(path string) (File, error) {
 	return f, nil
 }
 
+// CreateScratch implements Engine.
+func (m *Mem) CreateScratch(path string) (File, error) { return m.CreateFile(path) }
+
 // OpenFile implements Engine.
 func (m *Mem) OpenFile(path string) (File, error) {
 	m.mu.Lock()

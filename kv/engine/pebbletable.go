@@ -70,6 +70,15 @@ func (p *Pebble) StagingDir() string { return filepath.Join(p.cfg.Dir, "staging"
 type stagedFile struct {
 	vfs.File
 	end, out int64 // of what was written, and of what is on its way to the disk
+	scratch  bool  // it need not be on the disk at all
+}
+
+// Sync implements File.
+func (f *stagedFile) Sync() error {
+	if f.scratch {
+		return nil
+	}
+	return f.File.Sync()
 }
 
 // Write implements File.
@@ -91,7 +100,7 @@ func (f *stagedFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *stagedFile) writeOut(end int64) error {
-	if f.end = end; end-f.out < base.StagedWriteOut {
+	if f.end = end; f.scratch || end-f.out < base.StagedWriteOut {
 		return nil
 	}
 	f.out = end
@@ -121,7 +130,12 @@ func (p *Pebble) enterStaging(path string) error {
 }
 
 // CreateFile implements Engine.
-func (p *Pebble) CreateFile(path string) (File, error) {
+func (p *Pebble) CreateFile(path string) (File, error) { return p.createFile(path, false) }
+
+// CreateScratch implements Engine.
+func (p *Pebble) CreateScratch(path string) (File, error) { return p.createFile(path, true) }
+
+func (p *Pebble) createFile(path string, scratch bool) (File, error) {
 	if err := p.enterStaging(path); err != nil {
 		return nil, err
 	}
@@ -133,7 +147,7 @@ func (p *Pebble) CreateFile(path string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &stagedFile{File: f}, nil
+	return &stagedFile{File: f, scratch: scratch}, nil
 }
 
 // OpenFile implements Engine.

@@ -49,6 +49,7 @@ type call struct {
 	retry    route.Retry
 	next     route.Try
 	tries    int
+	doubted  bool             // whether the range is where it is looked for
 	asked    uint64           // the remote request that it waits for; 0: none
 	node     base.NodeID      // and of whom
 	life     base.Incarnation // of that node, when it was asked
@@ -247,23 +248,26 @@ func (g *gateway) try(c *call) {
 		return
 	}
 	id := base.RangeID(d.RangeId)
-	to := g.target(c, d)
 	here := g.p.n.id
+	to := c.retry.Target(d, g.own(id))
 	_, leads := c.req.(*rangepb.LeaseQuestion)
 	if !c.write && !leads && c.wide.latch == nil && g.p.store.View(id) != nil {
 		to = here
 	}
 	if _, pulls := c.req.(*rangepb.ChangesRequest); pulls && to != here {
-		to = g.puller(c, route.Order(d, 0, here))
+		to = g.puller(c, route.Order(d, route.Own{Node: here}))
 	}
 	c.tries++
 	c.wide.at = to
 	failed := func(m proto.Message, err error) {
 		if err != nil {
 			g.failed(c, d, err)
-		} else {
-			g.end(c, m, nil)
+			return
 		}
+		if c.doubted {
+			g.cache.Trust(d)
+		}
+		g.end(c, m, nil)
 	}
 	if to == here {
 		g.local(id, c, c.deadline, failed)
@@ -272,24 +276,28 @@ func (g *gateway) try(c *call) {
 	g.ask(c, to, id, failed)
 }
 
-func (g *gateway) target(c *call, d *metapb.RangeDescriptor) base.NodeID {
-	if c.next.Node != 0 {
-		return c.next.Node
+// own is dispatch.own.
+func (g *gateway) own(id base.RangeID) route.Own {
+	own := route.Own{Node: g.p.n.id, Has: g.p.store.View(id) != nil}
+	if own.Has {
+		st, _ := g.p.store.State(id)
+		own.Leader = st.LeaderNode
 	}
-	id := base.RangeID(d.RangeId)
-	// One that waits for its first snapshot may have been removed, and know of a leader of long ago.
-	if st, ok := g.p.store.State(id); ok && st.LeaderNode != 0 && g.p.store.View(id) != nil {
-		return st.LeaderNode
-	}
-	if g.p.store.View(id) != nil && c.tries == 0 {
-		return g.p.n.id
-	}
-	return base.NodeID(d.Replicas[c.tries%len(d.Replicas)].NodeId)
+	return own
 }
 
-// local serves a call by this node's own replica. done is called when the store has returned.
+// local serves a call by this node's own replica, if it has one: whoever asks is refused alike if not. done is called when the
+// store has returned.
 func (g *gateway) local(id base.RangeID, c *call, deadline base.Instant, done func(proto.Message, error)) {
 	p := g.p
+	if p.store.View(id) == nil {
+		var known []*metapb.RangeDescriptor
+		if d := g.cache.Known(id); d != nil {
+			known = append(known, d)
+		}
+		done(nil, &base.RangeMoved{Range: id, Descriptors: known, Absent: true})
+		return
+	}
 	if c.wide.latch != nil {
 		p.store.Latch(id, *c.wide.latch, c.ks, c.key, deadline, func(m proto.Message, err error) {
 			p.ready = append(p.ready, func() { done(m, err) })
@@ -446,14 +454,6 @@ func (g *gateway) remote(id base.RangeID, c *call, timeout time.Duration, done f
 			done(m, err)
 		}
 	}
-	if g.p.store.View(id) == nil {
-		var known []*metapb.RangeDescriptor
-		if d := g.cache.Known(id); d != nil {
-			known = append(known, d)
-		}
-		answer(nil, &base.RangeMoved{Range: id, Descriptors: known, Absent: true})
-		return
-	}
 	g.local(id, c, g.now().Add(min(timeout, base.RequestTimeout)), answer)
 }
 
@@ -485,6 +485,13 @@ func (g *gateway) failed(c *call, d *metapb.RangeDescriptor, err error) {
 	if c.retry, c.next = c.retry.After(err); c.next.GiveUp {
 		g.end(c, nil, err)
 		return
+	}
+	if c.next.Doubt && d != nil {
+		c.doubted = true
+		if g.cache.Doubt(d, g.now()) {
+			g.lookUp(c)
+			g.p.n.w.count("descriptors looked up again for want of a leader")
+		}
 	}
 	if c.next.Wait == 0 {
 		g.try(c)

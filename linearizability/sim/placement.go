@@ -111,7 +111,6 @@ func (g *governor) step() {
 	actions, events := d.Step(p.store.Now())
 	for _, e := range events {
 		w.count("decisions " + e.Kind.String())
-		w.seats.gaveUp(&e, w.now)
 		if e.Kind == placement.Decided {
 			w.seats.decided[decisionOf{uint64(p.n.id), e.Seq}] = w.causeOf(d, e.Range, e.Goal)
 		}
@@ -169,14 +168,19 @@ func (g *governor) directed(id base.RangeID, m *rangepb.Directive) (any, error) 
 		return nil, &base.NotLeader{Range: id, HintNode: state.LeaderNode}
 	}
 	f := g.follower(id)
-	refused := f.Direct(m, st.Descriptor, p.store.Now())
+	now := p.store.Now()
+	refused := f.Direct(m, st.Descriptor, now)
+	answer := f.Answer(m, st.Descriptor, refused, now)
+	if answer.Withdrawn {
+		p.n.w.count("directives withdrawn")
+	}
 	if refused != "" {
 		p.n.w.count("directives refused")
 	} else if r := p.n.w.byID[id]; r != nil {
 		g.heard(id, m)
 		p.mover.lead(r)
 	}
-	return f.Answer(st.Descriptor, refused), nil
+	return answer, nil
 }
 
 // reserve answers whether this node takes a replica.

@@ -27,7 +27,7 @@ type seats struct {
 	left     map[rangeNode]departure // voters that went from a node
 	back     map[base.RangeID]int    // how often one came back that another decider had moved, since moved
 	moved    time.Duration           // facts, when back began
-	pressing time.Duration           // when something that goes before evening out was decided, or moved a voter, or may have, last
+	pressing time.Duration           // when something that goes before evening out was decided last
 }
 
 type rangeNode struct {
@@ -51,7 +51,7 @@ type cause struct {
 func (w *world) causeOf(by *placement.Decider, id base.RangeID, goal allocator.Goal) cause {
 	c := cause{by: by, at: w.now, moved: w.facts(), evens: goal >= allocator.GoalBalance, pressing: w.seats.pressing}
 	if !c.evens {
-		w.seats.pressing = max(w.seats.pressing, w.now)
+		w.seats.pressing = w.now
 	}
 	for _, r := range w.rules.tiling.committed[id].GetReplicas() {
 		if n := base.NodeID(r.NodeId); !w.caughtUp(w.rules.tiling.committed[id], n) {
@@ -61,19 +61,11 @@ func (w *world) causeOf(by *placement.Decider, id base.RangeID, goal allocator.G
 	return c
 }
 
-// gaveUp takes note of a decision that was given up: whoever follows it may do so until its time is over, and what it moves comes as a
-// surprise to who gave it up.
-func (s *seats) gaveUp(e *placement.Event, now time.Duration) {
-	if e.Kind == placement.GivenUp && e.Goal < allocator.GoalBalance {
-		s.pressing = max(s.pressing, now+base.DirectTimeout)
-	}
-}
-
 // changed says whether a node's voter may come back for what has changed since the decision that took it away.
 func (c *cause) changed(back *cause, n base.NodeID) bool {
 	return c.moved != back.moved || // a node, an operation, what ranges there are
 		slices.Contains(c.lost, n) || // it was away then
-		c.evens && back.evens && back.pressing+moveInterval > c.at // what others hold: what presses moved it, unless that was known then
+		c.evens && back.evens && back.pressing > c.at // what others hold: what presses moves it
 }
 
 type departure struct {
@@ -142,9 +134,6 @@ func (w *world) returned(id base.RangeID, old, now *metapb.RangeDescriptor) {
 		why.moved = w.facts()
 	}
 	before, after := change.Voters(old), change.Voters(now)
-	if !why.evens && !slices.Equal(before, after) { // for an operation that was cancelled, too: its directive holds for a while
-		s.pressing = max(s.pressing, w.now)
-	}
 	for _, n := range before {
 		if !slices.Contains(after, n) {
 			s.left[rangeNode{id, n}] = departure{w.now, why}
@@ -179,6 +168,12 @@ type followed struct {
 // heard takes note of a directive that a leader follows.
 func (g *governor) heard(id base.RangeID, m *rangepb.Directive) {
 	f := g.seen[id]
+	if m.Withdraw {
+		if f != nil && f.decider == m.Decider && f.seq <= m.Seq {
+			f.ends = 0
+		}
+		return
+	}
 	if f == nil || f.decider != m.Decider || f.seq != m.Seq || f.on != m.ExpectedGeneration {
 		f = &followed{decider: m.Decider, seq: m.Seq, on: m.ExpectedGeneration, gens: map[uint64]bool{m.ExpectedGeneration: true}}
 		g.seen[id] = f

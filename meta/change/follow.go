@@ -22,6 +22,11 @@ import (
 // new descriptor and decides anew. It ends, too, when it has not been renewed for its time-out. Of one decider the newest directive
 // holds; of two deciders that both believe to decide the first, as long as it is renewed: a step that was taken for it refuses the
 // other by the generation. Without a directive the leader leaves joint configurations, and does nothing else.
+//
+// What a decider gives up it withdraws: nothing more is done for it, from now on. What was begun is not undone here: a step that is in
+// the log goes through, a joint configuration is left as always, to where it leads, and a learner stays until somebody says that it
+// goes, for whoever decides next may want it. The withdrawal counts for what was sent before and comes after it, too, and a leader that
+// has heard of no directive takes it like any other.
 type Follower struct {
 	decider, seq uint64
 	goal         Goal
@@ -32,13 +37,26 @@ type Follower struct {
 	done         bool
 	doing        string // the step that was taken last
 	waiting      string // what the next one waits for
+	withdrawn    withdrawal
+}
+
+// withdrawal is the last one that was heard: of that decider nothing up to seq is followed for as long as it may be on its way.
+type withdrawal struct {
+	decider, seq uint64
+	until        base.Instant
 }
 
 // Direct takes in a directive; d is the range as applied here. It says why the directive is not followed; empty: it is.
 func (f *Follower) Direct(m *rangepb.Directive, d *metapb.RangeDescriptor, now base.Instant) (refused string) {
 	f.settle(d, now)
+	if m.Withdraw {
+		f.withdraw(m, now)
+		return ""
+	}
 	same := f.following && f.decider == m.Decider && f.seq == m.Seq
-	switch {
+	switch w := f.withdrawn; {
+	case w.decider == m.Decider && w.seq >= m.Seq && now < w.until:
+		return fmt.Sprintf("stale: %s has given it up", base.NodeID(m.Decider))
 	case same:
 		f.until = now.Add(micros(m.TimeoutMicros))
 		return ""
@@ -49,13 +67,24 @@ func (f *Follower) Direct(m *rangepb.Directive, d *metapb.RangeDescriptor, now b
 	case m.ExpectedGeneration != d.Generation && !mutant.Is(mutant.DecisionWithoutGeneration):
 		return fmt.Sprintf("stale: decided on at generation %d, it is at %d", m.ExpectedGeneration, d.Generation)
 	}
-	*f = Follower{decider: m.Decider, seq: m.Seq, at: d.Generation, until: now.Add(micros(m.TimeoutMicros)), following: true}
+	*f = Follower{decider: m.Decider, seq: m.Seq, at: d.Generation, until: now.Add(micros(m.TimeoutMicros)), following: true, withdrawn: f.withdrawn}
 	f.goal = Goal{Leader: base.NodeID(m.Leader)}
 	for _, n := range m.Voters {
 		f.goal.Voters = append(f.goal.Voters, base.NodeID(n))
 	}
 	slices.Sort(f.goal.Voters)
 	return ""
+}
+
+// withdraw ends what a decider has given up. What another directs, or that one since then, goes on.
+func (f *Follower) withdraw(m *rangepb.Directive, now base.Instant) {
+	if f.decider == m.Decider && f.seq <= m.Seq && !mutant.Is(mutant.WithdrawnGoesOn) {
+		f.following = false
+	}
+	if w := f.withdrawn; w.decider == m.Decider && w.seq > m.Seq && now < w.until {
+		return
+	}
+	f.withdrawn = withdrawal{m.Decider, m.Seq, now.Add(base.DirectTimeout + base.DecideAskTimeout)}
 }
 
 // Next is the step to take now, and true if there is none: the one towards where the directive wants the range or, if none is
@@ -89,14 +118,31 @@ func (f *Follower) Follows(d *metapb.RangeDescriptor, now base.Instant) bool {
 	return f.following
 }
 
-// Answer is what the directive's sender is told; refused is what Direct said of it. The bytes of a snapshot under way are added
+// Over says whether nothing is followed, and nothing need be remembered.
+func (f *Follower) Over(d *metapb.RangeDescriptor, now base.Instant) bool {
+	return !f.Follows(d, now) && now >= f.withdrawn.until
+}
+
+// Answer is what the sender of a directive is told; refused is what Direct said of it. The bytes of a snapshot under way are added
 // by whoever knows them.
-func (f *Follower) Answer(d *metapb.RangeDescriptor, refused string) *rangepb.DirectiveAnswer {
+func (f *Follower) Answer(m *rangepb.Directive, d *metapb.RangeDescriptor, refused string, now base.Instant) *rangepb.DirectiveAnswer {
 	a := &rangepb.DirectiveAnswer{Refused: refused, Descriptor_: d}
-	if refused == "" {
+	switch {
+	case refused != "":
+	case !m.Withdraw:
 		a.Done, a.Doing, a.Waiting = f.done, f.doing, f.waiting
+	case f.following || f.rests(d, now):
+		a.Withdrawn = true
+	default:
+		a.Waiting = "a step that was begun is finished first"
 	}
 	return a
+}
+
+// rests says whether the range stays as it is if nobody directs it: no step that was taken waits to be applied, and no joint
+// configuration to be left. A step that may have been lost is waited for as long as its directive would have held.
+func (f *Follower) rests(d *metapb.RangeDescriptor, now base.Instant) bool {
+	return !desc.Joint(d) && (now >= f.until || f.proposed.GetGeneration() <= d.Generation)
 }
 
 // settle ends a directive that holds no longer.

@@ -18,7 +18,7 @@ import (
 )
 
 // TestFollow runs the dialogues in testdata/follow with a Follower. Verbs: range (a descriptor; down=(…) nodes), direct (decider, seq,
-// gen, voters=(…), lead, for: its time-out), step (the next step is taken), run (steps until there is none), late (the next step is
+// gen, voters=(…), lead), withdraw (decider, seq: says whether all of it is over), step (the next step is taken), run (steps until there is none), late (the next step is
 // derived and not taken), becomes (the range is another, by somebody else's doing), wait (for). Each says whether one is followed.
 func TestFollow(t *testing.T) {
 	datadriven.Walk(t, "testdata/follow", func(t *testing.T, path string) {
@@ -47,8 +47,11 @@ func (s *following) verb(t *testing.T, c *datadriven.TestData) string {
 		}
 		s.w.d = d
 		s.w.elect()
-	case "direct":
+	case "direct", "withdraw":
 		m := &rangepb.Directive{TimeoutMicros: 5_000_000}
+		if c.Cmd == "withdraw" {
+			m.Withdraw, m.TimeoutMicros = true, 0
+		}
 		for key, to := range map[string]*uint64{"decider": &m.Decider, "seq": &m.Seq, "gen": &m.ExpectedGeneration, "lead": &m.Leader} {
 			c.MaybeScanArgs(t, key, to)
 		}
@@ -57,6 +60,10 @@ func (s *following) verb(t *testing.T, c *datadriven.TestData) string {
 		}
 		if refused := s.f.Direct(m, s.w.d, s.now); refused != "" {
 			return "refused: " + refused + "\n"
+		}
+		if m.Withdraw {
+			a := s.f.Answer(m, s.w.d, "", s.now)
+			return fmt.Sprintf("withdrawn=%v %s\n", a.Withdrawn, a.Waiting)
 		}
 	case "late":
 		return describe(s.f.Next(s.w.d, s.w.observe(), s.now))
@@ -92,13 +99,13 @@ func (s *following) says() string {
 	if !s.f.Follows(s.w.d, s.now) {
 		return "follows nobody\n"
 	}
-	a := s.f.Answer(s.w.d, "")
+	a := s.f.Answer(&rangepb.Directive{}, s.w.d, "", s.now)
 	return fmt.Sprintf("follows: done=%v doing=%q waiting=%q\n", a.Done, a.Doing, a.Waiting)
 }
 
 // TestFollowsWhatWasDecidedOn: whatever comes, in whatever order, late or doubled: a step is taken only for a directive whose
 // generation the range had when it was taken in, and nothing but such steps has changed the range since; and no later than its
-// time-out after it was last heard. Otherwise the leader leaves joint configurations, and does nothing else.
+// time-out after it was last heard, nor after it was withdrawn, or something that was decided later. Otherwise the leader leaves joint configurations, and does nothing else.
 func TestFollowsWhatWasDecidedOn(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(desctest.Reachable(t, nodes))
@@ -112,9 +119,11 @@ func TestFollowsWhatWasDecidedOn(t *testing.T) {
 			from  *rangepb.Directive // whose goal the steps serve
 			clean uint64             // the generation up to which nothing else has changed the range
 			until base.Instant
+			gone  *rangepb.Directive // that was withdrawn last
+			over  base.Instant       // until when nothing of before can come
 		)
 		for range rapid.IntRange(1, 40).Draw(t, "events") {
-			switch rapid.IntRange(0, 4).Draw(t, "event") {
+			switch rapid.IntRange(0, 5).Draw(t, "event") {
 			case 0: // a decider decides on what it knows, which may be old
 				m := &rangepb.Directive{Decider: rapid.Uint64Range(1, 2).Draw(t, "decider"), Seq: uint64(len(sent) + 1), TimeoutMicros: 5_000_000,
 					ExpectedGeneration: w.d.Generation - rapid.Uint64Range(0, min(2, w.d.Generation)).Draw(t, "old")}
@@ -127,6 +136,9 @@ func TestFollowsWhatWasDecidedOn(t *testing.T) {
 				m := rapid.SampledFrom(sent).Draw(t, "arrives")
 				if f.Direct(m, w.d, now) != "" {
 					continue
+				}
+				if gone != nil && gone.Decider == m.Decider && gone.Seq >= m.Seq && now < over {
+					t.Fatalf("%v is followed, and %v was withdrawn", m, gone)
 				}
 				if from != m || clean != w.d.Generation {
 					if m.ExpectedGeneration != w.d.Generation {
@@ -151,6 +163,22 @@ func TestFollowsWhatWasDecidedOn(t *testing.T) {
 				w.do(step)
 				if directed {
 					clean = w.d.Generation
+				}
+			case 5: // one is withdrawn, for the first time or again
+				if len(sent) == 0 {
+					continue
+				}
+				m := proto.CloneOf(rapid.SampledFrom(sent).Draw(t, "withdrawn"))
+				m.Withdraw, m.TimeoutMicros = true, 0
+				refused := f.Direct(m, w.d, now)
+				if a := f.Answer(m, w.d, refused, now); refused != "" || a.Withdrawn == (desc.Joint(w.d) && !f.Follows(w.d, now)) {
+					t.Fatalf("%v at %s is answered by %v", m, desc.Format(w.d), a)
+				}
+				if from != nil && from.Decider == m.Decider && from.Seq <= m.Seq {
+					from = nil
+				}
+				if gone == nil || gone.Decider != m.Decider || gone.Seq <= m.Seq || now >= over {
+					gone, over = m, now.Add(5*time.Second)
 				}
 			}
 		}

@@ -23,6 +23,7 @@ func TestMutants(t *testing.T) {
 	for name, law := range map[string]string{
 		"decision-without-generation": "TestFollowsWhatWasDecidedOn",
 		"follow-for-ever":             "TestFollowsWhatWasDecidedOn",
+		"withdrawn-goes-on":           "TestFollowsWhatWasDecidedOn",
 		"removal-below-quorum":        "TestKeepsAQuorum",
 	} {
 		again := exec.Command(os.Args[0], "-test.run=^"+law+"$", "-rapid.nofailfile", "-rapid.checks=2000")

@@ -2,9 +2,10 @@
 //
 // Where a range is to be is the planner's to say (allocator). A Decider knows what the planner needs, keeps a ledger of the
 // decisions that are on their way, and says what is to be sent: a reservation to each node that is to take a replica, then a
-// directive to the range's leader, both renewed until the range's descriptor shows that it is done. It sends nothing itself and has
-// no clock: it is handed what is known and what was answered, and told the time. It runs on the leader of the index range
-// (node/placement); it remembers nothing that cannot be derived again, so that it may be lost at any time: a new one begins empty.
+// directive to the range's leader, both renewed until the range's descriptor shows that it is done, or the decision was given up and
+// the leader follows it no more. It sends nothing itself and has no clock: it is handed what is known and what was answered, and told
+// the time. It runs on the leader of the index range (node/placement); it remembers nothing that cannot be derived again, so that it
+// may be lost at any time: a new one begins empty.
 //
 // Two Deciders may believe to decide for a range at once. A directive names the generation that was decided on, and the range's
 // leader follows it only from there (change.Follower); a reservation names its decider, and the node counts them all (Reservations).
@@ -53,16 +54,17 @@ type EventKind uint8
 
 // The kinds.
 const (
-	Decided  EventKind = iota // it was made
-	Directed                  // the range's leader follows it
-	Done                      // the descriptor shows it
-	GivenUp                   // What says why
-	Held                      // something of a goal should be done, and has waited for long, or waits because many nodes fail: What says why
-	Freed                     // what Held said no longer holds
+	Decided   EventKind = iota // it was made
+	Directed                   // the range's leader follows it
+	Done                       // the descriptor shows it
+	GivenUp                    // What says why
+	Withdrawn                  // it was given up and nobody follows it any more: What says by whose word
+	Held                       // something of a goal should be done, and has waited for long, or waits because many nodes fail: What says why
+	Freed                      // what Held said no longer holds
 )
 
 func (k EventKind) String() string {
-	return [...]string{"decided", "directed", "done", "given up", "held", "freed"}[k]
+	return [...]string{"decided", "directed", "done", "given up", "withdrawn", "held", "freed"}[k]
 }
 
 // Event is for the log: each says what was decided, and why.
@@ -75,7 +77,7 @@ type Event struct {
 	What       string // what is to be done, or why it was given up or is held
 	Reason     string
 	Scores     []allocator.Score // of Decided
-	Took       time.Duration     // of Done and GivenUp
+	Took       time.Duration     // of Done, GivenUp and Withdrawn
 }
 
 // Entry is a decision on its way.

@@ -80,7 +80,11 @@ func (d *Decider) Learn(m *metapb.RangeDescriptor) {
 // itself.
 func (d *Decider) Forget(id base.RangeID) {
 	if e := d.ledger[id]; e != nil {
-		d.end(e, GivenUp, "the range is another's now, or no more")
+		kind := GivenUp
+		if e.given != nil {
+			kind = Withdrawn
+		}
+		d.end(e, kind, "the range is another's now, or no more")
 		d.due = true
 	}
 	if r := d.ranges[id]; r != nil {

@@ -40,7 +40,7 @@ type decided struct {
 type directed struct {
 	seq uint64
 	at  base.Instant
-	end bool // it was done, or nobody can follow it any more
+	end bool // it was done, or nobody follows it any more
 }
 
 func watchLaws(t *rapid.T, w *world) {
@@ -52,6 +52,13 @@ func (l *laws) action(by int, a placement.Action) {
 	switch {
 	case a.Reserve != nil && !a.Reserve.Release:
 		l.sent[grant{by, a.Range, a.Seq, a.Node}] = l.w.now
+	case a.Direct != nil && a.Direct.Withdraw:
+		last := l.last[decided{by, a.Range}]
+		if last.seq != a.Seq {
+			l.t.Fatalf("%s: directive %d is withdrawn, the last was %d", a.Range, a.Seq, last.seq)
+		}
+		last.end = false // until somebody says so
+		l.last[decided{by, a.Range}] = last
 	case a.Direct != nil:
 		l.reserved(by, a)
 		key := decided{by, a.Range}
@@ -85,7 +92,7 @@ func (l *laws) event(by int, e placement.Event) {
 	key := decided{by, e.Range}
 	last := l.last[key]
 	stale := l.w.ranges[e.Range] != nil && l.w.ranges[e.Range].desc.Generation > uint64(e.Generation)
-	if last.seq == e.Seq && (e.Kind == placement.Done || e.Kind == placement.GivenUp && stale) {
+	if last.seq == e.Seq && (e.Kind == placement.Done || e.Kind == placement.Withdrawn || e.Kind == placement.GivenUp && stale) {
 		last.end = true
 		l.last[key] = last
 	}

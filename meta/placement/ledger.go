@@ -17,7 +17,7 @@ import (
 )
 
 // entry is a decision on its way: made, then reserved on every node that is to take a replica, then directed, then done or given
-// up. Nothing in it is stored; what is lost is asked for again.
+// up; if it was directed until then, withdrawn (withdraw.go). Nothing in it is stored; what is lost is asked for again.
 type entry struct {
 	id       base.RangeID
 	keyspace base.KeyspaceID
@@ -37,6 +37,7 @@ type entry struct {
 	waiting  string       // what it waits for, or why it could not be asked
 	sent     uint64       // bytes of a snapshot under way
 	size     uint64
+	given    *givenUp // nil: it goes on
 }
 
 // ask is something that is asked for again and again.
@@ -80,6 +81,11 @@ func (d *Decider) open(dec allocator.Decision) *entry {
 
 // end takes an entry out, and lets go of what it has reserved.
 func (d *Decider) end(e *entry, kind EventKind, what string) {
+	d.close(e)
+	d.event(e, kind, what)
+}
+
+func (d *Decider) close(e *entry) {
 	for _, n := range slices.Sorted(maps.Keys(e.asked)) {
 		if e.asked[n].last != 0 {
 			d.send(Action{Node: n, Range: e.id, Seq: e.seq, Reserve: &rangepb.Reserve{Decider: uint64(d.cfg.Node), Seq: e.seq, RangeId: uint64(e.id), Release: true}})
@@ -88,20 +94,6 @@ func (d *Decider) end(e *entry, kind EventKind, what string) {
 	delete(d.ledger, e.id)
 	d.snap.End(e.id)
 	d.hurry()
-	d.event(e, kind, what)
-}
-
-// giveUp ends an entry and leaves the range alone for a while, and in any case until no leader can follow the directive any more.
-func (d *Decider) giveUp(e *entry, why string, alone time.Duration) {
-	until := d.now.Add(alone)
-	if e.direct.last != 0 {
-		until = max(until, e.direct.last.Add(base.DirectTimeout))
-	}
-	d.end(e, GivenUp, why)
-	if until > d.now {
-		d.pauses[e.id] = pause{until, fmt.Sprintf("%s was given up a moment ago: %s", describe(&e.decision), why)}
-		d.put(e.id)
-	}
 }
 
 func (d *Decider) event(e *entry, kind EventKind, what string) {
@@ -109,7 +101,7 @@ func (d *Decider) event(e *entry, kind EventKind, what string) {
 	switch kind {
 	case Decided:
 		ev.Scores = e.decision.Scores
-	case Done, GivenUp:
+	case Done, GivenUp, Withdrawn:
 		ev.Took = d.now.Sub(e.since)
 	}
 	d.events = append(d.events, ev)
@@ -158,6 +150,10 @@ func settled(m *metapb.RangeDescriptor, dec *allocator.Decision) bool {
 // step moves one entry on.
 func (d *Decider) step(e *entry) {
 	r := d.ranges[e.id]
+	if e.given != nil {
+		d.withdraw(e, r)
+		return
+	}
 	if r.desc.Generation != e.seen {
 		e.seen, e.moved = r.desc.Generation, d.now
 	}
@@ -318,6 +314,9 @@ func (d *Decider) unreserved(e *entry, r *known) string {
 
 // waits says what an entry waits for.
 func (d *Decider) waits(e *entry) string {
+	if e.given != nil {
+		return fmt.Sprintf("given up: %s; waiting until the range's leader follows it no more", e.given.why)
+	}
 	if why := d.unreserved(e, d.ranges[e.id]); why != "" {
 		return "waiting because " + why
 	}
@@ -363,6 +362,10 @@ func (d *Decider) Directed(id base.RangeID, seq uint64, by base.NodeID, m *range
 	}
 	e := d.ledger[id]
 	if e == nil || e.seq != seq {
+		return
+	}
+	if e.given != nil {
+		d.withdrawn(e, by, m, err)
 		return
 	}
 	switch {

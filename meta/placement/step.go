@@ -83,7 +83,7 @@ func (d *Decider) guard() {
 		}
 		for _, id := range slices.Sorted(maps.Keys(d.ledger)) {
 			e := d.ledger[id]
-			if e.decision.Goal == w.Goal && d.ranges[id].desc.Generation == uint64(e.decision.Generation) {
+			if e.given == nil && e.decision.Goal == w.Goal && d.ranges[id].desc.Generation == uint64(e.decision.Generation) {
 				d.giveUp(e, w.Reason, base.DecidePause)
 			}
 		}
@@ -136,7 +136,7 @@ func (d *Decider) reports() {
 // longer it takes, the longer is the wait until it is asked again.
 func (d *Decider) expect(e *entry) {
 	n, r := d.nodes[e.decision.Leader], d.ranges[e.id]
-	if n == nil || r == nil || !e.follows || r.leader == e.decision.Leader {
+	if n == nil || r == nil || !e.follows || e.given != nil || r.leader == e.decision.Leader {
 		return
 	}
 	n.ask = min(n.ask, d.now.Add(max(base.ReportSoon, d.now.Sub(e.followed)/2)))
@@ -162,6 +162,10 @@ func (d *Decider) Wake() base.Instant {
 		}
 	}
 	for _, e := range d.ledger {
+		if e.given != nil {
+			at = min(at, e.given.next, e.direct.last.Add(forgotten))
+			continue
+		}
 		if d.unreserved(e, d.ranges[e.id]) == "" {
 			at = min(at, e.direct.next)
 		}

@@ -23,7 +23,8 @@ import (
 // decider (at=: a new one), dies (at=), run (for=), down and up (node=), state (node=, is=), cordon (node=), against (node=, the input
 // says what its reservations are refused with), relocate (range=, voters=(…), lead=), becomes (a descriptor: by somebody
 // else's doing), slow (learners
-// take a minute to catch up), load (node=, the input is its NodeLoad), pause (of the last operation), why (range=), underway. What the deciders tell is printed, and what the ranges have become.
+// take a minute to catch up), load (node=, the input is its NodeLoad), pause (of the last operation), deaf and hears (of the leaders of
+// ranges), old (they know of no withdrawals), why (range=), underway. What the deciders tell is printed, and what the ranges have become.
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{}
@@ -65,6 +66,10 @@ func (s *story) verb(t *testing.T, c *datadriven.TestData) string {
 		s.w.run(d)
 	case "slow":
 		s.w.catchUp = time.Minute
+	case "deaf", "hears":
+		s.w.deaf = c.Cmd == "deaf"
+	case "old":
+		s.w.old = true
 	case "down", "up":
 		h().down = c.Cmd == "down"
 	case "state":

@@ -34,7 +34,9 @@ type world struct {
 	loss     int64 // percent of messages that are lost, and as many that are doubled
 	log      strings.Builder
 	watch    watch
-	stale    int // by how many half seconds the second decider knows of everything later
+	deaf     bool // what is sent to the leaders of ranges is lost
+	old      bool // the leaders of ranges know of no withdrawals
+	stale    int  // by how many half seconds the second decider knows of everything later
 	past     []map[base.RangeID]*metapb.RangeDescriptor
 	catchUp  time.Duration // from a learner's coming to its having caught up
 }
@@ -229,8 +231,15 @@ func (w *world) carry(by int, d *placement.Decider, a placement.Action) {
 			if r == nil || r.leader == 0 || w.nodes[r.leader].down {
 				return func() { d.Directed(a.Range, a.Seq, 0, nil, errors.New("nobody leads it"), w.now) }, true
 			}
+			if w.deaf {
+				return nil, false
+			}
 			leader := r.leader
-			m := r.follow.Answer(r.desc, r.follow.Direct(a.Direct, r.desc, w.now))
+			if w.old {
+				a.Direct = clone(a.Direct)
+				a.Direct.Withdraw = false
+			}
+			m := r.follow.Answer(a.Direct, r.desc, r.follow.Direct(a.Direct, r.desc, w.now), w.now)
 			return func() { d.Directed(a.Range, a.Seq, leader, m, nil, w.now) }, true
 		}
 	default:

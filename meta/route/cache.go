@@ -21,13 +21,14 @@ type Cache struct {
 	byStart *btree.BTreeG[*metapb.RangeDescriptor] // none overlap: ordered by start, they are by end too
 	byID    map[base.RangeID]*list.Element         // of byUse
 	byUse   *list.List                             // of descriptors, the one used last in front
+	doubted map[base.RangeID]base.Instant          // of those held, see Doubt
 }
 
 // NewCache returns an empty cache of at most limit descriptors.
 func NewCache(limit int) *Cache {
 	invariants.Check(limit > 0, "a cache of %d descriptors", limit)
 	return &Cache{
-		limit: limit, byID: make(map[base.RangeID]*list.Element), byUse: list.New(),
+		limit: limit, byID: make(map[base.RangeID]*list.Element), byUse: list.New(), doubted: make(map[base.RangeID]base.Instant),
 		byStart: btree.NewBTreeGOptions(ordered, btree.Options{NoLocks: true}),
 	}
 }
@@ -129,6 +130,31 @@ func (c *Cache) Beside(refusal []*metapb.RangeDescriptor) []*metapb.RangeDescrip
 	return out
 }
 
+// Doubt takes note that a node which was asked because of d, as the cache holds it, knew nobody who leads the range (Try.Doubt).
+// True if that has been so for longer than an election takes: d may be of long ago, and whoever asks is to find out what is newer
+// (Again). The descriptor stays meanwhile: in an election that lasts it is right. True again only after as long, whoever asks: the
+// requests that wait for one leader do not storm the index.
+func (c *Cache) Doubt(d *metapb.RangeDescriptor, now base.Instant) bool {
+	return c.doubt(d, now, false)
+}
+
+// doubt is Doubt; atOnce: the first time counts as well.
+func (c *Cache) doubt(d *metapb.RangeDescriptor, now base.Instant, atOnce bool) bool {
+	id := base.RangeID(d.GetRangeId())
+	if d == nil || c.Known(id) != d {
+		return false // something else is known by now
+	}
+	since, before := c.doubted[id]
+	if before && now.Sub(since) < base.DoubtAfter {
+		return false
+	}
+	c.doubted[id] = now
+	return before || atOnce
+}
+
+// Trust ends a doubt: the range was found at one of its nodes.
+func (c *Cache) Trust(d *metapb.RangeDescriptor) { delete(c.doubted, base.RangeID(d.GetRangeId())) }
+
 // All returns the descriptors in order.
 func (c *Cache) All() []*metapb.RangeDescriptor { return c.byStart.Items() }
 
@@ -160,12 +186,14 @@ func (c *Cache) remove(d *metapb.RangeDescriptor) {
 	id := base.RangeID(d.RangeId)
 	c.byUse.Remove(c.byID[id])
 	delete(c.byID, id)
+	delete(c.doubted, id)
 }
 
 // check panics unless the entries are ordered and disjoint.
 func (c *Cache) check() {
 	all := c.All()
 	invariants.Check(len(all) == len(c.byID) && len(all) == c.byUse.Len(), "the cache holds %d descriptors of %d ranges", len(all), len(c.byID))
+	invariants.Check(len(c.doubted) <= len(all), "the cache doubts %d descriptors of %d", len(c.doubted), len(all))
 	for i := 1; i < len(all); i++ {
 		a, b := all[i-1], all[i]
 		ordered := a.KeyspaceId < b.KeyspaceId ||

@@ -15,6 +15,7 @@ type Lookup struct {
 	cache   *Cache
 	ks      base.KeyspaceID
 	key     []byte
+	doubted *metapb.RangeDescriptor // what is known already, and does not end it
 	asked   int
 	pending Question // the question last put
 	learned bool     // and it was answered, not refused
@@ -55,9 +56,15 @@ func NewLookup(c *Cache, ks base.KeyspaceID, key []byte) *Lookup {
 	return &Lookup{cache: c, ks: ks, key: key}
 }
 
+// Again begins a lookup of key for want of something newer than d, which the cache holds: the index is asked, once. If it has
+// nothing newer the lookup fails, and the cache is as before.
+func Again(c *Cache, d *metapb.RangeDescriptor, key []byte) *Lookup {
+	return &Lookup{cache: c, ks: base.KeyspaceID(d.KeyspaceId), key: key, doubted: d}
+}
+
 // Next returns what the lookup wants now.
 func (l *Lookup) Next() Question {
-	if d := l.cache.Find(l.ks, l.key); d != nil {
+	if d := l.cache.Find(l.ks, l.key); d != nil && d != l.doubted {
 		return Question{Found: d}
 	}
 	q := l.lacking(l.ks, l.key)
@@ -72,6 +79,9 @@ func (l *Lookup) Next() Question {
 func (l *Lookup) Learn(ds ...*metapb.RangeDescriptor) {
 	l.asked++
 	l.learned = true
+	if l.pending.Index != nil {
+		l.cache.Trust(l.pending.Index.Range)
+	}
 	for _, d := range ds {
 		l.cache.Put(d)
 	}
@@ -83,6 +93,13 @@ func (l *Lookup) Refused(known ...*metapb.RangeDescriptor) {
 	if l.pending.Index != nil {
 		l.cache.Moved(l.pending.Index.Range, known)
 	}
+}
+
+// Unled answers the last question with a base.NotLeader of all the nodes of the index's range: the lookup cannot go on. True if what
+// is known of that range is to be looked up again in its turn: as Cache.Doubt says, and at once if the lookup comes of a doubt
+// itself, for that has waited already.
+func (l *Lookup) Unled(now base.Instant) bool {
+	return l.pending.Index != nil && l.cache.doubt(l.pending.Index.Range, now, l.doubted != nil)
 }
 
 // same says whether a and b ask the same of the same range: an answer that did not help will not help now.

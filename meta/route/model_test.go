@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -128,6 +129,81 @@ func TestLookupEnds(t *testing.T) {
 			} else {
 				l.Learn(ds...)
 			}
+		}
+	})
+}
+
+// TestDoubts: the index is asked about a range that nobody leads once in DoubtAfter at most, whoever asks and however often, and not
+// before that time is over; and if that goes on it is asked.
+func TestDoubts(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := route.NewCache(4)
+		d := desctest.First(10, base.KeyspaceDefault)
+		c.Put(d)
+		var (
+			now   = base.Instant(rapid.Int64Range(0, 1<<40).Draw(t, "now"))
+			began = base.Never // of the refusals that nothing has interrupted
+			last  = now.Add(-base.DoubtAfter)
+		)
+		for range rapid.IntRange(1, 60).Draw(t, "events") {
+			now = now.Add(time.Duration(rapid.Int64Range(0, int64(base.DoubtAfter)).Draw(t, "later")))
+			if rapid.IntRange(0, 9).Draw(t, "served") == 0 {
+				c.Trust(d)
+				began = base.Never
+				continue
+			}
+			began = min(began, now)
+			asks := c.Doubt(d, now)
+			if since := now.Sub(max(began, last)); asks != (since >= base.DoubtAfter) {
+				t.Fatalf("%s after the first refusal, or the last question, the index is asked: %v", since, asks)
+			}
+			if asks {
+				last = now
+			}
+			if c.Doubt(desc.Clone(d), now.Add(10*base.DoubtAfter)) {
+				t.Fatal("what the cache does not hold is doubted")
+			}
+		}
+	})
+}
+
+// TestTargets: whatever it is refused with, a request goes in turn to every node that may have the range, as long as none leads it;
+// and to the asker only if that has a replica, or is told to, or there is no other.
+func TestTargets(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		d := desctest.First(10, base.KeyspaceDefault)
+		d.Replicas = nil
+		for i, n := range rapid.SliceOfNDistinct(rapid.Uint64Range(1, 6), 1, 6, rapid.ID).Draw(t, "nodes") {
+			d.Replicas = append(d.Replicas, &metapb.Replica{ReplicaId: uint64(i + 1), NodeId: n, Role: rapid.SampledFrom([]metapb.ReplicaRole{
+				metapb.ReplicaRole_REPLICA_ROLE_VOTER, metapb.ReplicaRole_REPLICA_ROLE_LEARNER}).Draw(t, "role")})
+		}
+		own := route.Own{Node: base.NodeID(rapid.IntRange(1, 6).Draw(t, "own")), Has: rapid.Bool().Draw(t, "has"), Leader: base.NodeID(rapid.IntRange(0, 8).Draw(t, "leader"))}
+		var r route.Retry
+		step := func(err error) base.NodeID {
+			to := r.Target(d, own)
+			r, _ = r.After(err)
+			return to
+		}
+		for range rapid.IntRange(0, 20).Draw(t, "before") {
+			step(rapid.SampledFrom([]error{&base.NotLeader{}, &base.NotLeader{HintNode: 9}, &base.RangeMoved{}, &base.Throttled{}, &route.NoRange{}}).Draw(t, "refusal"))
+		}
+		step(&base.NotLeader{}) // a hint, if there was one, is used up
+		asked := map[base.NodeID]bool{}
+		for range (len(d.Replicas) + 1) * (len(d.Replicas) + 1) {
+			asked[step(&base.NotLeader{})] = true
+		}
+		for _, rep := range d.Replicas {
+			n := base.NodeID(rep.NodeId)
+			alone := len(d.Replicas) == 1
+			if want := n != own.Node || own.Has || alone; asked[n] != want && !(own.Has && own.Leader == n) {
+				t.Errorf("%s of %s asked: %v (own %+v)", n, desc.Format(d), asked[n], own)
+			}
+		}
+		if own.Has && own.Leader != 0 && !asked[own.Leader] {
+			t.Errorf("the leader that the own replica knows was not asked: %v (own %+v)", asked, own)
+		}
+		if !own.Has && asked[own.Node] && desc.ReplicaOn(d, own.Node) == nil {
+			t.Errorf("the asker, which has nothing, asked itself: %v", asked)
 		}
 	})
 }

@@ -20,8 +20,9 @@ import (
 )
 
 // TestStories runs the dialogues in testdata/stories. Verbs: cache (limit=, starts anew), put, drop, find (ks= key=), show;
-// index (what root and meta hold, one descriptor a line), ranges (what there really is), lookup (ks= key=); order
-// (hint= self=), retry (one error a line).
+// index (what root and meta hold, one descriptor a line), ranges (what there really is), unled (those that nobody leads: words r2 r3),
+// lookup (ks= key= at=, again: though something is known); doubt (at=), trust; targets (self=, has, leader=: whom the tries go to that
+// are refused without a hint), retry (one error a line).
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
 		s := &story{c: route.NewCache(100)}
@@ -39,12 +40,22 @@ type story struct {
 	c     *route.Cache
 	index map[string]*metapb.RangeDescriptor // by index keyspace and index key
 	real  []*metapb.RangeDescriptor
+	unled []string
+	at    base.Instant
 }
 
 func (s *story) verb(t *testing.T, c *datadriven.TestData) (string, error) {
 	ds, err := parseAll(c)
 	if err != nil {
 		return "", err
+	}
+	var at string
+	if c.MaybeScanArgs(t, "at", &at) {
+		d, err := time.ParseDuration(at)
+		if err != nil {
+			return "", err
+		}
+		s.at = base.Instant(d)
 	}
 	var b strings.Builder
 	switch c.Cmd {
@@ -73,14 +84,23 @@ func (s *story) verb(t *testing.T, c *datadriven.TestData) (string, error) {
 		}
 	case "ranges":
 		s.real = ds
+	case "unled":
+		s.unled = strings.Fields(c.Input)
 	case "lookup":
 		ks, key := place(t, c)
+		if c.HasArg("again") {
+			return s.lookup(route.Again(s.c, s.c.Find(ks, key), key)), nil
+		}
 		return s.lookup(route.NewLookup(s.c, ks, key)), nil
-	case "order":
-		var hint, self uint64
-		c.ScanArgs(t, "hint", &hint)
+	case "doubt":
+		fmt.Fprintln(&b, s.c.Doubt(s.c.Known(base.RangeID(ds[0].RangeId)), s.at))
+	case "trust":
+		s.c.Trust(ds[0])
+	case "targets":
+		var self, leader uint64
 		c.ScanArgs(t, "self", &self)
-		fmt.Fprintln(&b, route.Order(ds[0], base.NodeID(hint), base.NodeID(self)))
+		c.MaybeScanArgs(t, "leader", &leader)
+		return targets(ds[0], route.Own{Node: base.NodeID(self), Has: c.HasArg("has"), Leader: base.NodeID(leader)}), nil
 	case "retry":
 		return retries(c.Input)
 	default:
@@ -109,17 +129,24 @@ func (s *story) lookup(l *route.Lookup) string {
 				l.Learn(root)
 			}
 		default:
-			s.read(&b, l, q.Index)
+			if !s.read(&b, l, q.Index) {
+				return b.String()
+			}
 		}
 	}
 }
 
-func (s *story) read(b *strings.Builder, l *route.Lookup, r *route.IndexRead) {
+// read answers an index read; false if it cannot be answered.
+func (s *story) read(b *strings.Builder, l *route.Lookup, r *route.IndexRead) bool {
 	fmt.Fprintf(b, "%s: ", base.RangeID(r.Range.RangeId))
+	if slices.Contains(s.unled, base.RangeID(r.Range.RangeId).String()) {
+		fmt.Fprintf(b, "nobody leads it; it is to be looked up again: %v\n", l.Unled(s.at))
+		return false
+	}
 	if now := s.holder(r.Keyspace, r.Start); now == nil || now.RangeId != r.Range.RangeId {
 		fmt.Fprintf(b, "not here; %s\n", desc.Format(now))
 		l.Refused(slices.DeleteFunc([]*metapb.RangeDescriptor{now}, func(d *metapb.RangeDescriptor) bool { return d == nil })...)
-		return
+		return true
 	}
 	var keys []string
 	for k := range s.index {
@@ -130,11 +157,12 @@ func (s *story) read(b *strings.Builder, l *route.Lookup, r *route.IndexRead) {
 	if len(keys) == 0 {
 		b.WriteString("nothing\n")
 		l.Learn()
-		return
+		return true
 	}
 	d := s.index[slices.Min(keys)]
 	fmt.Fprintln(b, desc.Format(d))
 	l.Learn(d)
+	return true
 }
 
 func (s *story) holder(ks base.KeyspaceID, key []byte) *metapb.RangeDescriptor {
@@ -148,7 +176,18 @@ func (s *story) holder(ks base.KeyspaceID, key []byte) *metapb.RangeDescriptor {
 
 func indexed(ks base.KeyspaceID, key []byte) string { return fmt.Sprintf("%s/%s", ks, key) }
 
-// retries: one error a line, as words: what, then its argument.
+// targets are the nodes to which the tries of a request go, twice round.
+func targets(d *metapb.RangeDescriptor, own route.Own) string {
+	var out []base.NodeID
+	var r route.Retry
+	for range 2 * len(d.Replicas) {
+		out = append(out, r.Target(d, own))
+		r, _ = r.After(&base.NotLeader{})
+	}
+	return fmt.Sprintln(out)
+}
+
+// retries: one error a line, as words: what, then its argument. The range is on node 1, and the asker on none of its.
 func retries(input string) (string, error) {
 	var (
 		b strings.Builder
@@ -187,17 +226,19 @@ func retries(input string) (string, error) {
 		switch r, try = r.After(err); {
 		case try.GiveUp:
 			b.WriteString("give up\n")
+		case try.Doubt:
+			fmt.Fprintf(&b, "wait %s, in doubt\n", try.Wait)
 		case try.Wait > 0:
 			fmt.Fprintf(&b, "wait %s\n", try.Wait)
 		default:
-			fmt.Fprintf(&b, "at once, %s\n", try.Node)
+			fmt.Fprintf(&b, "at once, %s\n", r.Target(desctest.First(4, 4), route.Own{}))
 		}
 	}
 	return b.String(), nil
 }
 
 func parseAll(c *datadriven.TestData) (out []*metapb.RangeDescriptor, err error) {
-	if c.Input == "" || c.Cmd == "retry" {
+	if c.Input == "" || c.Cmd == "retry" || c.Cmd == "unled" {
 		return nil, nil
 	}
 	for _, l := range strings.Split(c.Input, "\n") {

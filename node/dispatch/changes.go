@@ -61,7 +61,7 @@ func (d *Dispatcher) changesPage(ctx context.Context, req *rangepb.ChangesReques
 			out, err = d.changesHere(ctx, id, req)
 			return err
 		}
-		nodes := route.Order(r, 0, d.cfg.Node) // any of them will do: they take turns
+		nodes := route.Order(r, route.Own{Node: d.cfg.Node}) // any of them will do: they take turns
 		node := nodes[(d.turn.Load()+uint64(d.cfg.Node))%uint64(len(nodes))]
 		ask := proto.CloneOf(req)
 		ask.Cut = true

@@ -118,6 +118,11 @@ func (d *Dispatcher) Changed(c raftgroup.StateChange) {
 	case c.Descriptor != nil:
 		d.routes.learn(c.Descriptor)
 	}
+	d.wake()
+}
+
+// wake has the requests go on that wait for a leader or a descriptor.
+func (d *Dispatcher) wake() {
 	d.mu.Lock()
 	close(d.changed)
 	d.changed = make(chan struct{})

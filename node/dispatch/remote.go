@@ -184,7 +184,7 @@ func (d *Dispatcher) serve(o *outbox, q *rangepb.Request) {
 		return
 	}
 	if !d.cfg.Store.Has(id) {
-		done(nil, &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true})
+		done(nil, d.absent(id))
 		return
 	}
 	d.serveRange(o, q, id, until, done)

@@ -14,17 +14,21 @@ import (
 // nothing has happened and ctx lasts (route.Retry decides). A pause ends early when a leader or a descriptor changes here.
 func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, try func(*metapb.RangeDescriptor, base.NodeID) error) error {
 	var (
-		retry  route.Retry
-		next   route.Try
-		looked bool // whether the keyspace was dropped
+		retry   route.Retry
+		next    route.Try
+		looked  bool // whether the keyspace was dropped
+		doubted bool // whether the range is where it is looked for
 	)
-	for tries := 0; ; tries++ {
+	for {
 		changed := d.changes()
 		asked, err := d.descriptor(ctx, ks, key)
 		if err == nil {
-			err = try(asked, d.target(asked, next.Node, tries))
+			err = d.tryOnce(asked, retry, try)
 		}
 		if err == nil {
+			if doubted {
+				d.routes.trust(asked)
+			}
 			return nil
 		}
 		var moved *base.RangeMoved
@@ -38,6 +42,12 @@ func (d *Dispatcher) retry(ctx context.Context, ks base.KeyspaceID, key []byte, 
 		}
 		if retry, next = retry.After(err); next.GiveUp {
 			return err
+		}
+		if next.Doubt && asked != nil {
+			doubted = true
+			if d.routes.doubt(asked, d.cfg.Store.Now()) {
+				d.lookAgain(asked, key)
+			}
 		}
 		if next.Wait >= base.RetryMax && !looked && nowhere(err) {
 			looked = true
@@ -82,20 +92,30 @@ func (d *Dispatcher) dropped(ctx context.Context, ks base.KeyspaceID) bool {
 	return err == nil && gone
 }
 
-// target is the node to try: the hinted one, the leader that a local replica knows, or the replicas in turn.
-func (d *Dispatcher) target(desc *metapb.RangeDescriptor, hint base.NodeID, tries int) base.NodeID {
-	if hint != 0 {
-		return hint
+// tryOnce tries a request at the node of a range whose turn it is. This node may be named for a range that it has no replica of, or
+// only one that waits for its first snapshot: it then refuses itself as it would refuse others.
+func (d *Dispatcher) tryOnce(r *metapb.RangeDescriptor, retry route.Retry, try func(*metapb.RangeDescriptor, base.NodeID) error) error {
+	own := d.own(base.RangeID(r.RangeId))
+	node := retry.Target(r, own)
+	if node == own.Node && !own.Has {
+		return d.absent(base.RangeID(r.RangeId))
 	}
-	id := base.RangeID(desc.RangeId)
-	// One that waits for its first snapshot may have been removed, and know of a leader of long ago.
-	if st, ok := d.cfg.Store.State(id); ok && st.LeaderNode != 0 && d.cfg.Store.Has(id) {
-		return st.LeaderNode
+	return try(r, node)
+}
+
+// own is what this node has of a range.
+func (d *Dispatcher) own(id base.RangeID) route.Own {
+	own := route.Own{Node: d.cfg.Node, Has: d.cfg.Store.Has(id)}
+	if own.Has {
+		st, _ := d.cfg.Store.State(id)
+		own.Leader = st.LeaderNode
 	}
-	if d.cfg.Store.Has(id) && tries == 0 {
-		return d.cfg.Node // it answers at once, and wakes nobody
-	}
-	return base.NodeID(desc.Replicas[tries%len(desc.Replicas)].NodeId)
+	return own
+}
+
+// absent refuses what was sent to a range that has no replica here.
+func (d *Dispatcher) absent(id base.RangeID) error {
+	return &base.RangeMoved{Range: id, Descriptors: d.routes.instead(id), Absent: true}
 }
 
 // changes returns a channel that is closed at the next change of a leader or a descriptor here.

@@ -83,6 +83,18 @@ func (r *routes) moved(asked *metapb.RangeDescriptor, known []*metapb.RangeDescr
 	r.cache.Moved(asked, known)
 }
 
+func (r *routes) doubt(d *metapb.RangeDescriptor, now base.Instant) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cache.Doubt(d, now)
+}
+
+func (r *routes) trust(d *metapb.RangeDescriptor) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cache.Trust(d)
+}
+
 // Learn takes descriptors that another node told.
 func (d *Dispatcher) Learn(ds ...*metapb.RangeDescriptor) { d.routes.learn(ds...) }
 
@@ -127,7 +139,27 @@ func (d *Dispatcher) descriptor(ctx context.Context, ks base.KeyspaceID, key []b
 	if desc := d.routes.find(ks, key); desc != nil {
 		return desc, nil
 	}
-	lookup := route.NewLookup(d.routes.cache, ks, key)
+	return d.lookUp(ctx, route.NewLookup(d.routes.cache, ks, key))
+}
+
+// lookAgain finds out, beside the requests that wait, whether a range is where it is looked for: nobody there leads it. What is
+// newer wakes them.
+func (d *Dispatcher) lookAgain(r *metapb.RangeDescriptor, key []byte) {
+	if !d.begin() {
+		return
+	}
+	go func() {
+		defer d.wg.Done()
+		ctx, cancel := context.WithTimeout(d.ctx, base.DoubtAfter)
+		defer cancel()
+		if _, err := d.lookUp(ctx, route.Again(d.routes.cache, r, key)); err == nil {
+			d.wake()
+		}
+	}()
+}
+
+// lookUp asks what a lookup wants to know.
+func (d *Dispatcher) lookUp(ctx context.Context, lookup *route.Lookup) (*metapb.RangeDescriptor, error) {
 	for {
 		d.routes.mu.Lock()
 		q := lookup.Next()
@@ -144,7 +176,11 @@ func (d *Dispatcher) descriptor(ctx context.Context, ks base.KeyspaceID, key []b
 		default:
 			found, err = d.readIndex(ctx, q.Index)
 		}
-		var moved *base.RangeMoved
+		var (
+			moved     *base.RangeMoved
+			notLeader *base.NotLeader
+			doubt     bool
+		)
 		d.routes.mu.Lock()
 		switch {
 		case err == nil:
@@ -152,8 +188,13 @@ func (d *Dispatcher) descriptor(ctx context.Context, ks base.KeyspaceID, key []b
 		case errors.As(err, &moved):
 			lookup.Refused(moved.Descriptors...)
 			err = nil
+		case errors.As(err, &notLeader):
+			doubt = lookup.Unled(d.cfg.Store.Now())
 		}
 		d.routes.mu.Unlock()
+		if doubt {
+			d.lookAgain(q.Index.Range, q.Index.Start)
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -176,7 +217,11 @@ func (d *Dispatcher) askRoot(ctx context.Context) ([]*metapb.RangeDescriptor, er
 func (d *Dispatcher) readIndex(ctx context.Context, q *route.IndexRead) ([]*metapb.RangeDescriptor, error) {
 	req := &pb.RangeRequest{Key: q.Start, RangeEnd: q.End, Limit: 1}
 	var last error
-	for _, node := range route.Order(q.Range, 0, d.cfg.Node) {
+	own := d.own(base.RangeID(q.Range.RangeId))
+	for _, node := range route.Order(q.Range, own) {
+		if node == own.Node && !own.Has {
+			return nil, d.absent(base.RangeID(q.Range.RangeId))
+		}
 		resp := &pb.RangeResponse{}
 		err := d.readAt(ctx, q.Range, node, req, resp)
 		var moved *base.RangeMoved

@@ -78,7 +78,7 @@ func newWorld(t testing.TB, nodes base.NodeID) *world {
 		leases.Start()
 		close(ready)
 		w.nodes[id], w.lessors[id] = d, leases
-		must(t, s.Start(nil))
+		must(t, s.Start(silent{wire{w, id}}))
 		t.Cleanup(func() { d.Stop(); leases.Stop(); s.Stop() })
 	}
 	d := w.nodes[1]
@@ -160,6 +160,11 @@ func (x wire) OpenBulk(context.Context, base.NodeID) (transport.BulkStream, erro
 }
 func (x wire) Peers() []transport.PeerStatus { return nil }
 func (x wire) Close()                        {}
+
+// silent carries nothing of what the replicas of a range say to each other: each of them is alone.
+type silent struct{ wire }
+
+func (silent) Send(base.NodeID, transport.Class, []byte) error { return nil }
 
 func putCommand(t testing.TB, key, value string) *kvpb.Command {
 	return &kvpb.Command{Body: &kvpb.Command_Put{Put: encode(t, &pb.PutRequest{Key: []byte(key), Value: []byte(value)})}}

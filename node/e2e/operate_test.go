@@ -4,12 +4,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/cairndb/cairn/internal/base"
 )
 
 // opState is `cairn op show -o json`.
@@ -351,5 +354,87 @@ func TestOperationOutlivesItsDriver(t *testing.T) {
 	}
 	if _, held := c.led(at); held[leaves] != 0 {
 		t.Errorf("it has left, and holds %d replicas", held[leaves])
+	}
+}
+
+// A move that is cancelled stops: whoever leads the range is told, and what was begun is taken back before the leader would have
+// forgotten what it was told to do. The voters stay where they were.
+func TestCancelledMoveStops(t *testing.T) {
+	c := startCluster(t, 4)
+	at := c.procs[0]
+	c.want(at, "policy", "set", "snapshot_rate=1MiB", "balance=off", "pause_latency=10000%") // the copy takes half a minute
+	cl := c.client()
+	noise := rand.New(rand.NewPCG(1, 2))
+	for i := range 480 {
+		value := make([]byte, 64<<10)
+		for j := range value {
+			value[j] = byte(noise.Uint32())
+		}
+		if _, err := cl.Put(t.Context(), fmt.Sprintf("large/%d", i), string(value)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	of := func(id base.RangeID) (leader uint64, voters, learners []uint64) {
+		t.Helper()
+		s, err := c.status(at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range s.Ranges {
+			if r.ID != uint64(id) {
+				continue
+			}
+			leader = r.Leader.Node
+			for _, rep := range r.Replicas {
+				if rep.Role == "voter" {
+					voters = append(voters, rep.Node)
+				} else {
+					learners = append(learners, rep.Node)
+				}
+			}
+		}
+		slices.Sort(voters)
+		return leader, voters, learners
+	}
+	// Who decides hears of the operation and of its end, also where it has no replica of sys.
+	_, told, _ := of(base.RangeSys)
+	_, index, _ := of(base.RangeMeta)
+	if i := slices.IndexFunc(index, func(n uint64) bool { return !slices.Contains(told, n) }); i >= 0 {
+		c.want(at, "range", "transfer", "--range", base.RangeMeta.String(), "--to", fmt.Sprintf("n%d", index[i]))
+		t.Logf("node %d decides, and has no replica of sys", index[i])
+	}
+	replicas := func() (leader uint64, voters, learners []uint64) { return of(base.RangeDefault) }
+	leader, before, learners := replicas()
+	if leader == 0 || len(before) != 3 || len(learners) != 0 {
+		t.Fatalf("the range is led by %d, with voters %v and learners %v", leader, before, learners)
+	}
+	out := slices.IndexFunc(before, func(n uint64) bool { return n != leader })
+	var to []string
+	for n := range uint64(4) {
+		if n+1 != before[out] {
+			to = append(to, fmt.Sprintf("n%d", n+1))
+		}
+	}
+	id := c.begin(at, "range", "move", "--range", base.RangeDefault.String(), "--to", strings.Join(to, ","))
+	c.eventually(30*time.Second, func() error {
+		if _, voters, learners := replicas(); len(learners) != 1 {
+			return fmt.Errorf("voters %v, learners %v", voters, learners)
+		}
+		return nil
+	})
+	c.want(at, "op", "cancel", fmt.Sprint(id))
+	cancelled := time.Now()
+	c.eventually(30*time.Second, func() error {
+		if _, _, learners := replicas(); len(learners) > 0 {
+			return fmt.Errorf("learners %v", learners)
+		}
+		return nil
+	})
+	took := time.Since(cancelled)
+	if t.Logf("what was begun was taken back within %s", took.Round(time.Millisecond)); took >= base.DirectTimeout {
+		t.Errorf("it was followed for %s after it was cancelled", took)
+	}
+	if _, after, _ := replicas(); !slices.Equal(after, before) {
+		t.Errorf("the voters were %v and are %v", before, after)
 	}
 }

@@ -22,14 +22,24 @@ import (
 // The epoch that it serves under is on disk first: a process that is started again knows what it was told.
 type Fence struct {
 	cfg    FenceConfig
-	closed atomic.Pointer[base.Fenced] // nil: it serves
-	again  chan struct{}               // capacity 1: it is to announce itself
-	unsure atomic.Bool                 // even if it serves
+	closed atomic.Pointer[barrier] // nil: it serves
+	again  chan struct{}           // capacity 1: it is to announce itself
+	unsure atomic.Bool             // even if it serves
 
 	mu    sync.Mutex
 	epoch uint64 // that it serves under, or did
 	heard uint64 // the highest that it has heard of
 	over  bool   // it never serves again
+}
+
+// barrier is why a node does not serve, and what clients that have come wait at.
+type barrier struct {
+	why  *base.Fenced
+	gone chan struct{} // closed when it is no longer this that keeps the node from serving; nil: it stays for ever
+}
+
+func newBarrier(reason string) *barrier {
+	return &barrier{why: &base.Fenced{Reason: reason}, gone: make(chan struct{})}
 }
 
 // FenceConfig is what a Fence works with.
@@ -49,17 +59,36 @@ type FenceConfig struct {
 // NewFence makes one that is closed: the node has just started.
 func NewFence(cfg FenceConfig) *Fence {
 	f := &Fence{cfg: cfg, again: make(chan struct{}, 1), epoch: cfg.Epoch, heard: cfg.Epoch}
-	f.closed.Store(&base.Fenced{Reason: fmt.Sprintf("%s has just started, and serves when most replicas of sys have taken note of it", cfg.Node)})
+	f.closed.Store(newBarrier(fmt.Sprintf("%s has just started, and serves when most replicas of sys have taken note of it", cfg.Node)))
 	f.again <- struct{}{}
 	return f
 }
 
 // Check is nil if the node may serve; *base.Fenced if not.
 func (f *Fence) Check() error {
-	if e := f.closed.Load(); e != nil {
-		return e
+	if b := f.closed.Load(); b != nil {
+		return b.why
 	}
 	return nil
+}
+
+// Await is Check for who can wait until ctx ends: a node that has been started, or was given up by mistake, serves again within moments
+// as a rule. It waits for nothing where the node never serves again.
+func (f *Fence) Await(ctx context.Context) error {
+	for {
+		b := f.closed.Load()
+		if b == nil {
+			return nil
+		}
+		if b.gone == nil {
+			return b.why
+		}
+		select {
+		case <-b.gone:
+		case <-ctx.Done():
+			return b.why
+		}
+	}
 }
 
 // Epoch is that under which the node serves, or did last.
@@ -118,7 +147,7 @@ func (f *Fence) admitted(r *metapb.NodeRecord) error {
 		f.ask() // it was given up once more meanwhile
 		return nil
 	}
-	if f.closed.Swap(nil) == nil {
+	if !f.replace(nil) {
 		return nil // it served already
 	}
 	f.cfg.Serving(true)
@@ -146,7 +175,7 @@ func (f *Fence) Learn(r *metapb.NodeRecord) {
 	if r.State != metapb.NodeState_NODE_STATE_FAILED {
 		reason = fmt.Sprintf("%s was held to be failed and is under epoch %d now; it announces itself again, and serves then", f.cfg.Node, r.Epoch)
 	}
-	f.close(reason)
+	f.close(newBarrier(reason))
 	f.ask()
 }
 
@@ -157,10 +186,19 @@ func (f *Fence) Doubt() {
 }
 
 // close has it serve nothing. mu is held.
-func (f *Fence) close(reason string) {
-	f.closed.Store(&base.Fenced{Reason: reason})
+func (f *Fence) close(b *barrier) {
+	f.replace(b)
 	f.cfg.Serving(false)
-	f.cfg.Logger.Warn("this node serves nothing", "node", f.cfg.Node, "reason", reason)
+	f.cfg.Logger.Warn("this node serves nothing", "node", f.cfg.Node, "reason", b.why.Reason)
+}
+
+// replace puts a barrier, or none, in the place of the one that is there, and says whether there was one. mu is held.
+func (f *Fence) replace(b *barrier) bool {
+	before := f.closed.Swap(b)
+	if before != nil && before.gone != nil {
+		close(before.gone)
+	}
+	return before != nil
 }
 
 func (f *Fence) ask() {
@@ -176,7 +214,7 @@ func (f *Fence) end(reason string) {
 	over := f.over
 	f.over = true
 	if !over {
-		f.close(reason)
+		f.close(&barrier{why: &base.Fenced{Reason: reason}})
 	}
 	f.mu.Unlock()
 	if !over {

@@ -108,6 +108,35 @@ func TestFence(t *testing.T) {
 	}
 }
 
+// TestAwaitService: who can wait does until the node serves, whatever keeps it from serving meanwhile; not for one that never will.
+func TestAwaitService(t *testing.T) {
+	w := newFenceWorld(t, 0)
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := w.Await(over); err == nil || !strings.Contains(err.Error(), "has just started") {
+		t.Errorf("no longer willing to wait: %v", err)
+	}
+	served, refused := make(chan error, 2), make(chan error, 1)
+	go func() { served <- w.Await(t.Context()) }()
+	w.Learn(record(failed, 2))
+	go func() { served <- w.Await(t.Context()) }()
+	w.answers <- answer{record: record(active, 2)}
+	for range 2 {
+		if err := await(t, served); err != nil {
+			t.Errorf("it serves, and who waited is told %v", err)
+		}
+	}
+	w.Learn(record(failed, 3))
+	go func() { refused <- w.Await(t.Context()) }()
+	w.Learn(record(metapb.NodeState_NODE_STATE_LEFT, 4))
+	if err := await(t, refused); err == nil || !strings.Contains(err.Error(), "n3 was removed") {
+		t.Errorf("it never serves again, and who waited is told %v", err)
+	}
+	if err := w.Await(t.Context()); err == nil {
+		t.Error("it never serves again, and somebody is let in")
+	}
+}
+
 // TestFencedMeanwhile: given up once more while the announcement was on its way, it announces itself once more.
 func TestFencedMeanwhile(t *testing.T) {
 	w := newFenceWorld(t, 0)

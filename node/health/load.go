@@ -24,10 +24,10 @@ type Gauges struct {
 
 	at        base.Instant // of the last reading
 	cpu       time.Duration
-	snapshots uint64        // bytes sent and received
-	lates     [lates]int64  // microseconds, of the last readings
-	next      int           // of lates
-	normal    float64       // microseconds that a write takes when nothing moves; 0: not known yet
+	snapshots uint64       // bytes sent and received
+	lates     [lates]int64 // microseconds, of the last readings
+	next      int          // of lates
+	normal    normal
 	sized     base.Instant  // when the sizes were read; 0: never
 	bytes     uint64        // of the replicas' data
 	disk      unix.Statfs_t // of the store's file system
@@ -78,21 +78,12 @@ func (g *Gauges) Load(late time.Duration) *metapb.NodeLoad {
 	put, of := g.puts.P99()
 	l.SyncMicros, l.PutMicros = sync.Microseconds(), put.Microseconds()
 	if of > 0 && sn.Sending+sn.Receiving == 0 {
-		g.learnNormal(float64(put.Microseconds()), elapsed)
+		g.normal.learn(float64(put.Microseconds()), elapsed)
 	}
-	l.PutNormalMicros = int64(g.normal)
+	l.PutNormalMicros = int64(g.normal.micros)
 	g.readSizes(now)
 	l.Bytes, l.DiskUsed, l.DiskBytes = g.bytes, (g.disk.Blocks-g.disk.Bfree)*uint64(g.disk.Bsize), g.disk.Blocks*uint64(g.disk.Bsize)
 	return l
-}
-
-// learnNormal moves what is normal slowly towards what is.
-func (g *Gauges) learnNormal(put float64, elapsed time.Duration) {
-	if g.normal == 0 {
-		g.normal = put
-		return
-	}
-	g.normal += (put - g.normal) * (1 - math.Exp2(-elapsed.Seconds()/base.NormalHalfLife.Seconds()))
 }
 
 // readSizes asks the engine and the file system now and then. What cannot be read stays as it was: 0 is "not known".

@@ -24,6 +24,8 @@ func (r *runner) log(e *placement.Event) {
 		log.Info("done: "+e.What, "took", e.Took)
 	case placement.GivenUp:
 		log.Info("given up: "+e.What, "reason", e.Reason, "took", e.Took)
+	case placement.Withdrawn:
+		log.Debug("withdrawn: "+e.What, "took", e.Took)
 	case placement.Held:
 		log.Warn("what should be done is not: "+e.What, "reason", e.Reason)
 	case placement.Freed:

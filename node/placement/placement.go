@@ -193,6 +193,7 @@ func (p *Placement) look(id base.RangeID) {
 		})
 		p.runners[id] = r
 		p.mu.Unlock()
+		p.SysChanged() // it may have been read long ago
 		p.wg.Go(r.run)
 	case leads:
 		r.moved(view.Descriptor)

@@ -22,20 +22,22 @@ type stored struct {
 	policy     allocator.Policy // what the policies come to
 }
 
-// watchSys reads what people asked for when it may have changed: told by the local replica of sys, and once in a while on nodes
-// that have none.
+// watchSys reads what people asked for when it may have changed: told by the local replica of sys, and once in a while on nodes that
+// have none. Where such a node decides it does so as often as it plans: somebody waits for it.
 func (p *Placement) watchSys() {
-	tick := time.NewTicker(base.NodesInterval)
-	defer tick.Stop()
 	for {
 		if err := p.readSys(); err != nil && p.ctx.Err() == nil {
 			p.cfg.Logger.Debug("policies and operations were not read", "error", err)
+		}
+		again := base.NodesInterval
+		if _, told := p.cfg.Store.State(base.RangeSys); !told && len(p.all()) > 0 {
+			again = base.DecideInterval
 		}
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-p.sys:
-		case <-tick.C:
+		case <-time.After(again):
 		}
 	}
 }

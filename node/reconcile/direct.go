@@ -29,8 +29,9 @@ func (r *Reconciler) Direct(id base.RangeID, d *rangepb.Directive) *rangepb.Dire
 		f = &change.Follower{}
 		r.follow[id] = f
 	}
-	refused := f.Direct(d, view.Descriptor, r.cfg.Store.Now())
-	answer := f.Answer(view.Descriptor, refused)
+	now := r.cfg.Store.Now()
+	refused := f.Direct(d, view.Descriptor, now)
+	answer := f.Answer(d, view.Descriptor, refused, now)
 	if refused == "" && !answer.Done {
 		r.due[id] = struct{}{}
 	}
@@ -60,7 +61,7 @@ func (r *Reconciler) next(st *raftgroup.Status, o *observed, now base.Instant) (
 		step, done = change.LeaveJoint(st.Descriptor, seen)
 		return step, done, ""
 	}
-	if !f.Follows(st.Descriptor, now) {
+	if f.Over(st.Descriptor, now) {
 		delete(r.follow, st.Range)
 	}
 	step, done = f.Next(st.Descriptor, seen, now)

@@ -171,6 +171,43 @@ func TestDirect(t *testing.T) {
 	w.until("the learner is gone", func() bool { return desc.ReplicaOn(w.descriptor(), 2) == nil })
 }
 
+// What was given up is withdrawn: nothing more is done for it, though it would hold for long, and nobody waits for its end. The directive
+// itself, which comes late, is not followed again.
+func TestWithdraw(t *testing.T) {
+	w := newWorld(t)
+	w.until("n1 leads", func() bool { st, ok := w.s.State(base.RangeDefault); return ok && st.Role == raftgroup.Leader })
+	on := w.descriptor().Generation
+	directive := func(seq uint64, withdraw bool) *rangepb.DirectiveAnswer {
+		m := &rangepb.Directive{Decider: 1, Seq: seq, ExpectedGeneration: on, Voters: []uint64{1, 2}, Withdraw: withdraw}
+		if !withdraw {
+			m.TimeoutMicros = uint64(time.Hour / time.Microsecond)
+		}
+		return w.r.Direct(base.RangeDefault, m)
+	}
+	if a := directive(1, false); a.Refused != "" {
+		t.Fatalf("refused: %s", a.Refused)
+	}
+	w.until("n2 has a learner", func() bool { return desc.ReplicaOn(w.descriptor(), 2) != nil })
+	with := w.descriptor()
+	w.until("it is withdrawn", func() bool { return directive(1, true).Withdrawn })
+	if a := directive(1, false); a.Refused == "" {
+		t.Errorf("it was withdrawn, and is followed again: %v", a)
+	}
+	st, _, err := w.s.Status(t.Context(), base.RangeDefault)
+	must(t, err)
+	if step, rests, _ := w.r.next(&st, &observed{}, w.s.Now()); !rests {
+		t.Errorf("it was withdrawn, and what is done next is %+v", step)
+	}
+	if !desc.Equal(w.descriptor(), with) {
+		t.Errorf("it was withdrawn at %s, and the range is %s", desc.Format(with), desc.Format(w.descriptor()))
+	}
+	other := w.r.Direct(base.RangeDefault, &rangepb.Directive{Decider: 5, Seq: 1, ExpectedGeneration: with.Generation, Voters: []uint64{1}, TimeoutMicros: 6e7})
+	if other.Refused != "" {
+		t.Errorf("it was withdrawn, and another is refused: %s", other.Refused)
+	}
+	w.until("the learner is gone", func() bool { return desc.ReplicaOn(w.descriptor(), 2) == nil })
+}
+
 // Whoever wants a range beside another asks again and again: once nobody does, the range follows its directive within seconds. A client of
 // a merge that was broken off must not keep it from being repaired.
 func TestAlignEnds(t *testing.T) {

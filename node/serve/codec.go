@@ -43,17 +43,18 @@ const (
 
 // origin is what the headers of a stream's responses have in common.
 type origin struct {
-	cluster, member, term uint64
+	cluster, member uint64
+	term            func() uint64 // as it is now
 }
 
 // head appends a response without its events and without what comes behind them.
-func (h origin) head(b []byte, o *watch.Out) []byte {
-	size := sizeNumber(h.cluster) + sizeNumber(h.member) + sizeNumber(uint64(o.Revision)) + sizeNumber(h.term)
+func (h origin) head(b []byte, o *watch.Out, term uint64) []byte {
+	size := sizeNumber(h.cluster) + sizeNumber(h.member) + sizeNumber(uint64(o.Revision)) + sizeNumber(term)
 	b = protowire.AppendVarint(protowire.AppendTag(b, responseHeader, protowire.BytesType), uint64(size))
 	b = appendNumber(b, headerCluster, h.cluster)
 	b = appendNumber(b, headerMember, h.member)
 	b = appendNumber(b, headerRevision, uint64(o.Revision))
-	b = appendNumber(b, headerTerm, h.term)
+	b = appendNumber(b, headerTerm, term)
 	b = appendNumber(b, responseWatch, uint64(o.Watch))
 	if o.Kind == watch.Created || o.Kind == watch.Canceled && o.Watch == noWatch {
 		b = appendNumber(b, responseCreated, yes)
@@ -94,7 +95,7 @@ func wireOf(e *watch.Event, prev bool) []byte {
 	return e.Wire
 }
 
-// section is some events as they stand in a response: many responses of a stream may share it. Small events are copied together,
+// section is some events as they stand in a response: many responses may share it. Small events are copied together,
 // which costs less than sending each by itself; a large one is sent from where it is, whoever watches it.
 type section []mem.Buffer
 

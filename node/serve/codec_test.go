@@ -63,18 +63,20 @@ func drawOut(t *rapid.T, id int64) (watch.Out, *pb.WatchResponse) {
 		}
 		r.Fragment = o.Fragment
 	}
-	r.Header = &pb.ResponseHeader{ClusterId: testOrigin.cluster, MemberId: testOrigin.member, RaftTerm: testOrigin.term, Revision: int64(o.Revision)}
+	r.Header = &pb.ResponseHeader{ClusterId: testOrigin.cluster, MemberId: testOrigin.member, RaftTerm: testTerm, Revision: int64(o.Revision)}
 	r.WatchId = o.Watch
 	return o, r
 }
 
-var testOrigin = origin{cluster: 1<<63 + 5, member: 3, term: 7}
+const testTerm = 7
+
+var testOrigin = origin{cluster: 1<<63 + 5, member: 3, term: func() uint64 { return testTerm }}
 
 // A response is byte for byte what protobuf makes of it, through the codec as it is used.
 func TestResponseIsWhatProtobufMakes(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o, want := drawOut(t, rapid.Int64Min(0).Draw(t, "watch"))
-		p := newPlan()
+		p := newPlan(new(last))
 		p.take([]watch.Out{o})
 		got, err := newCodec().Marshal(p.encode(testOrigin, 0))
 		if err != nil {
@@ -94,8 +96,10 @@ func TestResponseIsWhatProtobufMakes(t *testing.T) {
 // what was cut in fragments is not put together with anything.
 func TestPlanKeepsTheOrderOfEachWatch(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := newPlan()
-		for range 2 { // a plan is used again
+		shared := new(last)
+		plans := []*plan{newPlan(shared), newPlan(shared)}
+		for i := range 4 { // a plan is used again, and finds what the other has made
+			p := plans[i%2]
 			var outs []watch.Out
 			var want []*pb.WatchResponse
 			for range rapid.IntRange(1, 20).Draw(t, "outs") {
@@ -113,6 +117,48 @@ func TestPlanKeepsTheOrderOfEachWatch(t *testing.T) {
 		}
 	})
 }
+
+// What many streams are sent alike is encoded once: the events of one step, whichever of them come together, and the term with them.
+func TestStreamsShareWhatTheyAreSent(t *testing.T) {
+	asked := 0
+	from := origin{cluster: 1, member: 2, term: func() uint64 { asked++; return testTerm }}
+	shared := new(last)
+	outs := func(id int64, revs ...base.Revision) (out []watch.Out) {
+		for _, rev := range revs {
+			out = append(out, watch.Out{Kind: watch.Events, Watch: id, Revision: rev, Events: eventsAt[rev-1 : rev : rev], Bytes: 100})
+		}
+		return out
+	}
+	encode := func(outs []watch.Out) (got section, head []byte) {
+		p := newPlan(shared)
+		p.take(outs)
+		if len(p.begin) != 1 {
+			t.Fatalf("%d responses", len(p.begin))
+		}
+		e := p.encode(from, 0)
+		return section(e.message[1:]), e.head
+	}
+	at := func(s section) *byte { return &s[0].ReadOnlyData()[0] }
+	a, headA := encode(outs(1, 1, 2))
+	b, headB := encode(outs(2, 1, 2))
+	if len(a) != 1 || len(b) != 1 || at(a) != at(b) || asked != 1 {
+		t.Errorf("the same events are encoded twice, and the term was asked for %d times", asked)
+	}
+	if bytes.Equal(headA, headB) {
+		t.Error("two watches have one head")
+	}
+	c, _ := encode(outs(1, 2))
+	d, _ := encode(outs(2, 1, 2))
+	if at(c) == at(a) || bytes.Equal(c[0].ReadOnlyData(), a[0].ReadOnlyData()) {
+		t.Error("other events are encoded as those")
+	}
+	if at(d) == at(a) || !bytes.Equal(d[0].ReadOnlyData(), a[0].ReadOnlyData()) {
+		t.Error("more than the last is kept, or the same events differ")
+	}
+}
+
+// eventsAt has one event at each of the first revisions.
+var eventsAt = []*watch.Event{{Key: []byte("k"), Revision: 1, Wire: []byte("one")}, {Key: []byte("k"), Revision: 2, Wire: []byte("two")}}
 
 func checkPlan(t *rapid.T, p *plan, outs []watch.Out, want []*pb.WatchResponse) {
 	p.take(outs)

@@ -49,8 +49,10 @@ func waits(method string) bool {
 	return method == lockpb.Lock_Lock_FullMethodName || method == electionpb.Election_Campaign_FullMethodName
 }
 
-// admit refuses what only a member of a cluster can answer while this node is none.
-func (s *Server) admit(method string) error {
+// admit refuses what only a member of a cluster can answer while this node is none. What clients ask of one that has just started waits
+// a little for it to serve: their connections are back before the cluster has taken note of it, and would carry nothing but refusals.
+// Cairn's own client is refused at once, for it goes to another node.
+func (s *Server) admit(ctx context.Context, method string) error {
 	if !s.member.Load() {
 		if openMethod(method) {
 			return nil
@@ -60,10 +62,16 @@ func (s *Server) admit(method string) error {
 		}
 		s.member.Store(true) // it stays so for the life of the store
 	}
-	if err := s.cfg.MayServe(); err != nil && fencedMethod(method) {
+	if !fencedMethod(method) {
+		return nil
+	}
+	err := s.cfg.MayServe()
+	if _, _, own := routeHint(ctx); own || err == nil || s.cfg.AwaitService == nil {
 		return err
 	}
-	return nil
+	ctx, cancel := context.WithTimeout(ctx, base.FenceWait)
+	defer cancel()
+	return s.cfg.AwaitService(ctx)
 }
 
 // fencedMethod is what a node does not answer while it may not serve: all that reads or changes what clients store, on their behalf.
@@ -99,7 +107,7 @@ func (s *Server) answer(ctx context.Context, req any, info *grpc.UnaryServerInfo
 		}
 		defer s.calls.end()
 	}
-	if err := s.admit(info.FullMethod); err != nil {
+	if err := s.admit(ctx, info.FullMethod); err != nil {
 		return nil, failed(ctx, info.FullMethod, err)
 	}
 	if _, has := ctx.Deadline(); !has && bounded(info.FullMethod) && !long(info.FullMethod) && !waits(info.FullMethod) {
@@ -135,7 +143,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 
 func (s *Server) answerStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	ctx := ss.Context()
-	if err := s.admit(info.FullMethod); err != nil {
+	if err := s.admit(ctx, info.FullMethod); err != nil {
 		return failed(ctx, info.FullMethod, err)
 	}
 	if info.FullMethod == pb.Watch_Watch_FullMethodName {

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -52,6 +53,41 @@ func TestListNodes(t *testing.T) {
 	resp, err = cl.ListNodes(t.Context(), &clusterpb.ListNodesRequest{})
 	if err != nil || len(resp.Nodes) != 1 || resp.Nodes[0].Record.NodeId != 9 || !resp.Remembered {
 		t.Errorf("without sys: %v, %v", resp, err)
+	}
+}
+
+// TestStartsMeanwhile: what clients ask of a node that has just started is answered when it serves. Cairn's own client is refused at
+// once, and so is a call whose time is over.
+func TestStartsMeanwhile(t *testing.T) {
+	b := memberBackend()
+	b.answer = &pb.PutResponse{}
+	why := &base.Fenced{Reason: "n1 has just started"}
+	waiting, served := make(chan struct{}, 1), make(chan struct{})
+	_, conn := serveOn(t, listen(t), Config{
+		Backend: b, MayServe: func() error { return why },
+		AwaitService: func(ctx context.Context) error {
+			waiting <- struct{}{}
+			select {
+			case <-served:
+				return nil
+			case <-ctx.Done():
+				return why
+			}
+		},
+	})
+	kv, put := pb.NewKVClient(conn), &pb.PutRequest{Key: []byte("k")}
+	if _, err := kv.Put(metadata.AppendToOutgoingContext(t.Context(), base.RouteHeader, "0.0"), put); status.Code(err) != codes.Unavailable || len(waiting) > 0 {
+		t.Errorf("Cairn's own client: %v, %d wait", err, len(waiting))
+	}
+	done := make(chan error, 1)
+	go func() { _, err := kv.Put(t.Context(), put); done <- err }()
+	<-waiting
+	close(served)
+	if err := <-done; err != nil {
+		t.Errorf("it serves now, and says %v", err)
+	}
+	if _, err := pb.NewMaintenanceClient(conn).Status(t.Context(), &pb.StatusRequest{}); err != nil {
+		t.Error(err)
 	}
 }
 

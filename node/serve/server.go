@@ -44,6 +44,8 @@ type Config struct {
 	Logger     *slog.Logger
 	// MayServe says why clients are not to be served now; nil: they are. A nil function: always.
 	MayServe func() error
+	// AwaitService is MayServe for a request that has come and can wait until its context ends. A nil function: nothing waits.
+	AwaitService func(context.Context) error
 	// Bound says which keyspace the clients of a listener mean that name none, by the listener's port.
 	Bound map[int]string
 
@@ -104,6 +106,7 @@ type Server struct {
 
 	watching watching
 	plans    sync.Pool // of *plan, for the streams that send
+	last     last
 }
 
 // NewServer makes the server. Nothing is served before Serve.
@@ -113,7 +116,8 @@ func NewServer(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("serve: %w", err)
 	}
 	s := &Server{cfg: cfg, health: health.NewServer(), calls: newCalls(),
-		ending: make(chan struct{}), plans: sync.Pool{New: func() any { return newPlan() }}}
+		ending: make(chan struct{})}
+	s.plans.New = func() any { return newPlan(&s.last) }
 	// A frame between nodes may be larger than a client's request; that one is bounded by its handler, so that the
 	// client is told what is wrong in etcd's words.
 	maxRecv := max(cfg.MaxRequestBytes, base.MaxFrameBytes) + base.RequestOverheadBytes

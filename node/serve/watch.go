@@ -239,13 +239,12 @@ func (w *watchStream) send(plan *plan) {
 	defer w.s.plans.Put(plan)
 	defer plan.forget()
 	id := w.s.cfg.Backend.Identity()
-	from := origin{cluster: id.ClusterID, member: uint64(id.NodeID)}
+	from := origin{cluster: id.ClusterID, member: uint64(id.NodeID), term: func() uint64 { return w.s.cfg.Backend.RaftTerm(w.ks) }}
 	var outs []watch.Out
 	for {
 		if outs = w.next(plan, outs); outs == nil {
 			return
 		}
-		from.term = w.s.cfg.Backend.RaftTerm(w.ks)
 		plan.take(outs)
 		bytes := 0
 		for _, at := range plan.begin {

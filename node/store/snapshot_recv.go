@@ -70,6 +70,11 @@ func (s *Store) HandleSnapshot(ctx context.Context, from base.NodeID, bs transpo
 	if rerr == nil {
 		rerr = sn.verify(st)
 	}
+	if rerr == nil {
+		// What the learner wrote since it was made (its HardState) lies in memory, under the tables. An ingestion over it holds up
+		// every commit of this node while the engine begins two new logs; over nothing, it does not.
+		rerr = s.eng.Flush()
+	}
 	if rerr != nil {
 		sn.release(st)
 		return rerr

@@ -22,6 +22,7 @@ import (
 	"github.com/cairndb/cairn/api/kvpb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
+	"github.com/cairndb/cairn/kv/engine"
 	"github.com/cairndb/cairn/raftgroup"
 	"github.com/cairndb/cairn/transport"
 )
@@ -255,6 +256,63 @@ func TestSnapshotStream(t *testing.T) {
 				t.Errorf("a snapshot that nobody wants is kept: %v, %+v", err, n.s.SnapshotStats())
 			}
 		})
+	}
+}
+
+// flushes counts the flushes of an engine.
+type flushes struct {
+	engine.Engine
+	n int
+}
+
+func (f *flushes) Flush() error {
+	f.n++
+	return f.Engine.Flush()
+}
+
+// creations tells which files are made only to be read again.
+type creations struct {
+	engine.Engine
+	scratch []bool
+}
+
+func (c *creations) CreateFile(path string) (engine.File, error) {
+	c.scratch = append(c.scratch, false)
+	return c.Engine.CreateFile(path)
+}
+
+func (c *creations) CreateScratch(path string) (engine.File, error) {
+	c.scratch = append(c.scratch, true)
+	return c.Engine.CreateScratch(path)
+}
+
+// The tables of a snapshot that is sent stay in the system's memory, but not those of a large one: what is beyond the bound goes to the
+// disk on the way.
+func TestExportBoundsItsMemory(t *testing.T) {
+	eng := &creations{Engine: engine.NewMem()}
+	e := exporter{eng: eng, dir: filepath.Join(eng.StagingDir(), "out")}
+	const tables = base.SnapshotScratchBytes / base.SnapshotTableBytes
+	for range tables + 2 {
+		must(t, e.next())
+	}
+	must(t, e.finish())
+	for i, scratch := range eng.scratch {
+		if scratch != (i < tables) {
+			t.Errorf("table %d: scratch is %v", i, scratch)
+		}
+	}
+}
+
+// Before a snapshot that was received is handed to the loop, what is in memory goes to tables: an ingestion over it would hold up all
+// commits of the node.
+func TestSnapshotIsIngestedOverTables(t *testing.T) {
+	l, n, m, b := snapshotPair(t, func(int, *rangepb.SnapshotMessage) error { return nil })
+	count := &flushes{Engine: n.s.eng}
+	n.s.eng = count
+	must(t, l.s.snapshots.sendOne(context.Background(), m, &sendProgress{}))
+	b.wg.Wait()
+	if in := n.s.SnapshotStats(); count.n != 1 || in.Received != 1 || in.Installed != 0 {
+		t.Errorf("%d flushes before the installation: %+v", count.n, in)
 	}
 }
 

@@ -95,8 +95,8 @@ func newSnapshots(s *Store) *snapshots {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &snapshots{
 		s: s, out: semaphore.NewWeighted(base.SnapshotsInFlight), in: semaphore.NewWeighted(base.SnapshotsInFlight),
-		rate: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotCreditBytes),
-		read: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotCreditBytes), ctx: ctx, cancel: cancel,
+		rate: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotBurstBytes),
+		read: rate.NewLimiter(base.SnapshotBytesPerSecond, base.SnapshotBurstBytes), ctx: ctx, cancel: cancel,
 		staged: make(map[string]*staged), sending: make(map[sendKey]*sendProgress),
 	}
 }
@@ -306,10 +306,9 @@ func (e *exporter) span(r engine.Reader, span engine.Span, clear bool) error {
 			return err
 		}
 		if e.ahead += len(it.Key()) + len(v); e.ahead >= base.SnapshotChunkBytes {
-			if err := e.pace(min(e.ahead, base.SnapshotCreditBytes)); err != nil {
+			if err := e.rest(); err != nil {
 				return err
 			}
-			e.ahead = 0
 		}
 	}
 	if err := it.Error(); err != nil {
@@ -318,12 +317,28 @@ func (e *exporter) span(r engine.Reader, span engine.Span, clear bool) error {
 	return e.finish()
 }
 
+// rest waits until what was read ahead is allowed. A value may be larger than a burst.
+func (e *exporter) rest() error {
+	for e.ahead > 0 {
+		n := min(e.ahead, base.SnapshotBurstBytes)
+		if err := e.pace(n); err != nil {
+			return err
+		}
+		e.ahead -= n
+	}
+	return nil
+}
+
 func (e *exporter) next() error {
 	if err := e.finish(); err != nil {
 		return err
 	}
 	path := filepath.Join(e.dir, fmt.Sprintf("%06d.sst", len(e.paths)))
-	f, err := e.eng.CreateFile(path)
+	create := e.eng.CreateScratch
+	if len(e.paths)*base.SnapshotTableBytes >= base.SnapshotScratchBytes {
+		create = e.eng.CreateFile
+	}
+	f, err := create(path)
 	if err != nil {
 		return err
 	}

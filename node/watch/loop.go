@@ -11,6 +11,7 @@ import (
 func (w *Watches) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var p pace
 	for {
 		select {
 		case <-w.in.signal:
@@ -33,17 +34,21 @@ func (w *Watches) run() {
 		}
 		now := w.cfg.Now()
 		eff := w.hub.Step(now)
-		w.carryOut(&eff)
-		if eff.Wake == 0 {
+		wake, open := p.next(now, w.carryOut(&eff), eff.Wake)
+		if open {
+			w.in.open()
+		}
+		if wake == 0 {
 			timer.Stop()
 		} else {
-			timer.Reset(max(0, eff.Wake.Sub(now)))
+			timer.Reset(max(0, wake.Sub(now)))
 		}
 	}
 }
 
-func (w *Watches) carryOut(eff *watch.Effects) {
-	w.send(eff.Out)
+// carryOut has done what a step wants. It returns what send does.
+func (w *Watches) carryOut(eff *watch.Effects) (alone int) {
+	alone = w.send(eff.Out)
 	for _, e := range eff.Ends {
 		if s := w.streams[e.Stream]; s != nil {
 			s.sink.End(e.Err)
@@ -58,10 +63,12 @@ func (w *Watches) carryOut(eff *watch.Effects) {
 	for _, id := range eff.Cancel {
 		w.forget(id)
 	}
+	return alone
 }
 
-// send gives each stream what it is to be sent, all at once.
-func (w *Watches) send(outs []watch.Out) {
+// send gives each stream what it is to be sent, all at once. It says how many responses that were if each stream had been sent its events
+// one by one.
+func (w *Watches) send(outs []watch.Out) (alone int) {
 	events := 0
 	for i := range outs {
 		o := &outs[i]
@@ -89,11 +96,13 @@ func (w *Watches) send(outs []watch.Out) {
 			}
 		}
 		s.batch = append(s.batch, *o)
+		s.most = max(s.most, len(o.Events))
 	}
 	for _, s := range w.touched {
 		s.sink.Outs(s.batch)
 		w.spare = append(w.spare, base.Emptied(s.batch))
-		s.batch = nil
+		alone += min(s.most, base.WatchPauseEvents)
+		s.batch, s.most = nil, 0
 	}
 	w.touched = base.Emptied(w.touched)
 	if len(w.spare) > spareBatches {
@@ -102,6 +111,7 @@ func (w *Watches) send(outs []watch.Out) {
 	}
 	w.counts.events.Add(uint64(events))
 	w.counts.responses.Add(uint64(len(outs)))
+	return alone
 }
 
 // sent counts as the hub does which streams are behind.

@@ -16,8 +16,10 @@ type mailbox struct {
 	room   sync.Cond
 	mail   mail
 	spare  mail
-	bytes  int // of events in it
-	asked  int // what clients asked for
+	bytes  int  // of events in it
+	asked  int  // what clients asked for
+	held   bool // what is applied and sent does not wake the loop: it is at work, or takes it after its pause
+	due    bool // such came meanwhile
 	closed bool
 
 	signal chan struct{} // capacity 1: something is there
@@ -57,7 +59,7 @@ func (m *mailbox) applied(a *watch.Applied) {
 	for _, e := range a.Events {
 		size += base.WatchEventBytes + len(e.Key) + len(e.Wire) + len(e.WithPrev)
 	}
-	m.wake()
+	m.stir()
 	i, before := m.mail.last[a.Range]
 	if m.bytes+size > base.WatchMailboxBytes && size > 0 {
 		a.From, a.Events, size = a.Next, nil, 0
@@ -117,12 +119,22 @@ func (m *mailbox) do(f func(*watch.Hub)) bool {
 	return true
 }
 
-// sent adds to what was sent of a stream.
+// sent adds to what was sent of a stream. A little of it is told with whatever comes next: it is far less than what makes a stream full.
 func (m *mailbox) sent(id watch.StreamID, bytes int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !m.closed {
-		m.mail.sent[id] += bytes
+	if m.closed {
+		return
+	}
+	m.mail.sent[id] += bytes
+	if m.mail.sent[id] >= base.WatchSentBytes {
+		m.stir()
+	}
+}
+
+// stir wakes the loop for what may wait for the end of its pause.
+func (m *mailbox) stir() {
+	if m.due = true; !m.held {
 		m.wake()
 	}
 }
@@ -134,17 +146,30 @@ func (m *mailbox) wake() {
 	}
 }
 
-// take returns what has come. It is the loop's until it takes again.
+// take returns what has come. It is the loop's until it takes again. What is applied and sent from now on wakes nobody until open.
 func (m *mailbox) take() mail {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	took := m.mail
+	select {
+	case <-m.signal: // for what is taken now
+	default:
+	}
 	m.spare.items = base.Emptied(m.spare.items)
 	clear(m.spare.last)
 	clear(m.spare.sent)
-	m.mail, m.spare, m.bytes, m.asked = m.spare, took, 0, 0
+	m.mail, m.spare, m.bytes, m.asked, m.held, m.due = m.spare, took, 0, 0, true, false
 	m.room.Broadcast()
 	return took
+}
+
+// open has the loop woken by whatever comes, and has come.
+func (m *mailbox) open() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.held = false; m.due {
+		m.wake()
+	}
 }
 
 // close lets nothing more in.

@@ -110,6 +110,7 @@ type Stream struct {
 	sink Sink
 
 	batch   []watch.Out // that this step has for it; these are the loop's own
+	most    int         // events in one of them
 	watches int64
 	unsent  int  // bytes that its client is not known to be sent
 	behind  bool // it has too much of that

@@ -196,14 +196,15 @@ func testClosed(t *testing.T, e engine.Engine) {
 			_, err := x.NewIter(engine.IterOptions{Lower: all.Start, Upper: all.End})
 			return err
 		},
-		"new batch":    func() error { return e.NewBatch().CommitNoSync() },
-		"snapshot Get": func() error { _, err := e.NewSnapshot().Get([]byte("a")); return err },
-		"Ingest":       func() error { return e.Ingest([]string{path}, engine.Span{Start: []byte("b"), End: []byte("c")}) },
-		"CreateFile":   func() error { _, err := e.CreateFile(path); return err },
-		"OpenFile":     func() error { _, err := e.OpenFile(path); return err },
-		"Flush":        e.Flush,
-		"Compact":      func() error { return e.Compact(t.Context(), all) },
-		"Size":         func() error { _, err := e.Size(all); return err },
+		"new batch":     func() error { return e.NewBatch().CommitNoSync() },
+		"snapshot Get":  func() error { _, err := e.NewSnapshot().Get([]byte("a")); return err },
+		"Ingest":        func() error { return e.Ingest([]string{path}, engine.Span{Start: []byte("b"), End: []byte("c")}) },
+		"CreateFile":    func() error { _, err := e.CreateFile(path); return err },
+		"CreateScratch": func() error { _, err := e.CreateScratch(path); return err },
+		"OpenFile":      func() error { _, err := e.OpenFile(path); return err },
+		"Flush":         e.Flush,
+		"Compact":       func() error { return e.Compact(t.Context(), all) },
+		"Size":          func() error { _, err := e.Size(all); return err },
 	} {
 		if err := call(); !errors.Is(err, engine.ErrClosed) {
 			t.Errorf("%s: %v", what, err)
