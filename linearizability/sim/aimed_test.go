@@ -49,12 +49,14 @@ func aimedPlan(kind FaultKind, seed uint64) *Plan {
 // Faults that aim bring about what they aim at, and the product survives that.
 func TestAimed(t *testing.T) {
 	for _, a := range aimed {
-		seen := 0
-		for seed := range uint64(3) {
-			seen += passes(t, aimedPlan(a.kind, seed+1)).Seen[a.seen]
-		}
-		if t.Logf("%s: %d %s", a.kind, seen, a.seen); seen == 0 {
-			t.Errorf("%s: no %s in 3 runs", a.kind, a.seen)
-		}
+		t.Run(string(a.kind), func(t *testing.T) {
+			seen := 0
+			for seed := range uint64(3) {
+				seen += passes(t, aimedPlan(a.kind, seed+1)).Seen[a.seen]
+			}
+			if t.Logf("%d %s", seen, a.seen); seen == 0 {
+				t.Errorf("no %s in 3 runs", a.seen)
+			}
+		})
 	}
 }
