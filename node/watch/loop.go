@@ -98,6 +98,8 @@ func (w *Watches) send(outs []watch.Out) (alone int) {
 		s.batch = append(s.batch, *o)
 		s.most = max(s.most, len(o.Events))
 	}
+	w.counts.events.Add(uint64(events)) // before anybody can have got them
+	w.counts.responses.Add(uint64(len(outs)))
 	for _, s := range w.touched {
 		s.sink.Outs(s.batch)
 		w.spare = append(w.spare, base.Emptied(s.batch))
@@ -109,8 +111,6 @@ func (w *Watches) send(outs []watch.Out) (alone int) {
 		clear(w.spare[spareBatches:])
 		w.spare = w.spare[:spareBatches]
 	}
-	w.counts.events.Add(uint64(events))
-	w.counts.responses.Add(uint64(len(outs)))
 	return alone
 }
 
