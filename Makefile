@@ -124,8 +124,9 @@ sim-many: ## run N (300) seeds of the simulated cluster; FIRST is the first, fai
 	bin/sim many --first $(or $(FIRST),1) --seeds $(N) $(if $(SIM_FLAGS),$(SIM_FLAGS))
 
 .PHONY: mutant-laws
-mutant-laws: ## plant the known mistakes that laws and stories of a package find, each in its own run of those
+mutant-laws: ## plant the known mistakes that laws and stories of a package find, each in its own run of those, or a fault that aims
 	go test -tags mutants ./internal/mutant ./meta/...
+	go test -tags mutants -run TestAimedMutants ./linearizability/sim
 
 .PHONY: mutants
 mutants: ## plant known mistakes, one after the other, and see that the simulator finds each

@@ -5,10 +5,11 @@ package allocator
 // # Overview
 //
 // A Snapshot is told of nodes, ranges, the policy and of decisions that are taken up or over. Decide looks at what has changed since it
-// was last asked, sorts each range into a bucket by the first goal that wants something of it, and serves the buckets in the order
-// of the goals until it has as many decisions as it may make, the moves allowed at once are used up, or it has compared as many
-// places as one pass may. Then it evens out replicas, and leaders, from the fullest node down. What it could not do stays in its
-// bucket with the reason, which Withheld counts; it is looked at again by every pass, from a place that differs.
+// was last asked, or at a part of it if that is much, sorts each range into a bucket by the first goal that wants something of it, and
+// serves the buckets in the order of the goals until it has as many decisions as it may make, the moves allowed at once are used up, or
+// it has compared as many places as one pass may. Then it evens out replicas, and leaders, from the fullest node down. What it could not
+// do stays in its bucket with the reason, which Withheld counts; it is looked at again by the passes that follow, each of which goes on
+// where the one before it stopped.
 //
 // Each goal is two functions: whether it wants anything, which is cheap and asked for every range; and what is to be done, or why
 // nothing can be. Explain asks the same functions and lists every node that they compared.
@@ -18,6 +19,7 @@ package allocator
 //	snapshot.go ranges.go  what is known, dense and incremental
 //	ledger.go              what is under way
 //	topology.go            classes of nodes; constraints and distances as one order of sets ("worth")
+//	news.go                what has changed, and is sorted
 //	pass.go                one call of Decide; whether the way of a decision is safe
 //	place.go               choosing a node
 //	guard.go               many that fail together

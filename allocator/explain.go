@@ -55,12 +55,10 @@ func Explain(s *Snapshot, id base.RangeID) Explanation {
 }
 
 func (p *pass) explain(v *view, x *Explanation) {
+	waits := false
 	for i := range p.goals {
 		g := &p.goals[i]
-		if v.joint && g.goal > GoalJoint {
-			break
-		}
-		if v.calm && g.goal < GoalFactor || !g.wants(p.s, v) {
+		if !g.isAsked(p.s, v, waits) {
 			continue
 		}
 		found, w := g.plan(p, v)
@@ -70,6 +68,7 @@ func (p *pass) explain(v *view, x *Explanation) {
 			x.Decision = p.s.decision(v, found)
 			return
 		}
+		waits = waits || w.turn()
 		x.Withheld = append(x.Withheld, Withheld{Range: v.e.id, Goal: g.goal, Reason: p.reason(g.goal, w), Count: 1})
 		x.Advice = append(x.Advice, p.advice(v, w)...)
 	}

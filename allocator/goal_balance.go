@@ -230,7 +230,7 @@ func (a offer) before(b offer) bool {
 // moved last, which is what keeps loads that come and go from taking the same ranges with them.
 func (p *pass) movable(at row, v *view) bool {
 	e := &p.s.entries[at]
-	if e.flags&(isUnder|isRare) != 0 || p.s.recent(e) || e.bucket != 0 && e.bucket < bucketOf(GoalLeader, true) {
+	if e.flags&(isUnder|isRare|isDirty) != 0 || p.s.recent(e) || e.bucket != 0 && e.bucket < bucketOf(GoalLeader, true) {
 		return false
 	}
 	p.s.look(at, v)

@@ -24,12 +24,19 @@ type world struct {
 	nextID  base.NodeID
 	seed    uint64
 	removed []base.NodeID
+	idle    int // passes after which nothing is left, if none of them has decided anything
 }
 
 func newWorld(t *rapid.T) *world {
 	w := &world{
 		t: t, snap: [2]*allocator.Snapshot{allocator.NewSnapshot(), allocator.NewSnapshot()},
 		nodes: map[base.NodeID]allocator.Node{}, ranges: map[base.RangeID]allocator.Range{}, under: map[base.RangeID]allocator.Decision{},
+	}
+	w.idle = 1
+	if rapid.IntRange(0, 2).Draw(t, "much to do") == 0 { // for one pass: each looks at a few ranges, as at a large cluster's
+		sorts := rapid.IntRange(1, 8).Draw(t, "sorts")
+		w.each(func(s *allocator.Snapshot) { s.Limit(sorts, 50) })
+		w.idle = 40 // a range of each list each time
 	}
 	w.setPolicy()
 	for range rapid.IntRange(1, 12).Draw(t, "nodes") {
@@ -457,15 +464,16 @@ func (w *world) underIDs() []base.RangeID {
 
 // rest carries out all that is decided until nothing is.
 func (w *world) rest() {
-	for round := 0; ; round++ {
+	for round, idle := 0, 0; idle < w.idle; round++ {
 		for _, id := range w.underIDs() {
 			w.finish(id, true)
 		}
+		unseen := w.snap[0].Unseen()
 		got := w.decide()
-		if len(got) == 0 {
-			break
+		if idle++; len(got) > 0 || unseen > 0 {
+			idle = 0
 		}
-		if round > 100+60*len(w.ranges) {
+		if round > w.idle*(100+60*len(w.ranges)) {
 			w.t.Fatalf("no rest: still %+v", got)
 		}
 	}

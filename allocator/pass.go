@@ -1,12 +1,8 @@
 package allocator
 
-import (
-	"slices"
+import "slices"
 
-	"github.com/cairndb/cairn/internal/base"
-)
-
-// A pass looks at what is dirty, sorts it by the first goal that wants something of it, and then serves the goals in their order.
+// A pass sorts what is new by the first goal that wants something of it (news.go), and then serves the goals in their order.
 // What it decides counts at once for what it decides after that, and no more once it returns.
 
 // goal is one of the reasons for which something is done with a range. Wants says whether it has anything to ask for, and must be
@@ -44,11 +40,11 @@ type proposal struct {
 	scores        []Score
 }
 
-// passVisits bounds the places that one pass compares for ranges of which nothing came, some 20 ms: the rest waits for the next pass.
-// visitRange is what a range counts that was only looked at.
+// What one pass may cost is counted in places that it compares for ranges of which nothing came (base.PlanVisits). visitRange is what a
+// range counts that was only looked at, and visitsLeast which part of all a bucket may always use.
 const (
-	passVisits = 1_000_000
-	visitRange = 10
+	visitRange  = 50
+	visitsLeast = 50
 )
 
 // scoresKept is how many of the places that were compared a decision lists.
@@ -72,19 +68,21 @@ type pass struct {
 
 // Decide returns at most limit decisions, in the order of their goals, none for a range that is under way or busy, and why other
 // things that should be done are not. It does not change the ledger: the caller calls Begin for those that it takes up, before the
-// next Decide. It does remember what it has looked at. If it decides nothing and withholds nothing, the snapshot is at rest; if so much
-// waits that one pass cannot look at all of it, the next pass begins elsewhere, so callers give each pass another seed. The same history of a snapshot and seed give the same decisions; the seed
-// breaks ties, so that several deciders do not all choose the same node.
+// next Decide. It does remember what it has looked at. If it decides nothing, withholds nothing and leaves nothing Unseen, the snapshot
+// is at rest; if so much waits that one pass cannot look at all of it, the next pass goes on elsewhere. The same history of a snapshot
+// and seed give the same decisions; the seed breaks ties, so that several deciders do not all choose the same node.
 func Decide(s *Snapshot, seed uint64, limit int) ([]Decision, []Withheld) {
 	p := newPass(s, seed, limit)
 	p.sweep()
 	for b := range s.pending {
-		if b == int(bucketOf(GoalLeader, true)) {
+		if b == int(bucketOf(GoalLeader, true)) && !s.stirred() {
 			p.balance()
 		}
 		p.serve(b)
 	}
-	p.levelLeaders()
+	if !s.stirred() {
+		p.levelLeaders()
+	}
 	for _, at := range slices.Backward(p.tried) {
 		s.end(at)
 	}
@@ -102,89 +100,33 @@ func newPass(s *Snapshot, seed uint64, limit int) *pass {
 	return p
 }
 
-// sweep sorts what is dirty into the buckets.
-func (p *pass) sweep() {
-	s := p.s
-	if s.all {
-		s.all = false
-		for i := range s.entries {
-			s.entries[i].flags &^= isDirty
-			p.examine(row(i))
-		}
-		s.dirty = s.dirty[:0]
-		return
-	}
-	for _, at := range s.dirty {
-		s.entries[at].flags &^= isDirty
-		p.examine(at)
-	}
-	s.dirty = s.dirty[:0]
-}
-
-func (p *pass) examine(at row) {
-	s := p.s
-	e := &s.entries[at]
-	if e.flags&inUse == 0 || e.flags&isUnder != 0 {
-		return
-	}
-	var v view
-	s.look(at, &v)
-	if v.x.busy != "" {
-		s.unpend(at)
-		return
-	}
-	for i := range p.goals {
-		if v.calm && p.goals[i].goal < GoalFactor {
-			continue
-		}
-		if p.goals[i].wants(s, &v) {
-			urgent := e.keyspace <= base.KeyspaceSys || v.well.n <= quorum(v.voters.n)
-			s.pend(at, bucketOf(p.goals[i].goal, urgent))
-			e.flags &^= isMovable
-			return
-		}
-	}
-	s.unpend(at)
-	was := e.flags&isMovable != 0
-	if e.flags &^= isMovable; v.calm {
-		e.flags |= isMovable
-	}
-	if v.calm && !was {
-		s.fertile(&v)
-	}
-}
-
-// serve goes through one bucket, from a place of it that differs from pass to pass, so that all have their turn.
+// serve goes through one bucket. If there is more of it than one pass may decide, or look at, the next pass goes on where this one
+// stopped, so that all have their turn. Half of the looks that are left are for the buckets that follow, so that what waits for long, as
+// what a suspect zone holds does, keeps nothing else from being done.
 func (p *pass) serve(bucket int) {
-	list := p.s.pending[bucket]
+	s := p.s
+	list := s.pending[bucket]
 	if len(list) == 0 {
 		return
 	}
 	var stale []row
-	defer func() {
-		for _, at := range stale {
-			p.examine(at)
-		}
-	}()
-	from := 0
-	if len(list) > p.limit {
-		from = int((p.seed + p.s.version) % uint64(len(list)))
-	}
-	for i := range list {
-		if len(p.out) >= p.limit || p.visits > passVisits {
-			return
-		}
-		at := list[(from+i)%len(list)]
+	from, seen := s.turns[bucket]%len(list), 0
+	most := p.visits + max((s.effort.visits-p.visits)/2, s.effort.visits/visitsLeast)
+	for ; seen < len(list) && len(p.out) < p.limit && p.visits < most; seen++ {
+		at := list[(from+seen)%len(list)]
 		before := p.visits
 		p.visits += visitRange
-		if p.s.entries[at].flags&isUnder != 0 {
+		if s.entries[at].flags&isUnder != 0 {
 			continue
 		}
 		var v view
-		p.s.look(at, &v)
+		s.look(at, &v)
+		if v.x.busy != "" {
+			continue // since it was sorted
+		}
 		x, g, w := p.decide(&v)
 		if x == nil {
-			p.s.blame(at, g, w)
+			s.blame(at, g, w)
 			if w == whyNot {
 				stale = append(stale, at) // what it was kept for is no more
 			}
@@ -192,6 +134,12 @@ func (p *pass) serve(bucket int) {
 		}
 		p.take(&v, x)
 		p.visits = before
+	}
+	if s.turns[bucket] = from + seen; seen == len(list) {
+		s.turns[bucket] = 0
+	}
+	for _, at := range stale {
+		p.examine(at)
 	}
 }
 
@@ -202,10 +150,7 @@ func (p *pass) decide(v *view) (x *proposal, held Goal, because why) {
 	waits := false
 	for i := range p.goals {
 		g := &p.goals[i]
-		if v.joint && g.goal > GoalJoint {
-			break // nothing else may be begun
-		}
-		if v.calm && g.goal < GoalFactor || waits && g.goal < GoalLeader || !g.wants(p.s, v) {
+		if !g.isAsked(p.s, v, waits) {
 			continue
 		}
 		x, w := g.plan(p, v)
@@ -218,6 +163,17 @@ func (p *pass) decide(v *view) (x *proposal, held Goal, because why) {
 		}
 	}
 	return nil, held, because
+}
+
+// isAsked says whether the goal is asked what is to be done, if one before it waits for its turn, or none does.
+func (g *goal) isAsked(s *Snapshot, v *view, waits bool) bool {
+	switch {
+	case v.joint && g.goal > GoalJoint: // nothing else may be begun
+		return false
+	case v.calm && g.goal < GoalFactor, waits && g.goal < GoalLeader:
+		return false
+	}
+	return g.wants(s, v)
 }
 
 // take writes the decision down, and counts it for the rest of the pass.

@@ -125,20 +125,11 @@ func (s *Snapshot) rested() bool {
 // makes room elsewhere.
 func (s *Snapshot) fresh(e *entry) bool { return e.came == s.rests }
 
-// unseat takes the range out of its nodes' lists. The last of a list takes the place that becomes free.
+// unseat takes the range out of its nodes' lists.
 func (s *Snapshot) unseat(at row) {
 	e := &s.entries[at]
 	for i := range e.n {
-		n := &s.nodes[e.seats[i].node]
-		last := len(n.held) - 1
-		moved := n.held[last]
-		n.held[e.seats[i].at] = moved
-		n.held = n.held[:last]
-		for j := range s.entries[moved].n {
-			if x := &s.entries[moved].seats[j]; x.node == e.seats[i].node && int(x.at) == last {
-				x.at = e.seats[i].at
-			}
-		}
+		s.unlist(e.seats[i].node, e.seats[i].at)
 	}
 	e.n = 0
 }

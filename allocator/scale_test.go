@@ -159,3 +159,44 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	})
 }
+
+// TestZoneLost: what a zone held is sorted in passes that look at no more than they may, nothing is evened out before all of it is, and
+// what is told and asked twice is decided twice alike.
+func TestZoneLost(t *testing.T) {
+	const nodes, ranges, leave = 90, base.PlanSorts * 3 / 2, 26 // of the 30 of a zone, each of which holds as much
+	var snaps [2]*allocator.Snapshot
+	for i := range snaps {
+		c := newCluster(nodes, ranges, 2)
+		allocator.Decide(c.snap, 0, 1000) // over all
+		for n := range leave {
+			c.snap.SetNode(member(3*n, allocator.Leaving)) // a zone that is to be emptied is no fault of the network
+			for zone := range 3 {                          // empty ones, to which balance has much to give
+				c.snap.SetNode(member(nodes+3*n+zone, allocator.Active))
+			}
+		}
+		snaps[i] = c.snap
+	}
+	if got, want := snaps[0].Unseen(), ranges*leave/30; got != want {
+		t.Fatalf("%d ranges are to be looked at, and %d are concerned", got, want)
+	}
+	for pass := uint64(1); snaps[0].Unseen() > 0; pass++ {
+		before := snaps[0].Unseen()
+		got, held := allocator.Decide(snaps[0], pass, ranges)
+		other, otherHeld := allocator.Decide(snaps[1], pass, ranges)
+		if fmt.Sprint(got, held) != fmt.Sprint(other, otherHeld) {
+			t.Fatalf("pass %d: the same history and seed, and two decisions", pass)
+		}
+		left := snaps[0].Unseen()
+		if seen := before - left; seen > base.PlanSorts || seen == 0 {
+			t.Fatalf("pass %d looked at %d ranges anew", pass, seen)
+		}
+		for _, d := range got {
+			if d.Goal == allocator.GoalBalance && left > 0 {
+				t.Fatalf("pass %d: evened out before all is seen: %+v", pass, d)
+			}
+			for _, s := range snaps {
+				s.Begin(d)
+			}
+		}
+	}
+}

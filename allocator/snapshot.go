@@ -10,23 +10,25 @@ import (
 
 // Snapshot is what is known of nodes, ranges, policy and of what is under way. It is dense, because a decider may hold a million
 // ranges: a range is one entry of a flat array, a node a small number (slot), and each node has the list of the ranges it holds. It
-// is incremental: a range that was put, or lies on a node that has changed, is looked at by the next Decide, and no other.
+// is incremental: a range that was put, or lies on a node that has changed, is looked at by the next Decide, or by one soon after it if
+// those are many, and no other.
 //
 // It is not safe for concurrent use.
 type Snapshot struct {
 	topology
-	nodes     []node
-	byID      map[base.NodeID]slot
-	entries   []entry
-	free      []row
-	byRange   map[base.RangeID]row
-	rare      map[row]rare
-	under     map[row]underway
-	policy    Policy
-	rules     []rules // the first is the default
-	ruleOf    map[base.KeyspaceID]int32
-	dirty     []row
-	all       bool               // everything is to be looked at
+	nodes   []node
+	byID    map[base.NodeID]slot
+	entries []entry
+	free    []row
+	byRange map[base.RangeID]row
+	rare    map[row]rare
+	under   map[row]underway
+	policy  Policy
+	rules   []rules // the first is the default
+	ruleOf  map[base.KeyspaceID]int32
+	news
+	effort    effort
+	turns     [buckets]int       // where the next pass goes on in each bucket
 	pending   [buckets][]row     // ranges for which something is to be done, by the first goal that wants it
 	why       [goals][whys]tally // of those, why it was not done
 	topoKey   []int32            // what places there are, as of the last pass
@@ -72,15 +74,17 @@ type node struct {
 	class    int32
 	prefixes []int32 // of its class
 	held     []row   // ranges that list a replica on it
-	sum      sums    // with everything done that is under way
-	incoming int64   // bytes on their way to it
-	told     int64   // what it held of ranges when it last said how full its disk is
-	moves    int     // replicas that come or go
-	shedding bool    // its disk is about to be full
-	overdue  int     // how many of the thresholds of failure it has been suspect for
-	slowLong bool    // it has been slow for longer than the policy allows
-	calm     bool    // nothing about it is a reason to look at its ranges
-	able     bool    // it could take a replica, but for what passes soon
+	touched  bool    // it has changed, and what it holds from place sorted on was not looked at since
+	sorted   int32
+	sum      sums  // with everything done that is under way
+	incoming int64 // bytes on their way to it
+	told     int64 // what it held of ranges when it last said how full its disk is
+	moves    int   // replicas that come or go
+	shedding bool  // its disk is about to be full
+	overdue  int   // how many of the thresholds of failure it has been suspect for
+	slowLong bool  // it has been slow for longer than the policy allows
+	calm     bool  // nothing about it is a reason to look at its ranges
+	able     bool  // it could take a replica, but for what passes soon
 }
 
 // seat is one replica, and where it stands in its node's list.
@@ -124,6 +128,12 @@ type rare struct {
 	wanted       []slot
 	isWanted     bool
 	wantedLeader slot
+}
+
+// effort is what one pass may look at.
+type effort struct {
+	sorts  int // ranges that are sorted anew
+	visits int // places that are compared for ranges of which nothing comes
 }
 
 // underway is a decision that was taken up.
@@ -171,6 +181,7 @@ func (s set) with(n slot) set { s.add(n); return s }
 func NewSnapshot() *Snapshot {
 	s := &Snapshot{
 		rests:    1,
+		effort:   effort{sorts: base.PlanSorts, visits: base.PlanVisits},
 		topology: newTopology(), byID: map[base.NodeID]slot{}, byRange: map[base.RangeID]row{},
 		rare: map[row]rare{}, under: map[row]underway{}, spread: map[spreadKey]bool{},
 	}
@@ -393,20 +404,6 @@ func (n *node) lost(failedAfter time.Duration) bool {
 	return !n.known || n.State == Failed || n.State == Left || n.State == Suspect && n.Suspected >= failedAfter
 }
 
-// touch has the node's ranges looked at.
-func (s *Snapshot) touch(at slot) {
-	for _, r := range s.nodes[at].held {
-		s.mark(r)
-	}
-}
-
-func (s *Snapshot) mark(at row) {
-	if e := &s.entries[at]; e.flags&isDirty == 0 {
-		e.flags |= isDirty
-		s.dirty = append(s.dirty, at)
-	}
-}
-
 // Len is how many ranges there are.
 func (s *Snapshot) Len() int { return len(s.byRange) }
 
@@ -441,7 +438,9 @@ func (s *Snapshot) places() {
 		if i < len(s.topoKey) {
 			was = s.topoKey[i]
 		}
-		s.all = s.all || key[i]/2 > was/2 && was/2 < matters
+		if key[i]/2 > was/2 && was/2 < matters {
+			s.rows.next, s.rows.end = 0, row(len(s.entries))
+		}
 	}
 	s.topoKey = key
 	for n := range s.best {

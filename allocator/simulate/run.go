@@ -135,8 +135,13 @@ func (c *cluster) ask() error {
 	}
 	for d := range c.deciders {
 		c.asked++
-		decisions, withheld := c.planner(c.deciders[d].snapshot, c.s.Seed+c.asked, c.s.Limit)
+		snap := c.deciders[d].snapshot
+		unseen := snap.Unseen()
+		decisions, withheld := c.planner(snap, c.s.Seed+c.asked, c.s.Limit)
 		c.deciders[d].withheld = withheld
+		if left := snap.Unseen(); left > 0 && left < unseen {
+			c.lastActive = c.now // a pass looks at a part of what is new
+		}
 		for i := range decisions {
 			if err := c.decide(int32(d), &decisions[i]); err != nil {
 				return fmt.Errorf("at %s: the planner decided what cannot be: r%d: %w (%s)", c.now, decisions[i].Range, err, decisions[i].Reason)

@@ -60,6 +60,7 @@ func (s *Suite) passes() error {
 	fmt.Fprintf(s.Out, "largest over mean   %s\n", s.balance(sn))
 	s.again(sn)
 	s.incremental(sn)
+	s.zone(sn)
 	return nil
 }
 
@@ -148,25 +149,86 @@ func (s *Suite) incremental(sn *allocator.Snapshot) {
 	fmt.Fprintf(s.Out, "after a node's      %s; aim: 50 ms\n", &took)
 }
 
+// zone measures passes after a zone has come to be suspect, has failed, and after nodes were added: what changes the most at once. What
+// is measured with the first of each is how long it takes to tell the planner.
+func (s *Suite) zone(sn *allocator.Snapshot) {
+	var lost, added []allocator.Node
+	for i := range s.Nodes + s.Added*s.Zones/(s.Zones-1) + s.Zones {
+		n := s.node(i)
+		switch isLost := i%s.Zones == 1; {
+		case i < s.Nodes && isLost:
+			lost = append(lost, n)
+		case i >= s.Nodes && !isLost && len(added) < s.Added:
+			added = append(added, n)
+		}
+	}
+	tell := func(nodes []allocator.Node, state allocator.NodeState) func() {
+		return func() {
+			for _, n := range nodes {
+				n.State = state
+				sn.SetNode(n)
+			}
+		}
+	}
+	s.until(sn, "a zone is suspect   ", tell(lost, allocator.Suspect))
+	s.until(sn, "a zone has failed   ", tell(lost, allocator.Failed))
+	s.until(sn, "nodes were added    ", tell(added, allocator.Active))
+	fmt.Fprintf(s.Out, "largest over mean   %s\n", s.balance(sn))
+}
+
+// until asks until all is looked at and as many passes as restPasses have brought nothing, and prints the first pass and all.
+func (s *Suite) until(sn *allocator.Snapshot, what string, change func()) {
+	var took laps
+	moves, passes := 0, 0
+	for idle := 0; idle < restPasses; passes++ {
+		watch := start()
+		if passes == 0 {
+			change()
+		}
+		idle++
+		if sn.Unseen() > 0 {
+			idle = 0
+		}
+		decisions, _ := allocator.Decide(sn, s.Seed+uint64(passes), limit)
+		if took.lap(watch); passes == 0 {
+			fmt.Fprintf(s.Out, "%sfirst pass %s, %d ranges left for the next\n", what, &took, sn.Unseen())
+		}
+		for i := range decisions {
+			m, _ := carryOut(sn, &decisions[i])
+			moves += m
+			idle = 0
+		}
+	}
+	fmt.Fprintf(s.Out, "  to rest, %d moves %s; aim: 50 ms\n", moves, &took)
+}
+
 // balance is the largest over the mean of what the nodes hold.
 func (s *Suite) balance(sn *allocator.Snapshot) string {
 	var largest, sum [4]float64
-	for i := range s.Nodes {
-		h := sn.Holding(base.NodeID(i + 1))
+	n := 0.0
+	for _, x := range sn.Nodes() {
+		if x.State != allocator.Active {
+			continue
+		}
+		n++
+		h := sn.Holding(x.ID)
 		for d, v := range [4]float64{float64(h.Replicas), float64(h.Bytes), h.Load, float64(h.Leaders)} {
 			largest[d], sum[d] = max(largest[d], v), sum[d]+v
 		}
 	}
-	n := float64(s.Nodes)
 	return fmt.Sprintf("count %.4f, bytes %.4f, load %.4f, leaders %.4f", largest[0]*n/sum[0], largest[1]*n/sum[1], largest[2]*n/sum[2], largest[3]*n/sum[3])
 }
 
 func spread(took []time.Duration) string {
-	slices.Sort(took)
+	if len(took) == 1 {
+		return round(took[0]).String()
+	}
+	took = slices.Sorted(slices.Values(took))
 	return fmt.Sprintf("median %s, 99%% %s, largest %s", round(took[len(took)/2]), round(took[len(took)*99/100]), round(took[len(took)-1]))
 }
 
-// stopwatch measures the clock's time and the process's CPU time: on a machine that others use the latter says more.
+// stopwatch measures the clock's time, and the CPU time of the goroutine's thread, which is the goroutine's alone until stop: what
+// others on the machine do, and the garbage collector on other threads, is in the former and not in the latter.
 type stopwatch struct {
 	at  time.Time
 	cpu time.Duration
@@ -175,9 +237,15 @@ type stopwatch struct {
 // laps are what several passes took.
 type laps struct{ clock, cpu []time.Duration }
 
-func start() stopwatch { return stopwatch{time.Now(), cpuTime()} }
+func start() stopwatch {
+	runtime.LockOSThread()
+	return stopwatch{time.Now(), cpuTime()}
+}
 
-func (w stopwatch) stop() (clock, cpu time.Duration) { return time.Since(w.at), cpuTime() - w.cpu }
+func (w stopwatch) stop() (clock, cpu time.Duration) {
+	defer runtime.UnlockOSThread()
+	return time.Since(w.at), cpuTime() - w.cpu
+}
 
 func (w stopwatch) String() string {
 	clock, cpu := w.stop()
@@ -189,13 +257,31 @@ func (l *laps) lap(w stopwatch) {
 	l.clock, l.cpu = append(l.clock, clock), append(l.cpu, cpu)
 }
 
+// isLongest says whether the last lap took most of the thread's time so far.
+func (l *laps) isLongest() bool { return slices.Max(l.cpu) == l.cpu[len(l.cpu)-1] }
+
 func (l *laps) String() string {
-	return fmt.Sprintf("%s; CPU: %s; of %d", spread(l.clock), spread(l.cpu), len(l.clock))
+	return fmt.Sprintf("%s; CPU: %s; of %d; %d above %s, by CPU %d", spread(l.clock), spread(l.cpu), len(l.clock), above(l.clock), aim, above(l.cpu))
 }
+
+// aim is how long a pass after a change may take.
+const aim = 50 * time.Millisecond
+
+func above(took []time.Duration) (n int) {
+	for _, d := range took {
+		if d > aim {
+			n++
+		}
+	}
+	return n
+}
+
+// rusageThread is Linux's RUSAGE_THREAD, which package syscall does not name.
+const rusageThread = 1
 
 func cpuTime() time.Duration {
 	var u syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+	if syscall.Getrusage(rusageThread, &u) != nil {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())

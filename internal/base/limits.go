@@ -408,6 +408,12 @@ const (
 	// CaughtUpEntries is how far a learner may lie behind the leader's log and still be made a voter: a fraction of
 	// a second of writes at full load, so that a commit which comes to need it does not wait for longer.
 	CaughtUpEntries = 1000
+	// What one pass of the planner may cost (allocator), that it ends within 50 ms at a million ranges, and so that who decides can
+	// answer meanwhile. PlanVisits bounds the places that it compares for ranges of which nothing comes, some 20 ns each. PlanSorts
+	// bounds the ranges that it looks at because they, or their nodes, have changed, some 300 ns each, which count among those visits:
+	// a zone of 100 nodes that fails, with 300,000 replicas, is known after six passes.
+	PlanVisits = 1_000_000
+	PlanSorts  = 50_000
 	// What a range's decider sends, and how long it waits (meta/placement).
 	//
 	// DecideInterval is how often it plans: a pass after a change costs below 50 ms at a million ranges. DecideGrace is how long a

@@ -16,6 +16,7 @@ import (
 type logCounter struct {
 	vfs.FS
 	begun atomic.Int64
+	news  chan struct{} // set: told of each
 }
 
 func (c *logCounter) Create(name string, cat vfs.DiskWriteCategory) (vfs.File, error) {
@@ -31,6 +32,9 @@ func (c *logCounter) ReuseForWrite(old, name string, cat vfs.DiskWriteCategory) 
 func (c *logCounter) count(name string) {
 	if strings.HasSuffix(name, ".log") {
 		c.begun.Add(1)
+		if c.news != nil {
+			c.news <- struct{}{}
+		}
 	}
 }
 

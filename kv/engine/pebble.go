@@ -79,9 +79,16 @@ type Pebble struct {
 
 var _ Engine = (*Pebble)(nil)
 
-// memtableBytes: with two memtables and the cache this bounds what the engine holds of the node's 120 MB. Smaller ones
-// would write tables too small for the levels below.
-const memtableBytes = 8 << 20
+// memtableBytes: the cache bounds what the engine holds of the node's 120 MB, for Pebble takes its memtables off it. Smaller ones would
+// write tables too small for the levels below.
+//
+// memtables is how many there may be, of the full size, before every commit waits for a flush: one that fills, one that is flushed,
+// and one for each snapshot that is being taken in (base.SnapshotsInFlight), which begins another however empty its own is. Only what
+// was written of them takes memory.
+const (
+	memtableBytes = 8 << 20
+	memtables     = 2 + base.SnapshotsInFlight
+)
 
 // Blocks are small, because most reads are of one key and a block is read and unpacked whole; index blocks are large, so
 // that a table's index has one level up to about 250 MB.
@@ -169,6 +176,8 @@ func (p *Pebble) options() *pebble.Options {
 		BlockPropertyCollectors: []func() pebble.BlockPropertyCollector{newRevisionCollector},
 		Logger:                  pebbleLogger{p},
 		EventListener:           p.listener(),
+
+		MemTableStopWritesThreshold: memtables,
 	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(10)

@@ -74,9 +74,9 @@ func drawAimed(r *base.Rand, p *Plan, only Only) {
 	if slices.ContainsFunc(p.Faults, func(f Fault) bool {
 		return slices.ContainsFunc(mergeKinds, func(k kind) bool { return k.Kind == f.Kind })
 	}) {
-		for _, k := range []FaultKind{"merge-nap", "merge-read", "confirm-torn"} {
-			if r.Int63n(2) == 0 {
-				add(k, 1+r.Int63n(2))
+		for i := range aimedMerges {
+			if r.Int63n(3) > 0 {
+				add(aimedMerges[i].Kind, 1+r.Int63n(2))
 			}
 		}
 	}

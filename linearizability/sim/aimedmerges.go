@@ -65,7 +65,7 @@ func aimMerge(make func(in *injector, f *Fault, left, right *rangeInfo) (a *merg
 		left, right := pairs[f.Range%len(pairs)][0], pairs[f.Range%len(pairs)][1]
 		a, undo := make(in, f, left, right)
 		w.aims = append(w.aims, a)
-		over := false
+		over, hit := false, false
 		end := func() {
 			if !over {
 				over = true
@@ -75,17 +75,21 @@ func aimMerge(make func(in *injector, f *Fault, left, right *rangeInfo) (a *merg
 		}
 		at := a.at
 		a.at = func(s *merge.Step) (time.Duration, bool) {
-			wait, hit := at(s)
-			if hit {
+			wait, now := at(s)
+			if now {
+				hit = true
 				w.queue.put(w.now+wait+aimedFor, end)
 			}
-			return wait, hit
+			return wait, now
 		}
 		w.tryUntil(func() bool {
 			if over || in.healed || w.merged[left.id] || w.merged[right.id] {
 				return true
 			}
-			return in.apart(left, right) && in.mergeNow(left, right)
+			if !hit && in.apart(left, right) {
+				in.mergeNow(left, right)
+			}
+			return hit
 		}, 300)
 		return end, true
 	}
@@ -110,19 +114,18 @@ func (in *injector) apart(left, right *rangeInfo) bool {
 	return false
 }
 
-// mergeNow has the leader of the left one merge them, if they can be merged as they are.
-func (in *injector) mergeNow(left, right *rangeInfo) bool {
+// mergeNow has the leader of the left one merge them, if they can be merged as they are, and else brings them to the same nodes.
+func (in *injector) mergeNow(left, right *rangeInfo) {
 	w := in.w
 	l, r := w.newest(left), w.newest(right)
 	if desc.Mergeable(l, r) != nil {
 		if on := change.Voters(l); !desc.SameNodes(l, r) && !desc.IsFrozen(r) && (len(on) == 3 || w.sys != nil) {
 			w.together(left, right, on)
 		}
-		return false
+		return
 	}
 	n := w.leader(left)
 	n.process.do(func() { n.process.mover.merge(merge.Begin(l, r), func(*merge.Done) {}) })
-	return true
 }
 
 // mergeNap has who merges be stuck for as long as it takes another to find out what becomes of the merge, and then some.

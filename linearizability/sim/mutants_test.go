@@ -27,6 +27,18 @@ func TestHunt(t *testing.T) {
 	}
 }
 
+// TestAimedMutants: what a fault aims at is where a mistake shows: it is found within a few runs with nothing but that fault.
+func TestAimedMutants(t *testing.T) {
+	for _, a := range aimed {
+		t.Run(a.mutant, func(t *testing.T) {
+			seeds, violation := Hunt(a.mutant, 1, 12, func(seed uint64) *Plan { return aimedPlan(a.kind, seed) })
+			if t.Logf("%d seeds: %s", seeds, violation); violation == "" {
+				t.Errorf("survives 12 runs with %s", a.kind)
+			}
+		})
+	}
+}
+
 // TestPanicked: the place of a panic is found in its stack.
 func TestPanicked(t *testing.T) {
 	if got := panicked("no stack of a panic"); got != "an unknown place" {

@@ -187,9 +187,10 @@ func (d *Decider) SetNodes(records []*metapb.NodeRecord, health []*metapb.NodeHe
 func (d *Decider) view(id base.NodeID) {
 	n := d.nodes[id]
 	load := n.health.GetLoad()
-	if n.health.GetSlow() == "" {
+	switch {
+	case n.health.GetSlow() == "":
 		n.slow = base.Never
-	} else {
+	case d.now > 0: // before the first step nobody has said what time it is
 		n.slow = min(n.slow, d.now)
 	}
 	v := allocator.Node{
@@ -205,7 +206,7 @@ func (d *Decider) view(id base.NodeID) {
 			v.State, v.Suspected = allocator.Suspect, 0
 		}
 	}
-	if v.Slow != "" {
+	if n.slow != base.Never {
 		v.SlowFor = d.now.Sub(n.slow)
 	}
 	for _, t := range n.record.Locality {

@@ -35,6 +35,50 @@ func TestSmallReplicasShareAPlace(t *testing.T) {
 	}
 }
 
+// A decider that begins, hours after its node did, does not hold a node that is slow now to have been slow for all that time: its
+// replicas stay where they are for as long as the policy says.
+func TestSlowFromNow(t *testing.T) {
+	d := placement.New(placement.Config{Node: 1, Life: 1 << 16, Index: base.KeyspaceMeta, First: true})
+	active, voter := metapb.NodeState_NODE_STATE_ACTIVE, metapb.ReplicaRole_REPLICA_ROLE_VOTER
+	r := &metapb.RangeDescriptor{RangeId: 4, KeyspaceId: 4, Generation: 1, NextReplicaId: 4, Replicas: []*metapb.Replica{
+		{ReplicaId: 1, NodeId: 1, Role: voter}, {ReplicaId: 2, NodeId: 2, Role: voter}, {ReplicaId: 3, NodeId: 3, Role: voter}}}
+	d.Learn(r)
+	now := base.Instant(14 * time.Hour)
+	look := func() {
+		d.SetNodes([]*metapb.NodeRecord{{NodeId: 1, State: active}, {NodeId: 2, State: active}, {NodeId: 3, State: active}, {NodeId: 4, State: active}},
+			[]*metapb.NodeHealth{{NodeId: 3, Slow: "its disk is"}})
+	}
+	look()
+	decides := func() bool {
+		actions, _ := d.Step(now)
+		for _, a := range actions {
+			if a.Report == nil {
+				return true
+			}
+			report := &rangepb.Report{All: true, Version: 1, Incarnation: 1}
+			if a.Node == 1 {
+				report.Ranges = []*rangepb.RangeReport{{Descriptor_: r}}
+			}
+			d.Reported(a.Node, report, nil, now)
+		}
+		return false
+	}
+	began := now
+	for ; now.Sub(began) < placement.Policies(nil).SlowAfter; now = now.Add(base.DecideInterval) {
+		if decides() {
+			t.Fatalf("a replica leaves the node %s after the decider began", now.Sub(began))
+		}
+		look()
+	}
+	for ; now.Sub(began) < placement.Policies(nil).SlowAfter+time.Minute; now = now.Add(base.DecideInterval) {
+		if decides() {
+			return
+		}
+		look()
+	}
+	t.Error("no replica leaves the node, however long it is slow")
+}
+
 // Who is the first to decide waits for nothing but what the nodes say; whoever comes after another waits until that one's directives
 // have ended.
 func TestTheFirstDoesNotWait(t *testing.T) {

@@ -60,8 +60,12 @@ func (d *Decider) plan() {
 	d.decided = true
 	decisions, withheld := allocator.Decide(d.snap, d.rand.Uint64(), d.policy.Moves)
 	d.withheld = withheld
+	unseen := d.snap.Unseen() > 0
+	if unseen {
+		d.hurry() // a pass looks at a part of what is new
+	}
 	switch {
-	case len(decisions) > 0 || len(d.ledger) > 0:
+	case len(decisions) > 0 || len(d.ledger) > 0 || unseen:
 		d.rests = 0
 	case d.rests == 0:
 		d.rests = d.now
