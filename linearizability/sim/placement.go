@@ -268,11 +268,6 @@ func (w *world) want(r *rangeInfo, on ...base.NodeID) {
 		return
 	}
 	s := w.sys
-	for _, op := range s.ops {
-		if op.RangeId == uint64(r.id) && op.State == metapb.OperationState_OPERATION_STATE_RUNNING {
-			op.State = metapb.OperationState_OPERATION_STATE_CANCELLED
-		}
-	}
 	op := &metapb.Operation{OpId: uint64(len(s.ops) + 1), Kind: metapb.OperationKind_OPERATION_KIND_RELOCATE, State: metapb.OperationState_OPERATION_STATE_RUNNING, RangeId: uint64(r.id)}
 	policy := placement.Policies(s.policy)
 	for _, n := range change.On(on...).Voters {
@@ -280,6 +275,11 @@ func (w *world) want(r *rangeInfo, on ...base.NodeID) {
 			return // node/operate refuses it
 		}
 		op.Voters = append(op.Voters, uint64(n))
+	}
+	for _, before := range s.ops {
+		if before.RangeId == uint64(r.id) && before.State == metapb.OperationState_OPERATION_STATE_RUNNING {
+			before.State = metapb.OperationState_OPERATION_STATE_CANCELLED
+		}
 	}
 	s.ops = append(s.ops, op)
 	s.moved = w.now

@@ -66,7 +66,7 @@ func (c *cause) changed(back *cause, n base.NodeID) bool {
 	return c.moved != back.moved || // a node, an operation, what ranges there are
 		c.moved == c.at || // the same, in the moment of that decision: which was first is not said
 		slices.Contains(c.lost, n) || // it was away then
-		c.evens && back.evens && back.pressing > c.at // what others hold: what presses moves it
+		back.evens && back.pressing > c.at // what others hold: what presses moves it
 }
 
 type departure struct {
