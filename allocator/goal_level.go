@@ -147,18 +147,9 @@ func (p *pass) giveLeader(from slot, v *view, visits *int) *proposal {
 			continue
 		}
 		seen++
-		rank := v.r.rank(s.nodes[from].class)
-		for _, to := range v.voters.slice() {
-			if to == from || !p.mayLead(to) || v.r.rank(s.nodes[to].class) > rank {
-				continue
-			}
-			delta := p.means.moreLeader(&s.nodes[to], v.e.load) + p.means.lessLeader(&s.nodes[from], v.e.load)
-			if delta >= -p.means.worthwhile(dimLeaders, 1, float64(v.e.load)) {
-				continue
-			}
-			if fit := p.means.fit(levelLeaders, &s.nodes[from], &s.nodes[to], v.e.load); bestTo == none || fit < best {
-				best, bestRow, bestTo = fit, at, to
-			}
+		to, fit := p.levelTo(from, v)
+		if to != none && (bestTo == none || fit < best) {
+			best, bestRow, bestTo = fit, at, to
 		}
 	}
 	if bestTo == none {
@@ -169,4 +160,23 @@ func (p *pass) giveLeader(from slot, v *view, visits *int) *proposal {
 	x := &proposal{goal: GoalLeader, leader: bestTo}
 	x.reason = fmt.Sprintf("%s leads %+.1f %% from its share, %s %+.1f %%", a.ID, 100*p.means.pressure(a, dimLeaders), b.ID, 100*p.means.pressure(b, dimLeaders))
 	return x
+}
+
+// levelTo is which of the range's other voters is to lead it for the sake of evenness, and how well the range suits that one's node. One
+// that leads less than its share is before any that does not: what is given beyond a share goes on from there.
+func (p *pass) levelTo(from slot, v *view) (best slot, fit float64) {
+	s := p.s
+	best = none
+	rank, enough, room := v.r.rank(s.nodes[from].class), -p.means.worthwhile(dimLeaders, 1, float64(v.e.load)), false
+	for _, to := range v.voters.slice() {
+		a, b := &s.nodes[from], &s.nodes[to]
+		if to == from || !p.mayLead(to) || v.r.rank(b.class) > rank || p.means.moreLeader(b, v.e.load)+p.means.lessLeader(a, v.e.load) >= enough {
+			continue
+		}
+		has, f := p.means.pressure(b, dimLeaders) < 0, p.means.fit(levelLeaders, a, b, v.e.load)
+		if best == none || has && !room || has == room && f < fit {
+			best, room, fit = to, has, f
+		}
+	}
+	return best, fit
 }

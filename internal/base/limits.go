@@ -160,6 +160,8 @@ const (
 
 	// LoadHalfLife is after how long a request counts half in its range's rate: a second of thrice a rate moves it by a quarter.
 	LoadHalfLife = 5 * time.Second
+	// LoadRises is after how long the rate that a new leader counts is about what its range is served: all but a sixteenth.
+	LoadRises = 4 * LoadHalfLife
 	// LoadInterval is how often a node looks at the rates of the ranges that are in use.
 	LoadInterval = time.Second
 	// LoadIdle is the rate, in requests per second, below which a range is not in use and no longer measured: a single request is

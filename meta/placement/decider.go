@@ -104,6 +104,7 @@ type Decider struct {
 	ranges map[base.RangeID]*known
 	ledger map[base.RangeID]*entry
 	pauses map[base.RangeID]pause // ranges that are left alone for a while
+	rises  []rise                 // in order
 
 	policies []*metapb.PolicyRecord
 	policy   allocator.Policy

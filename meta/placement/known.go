@@ -27,6 +27,16 @@ type known struct {
 	load   float64
 	behind []base.NodeID
 	busy   string
+
+	told   float64      // the load that was reported
+	counts base.NodeID  // who reported it: the last that is known to have led
+	rising base.Instant // until when that is too little, for the leader has been counting only since it leads
+}
+
+// rise is a range whose load is believed from then on.
+type rise struct {
+	id base.RangeID
+	at base.Instant
 }
 
 // node is what is known of a node.
@@ -329,15 +339,43 @@ func (d *Decider) reported(by base.NodeID, m *rangepb.RangeReport) {
 	if r == nil || m.Descriptor_.Generation < r.desc.Generation && r.leader != 0 {
 		return // not listed here, or a leader of before
 	}
-	r.bytes, r.load, r.behind, r.busy = int64(m.Bytes), m.RequestsPerSecond, ids(m.Behind), m.Busy
+	r.bytes, r.told, r.behind, r.busy = int64(m.Bytes), m.RequestsPerSecond, ids(m.Behind), m.Busy
 	if m.Descriptor_.Generation > r.desc.Generation && len(m.Descriptor_.Replicas) > 0 { // often only which one it is, is told
 		r.desc = proto.CloneOf(m.Descriptor_)
 	}
 	if desc.ReplicaOn(r.desc, by) == nil {
 		by = 0
 	}
+	if by != 0 && by != r.counts {
+		if r.counts != 0 {
+			r.rising = d.now.Add(base.LoadRises)
+			d.rises = append(d.rises, rise{id, r.rising})
+		}
+		r.counts = by
+	}
+	r.believe(d.now)
 	d.led(id, r, by)
 	d.put(id)
+}
+
+// believe takes what a range's leader says of its load, unless that is less than is known and the leader is new: its range would
+// seem to be idle, and its node would be given more than its share, to give it back when all has been counted.
+func (r *known) believe(now base.Instant) {
+	if now >= r.rising || r.told > r.load {
+		r.load = r.told
+	}
+}
+
+// risen has what was said of ranges whose leaders were new count now.
+func (d *Decider) risen() {
+	n := 0
+	for ; n < len(d.rises) && d.rises[n].at <= d.now; n++ {
+		if r := d.ranges[d.rises[n].id]; r != nil && r.load != r.told {
+			r.believe(d.now)
+			d.put(d.rises[n].id)
+		}
+	}
+	d.rises = slices.Delete(d.rises, 0, n)
 }
 
 func (r *known) id() base.RangeID { return base.RangeID(r.desc.RangeId) }

@@ -1,9 +1,11 @@
 package placement_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/cairndb/cairn/allocator"
 	"github.com/cairndb/cairn/api/metapb"
 	"github.com/cairndb/cairn/api/rangepb"
 	"github.com/cairndb/cairn/internal/base"
@@ -77,6 +79,35 @@ func TestSlowFromNow(t *testing.T) {
 		look()
 	}
 	t.Error("no replica leaves the node, however long it is slow")
+}
+
+// A leader that is new has counted nothing yet, and its node seems to be served little: it is not given more than its share for that,
+// and none of it back.
+func TestNewLeaderIsNotIdle(t *testing.T) {
+	const ranges = 30
+	for _, load := range []float64{3, 40, 1000} {
+		w := newWorld(1, 3)
+		for i := range ranges {
+			d := parse(t, fmt.Sprintf("r%d ks100 [%03d, %03d) gen 5: 1@n1 2@n2 3@n3 next 4", 1000+i, i, i+1))
+			w.addRange(d)
+			w.ranges[base.RangeID(d.RangeId)].load = load
+		}
+		handed := 0
+		w.watch.event = func(_ int, e placement.Event) {
+			if e.Kind == placement.Done && e.Goal == allocator.GoalLeader {
+				handed++
+			}
+		}
+		w.decider(0)
+		w.run(2 * time.Minute)
+		leads := make(map[base.NodeID]int)
+		for _, r := range w.ranges {
+			leads[r.leader]++
+		}
+		if handed > ranges*2/3+2 || leads[1] > ranges/3+2 {
+			t.Errorf("at %g requests a second %d leaders were handed over: %v", load, handed, leads)
+		}
+	}
 }
 
 // Who is the first to decide waits for nothing but what the nodes say; whoever comes after another waits until that one's directives

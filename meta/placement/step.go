@@ -17,6 +17,7 @@ func (d *Decider) Step(now base.Instant) (out []Action, events []Event) {
 		d.started, d.planned = true, now.Add(base.DecideGrace)
 	}
 	d.reports()
+	d.risen()
 	if !d.decided && d.cfg.First && d.heard() {
 		d.planned = now
 	}
@@ -181,6 +182,9 @@ func (d *Decider) Wake() base.Instant {
 	}
 	for _, p := range d.pauses {
 		at = min(at, p.until)
+	}
+	if len(d.rises) > 0 {
+		at = min(at, d.rises[0].at)
 	}
 	return at
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -65,6 +66,9 @@ type ranged struct {
 	follow *change.Follower
 	joined map[uint64]base.Instant // when a replica came
 	bytes  uint64
+	load   float64      // requests per second
+	by     base.NodeID  // who led it at the last report
+	since  base.Instant // since when
 }
 
 type letter struct {
@@ -89,7 +93,8 @@ func (w *world) addNode(id base.NodeID) {
 }
 
 func (w *world) addRange(d *metapb.RangeDescriptor) {
-	r := &ranged{desc: d, follow: &change.Follower{}, joined: make(map[uint64]base.Instant), bytes: 64 << 20, leader: change.Voters(d)[0]}
+	r := &ranged{desc: d, follow: &change.Follower{}, joined: make(map[uint64]base.Instant), bytes: 64 << 20, load: 10, leader: change.Voters(d)[0]}
+	r.by = r.leader
 	w.ranges[base.RangeID(d.RangeId)] = r
 }
 
@@ -291,13 +296,21 @@ func (w *world) report(id base.NodeID) *rangepb.Report {
 		if r.leader != id {
 			continue
 		}
-		out := &rangepb.RangeReport{Descriptor_: r.desc, Bytes: r.bytes, RequestsPerSecond: 10}
+		out := &rangepb.RangeReport{Descriptor_: r.desc, Bytes: r.bytes, RequestsPerSecond: w.measured(r)}
 		for _, n := range change.Behind(r.desc, w.observe(r)) {
 			out.Behind = append(out.Behind, uint64(n))
 		}
 		m.Ranges = append(m.Ranges, out)
 	}
 	return m
+}
+
+// measured is the rate of a range as its leader knows it, who has counted since he leads it.
+func (w *world) measured(r *ranged) float64 {
+	if r.by != r.leader {
+		r.by, r.since = r.leader, w.now
+	}
+	return r.load * (1 - math.Exp2(-w.now.Sub(r.since).Seconds()/base.LoadHalfLife.Seconds()))
 }
 
 func (w *world) observe(r *ranged) change.Observed {
