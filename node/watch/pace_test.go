@@ -1,7 +1,6 @@
 package watch
 
 import (
-	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -163,7 +162,7 @@ func TestManyStreams(t *testing.T) {
 	for i, to := range append(sinks, late) {
 		for len(to.got) > 0 {
 			if o := <-to.got; i < len(sinks) || o.Kind != watch.Events {
-				t.Fatal(fmt.Sprintf("more was sent: %+v", o))
+				t.Fatalf("more was sent: %+v", o)
 			}
 		}
 	}
