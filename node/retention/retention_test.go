@@ -99,9 +99,9 @@ func TestLedRangesAreCompacted(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		w.err = errors.New("no leader")
 		r.Start()
 		defer r.Stop()
-		w.err = errors.New("no leader")
 		<-time.After(11500 * time.Millisecond) // in the bubble's time
 		synctest.Wait()
 		if got := w.done(); !strings.Contains(got, "r4 at 42") || !strings.Contains(got, "r100 at 42") || strings.Contains(got, "r3 ") || strings.Contains(got, "r101 ") {
