@@ -88,9 +88,11 @@ func (w waitFlags) begin(ctx context.Context, e env, cl clusterpb.ClusterClient,
 // waitFor watches an operation until it has ended, and prints it then.
 func waitFor(ctx context.Context, e env, cl clusterpb.ClusterClient, id uint64, limit time.Duration, out printer) error {
 	if limit > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, limit)
-		defer cancel()
+		// A deadline would be known to the node, too, which may end the stream before it has passed here.
+		limited, cancel := context.WithCancelCause(ctx)
+		defer time.AfterFunc(limit, func() { cancel(context.DeadlineExceeded) }).Stop()
+		defer cancel(nil)
+		ctx = limited
 	}
 	p := newProgress(e.err)
 	last, err := watch(ctx, cl, id, p.show)
@@ -101,7 +103,7 @@ func waitFor(ctx context.Context, e env, cl clusterpb.ClusterClient, id uint64, 
 	case err != nil:
 		why := status.Convert(err).Message()
 		if ctx.Err() != nil { // whatever gRPC calls it then
-			why = ctx.Err().Error()
+			why = context.Cause(ctx).Error()
 		}
 		return &exitError{exitGoesOn, fmt.Sprintf("operation %d goes on; it is no longer watched (%s): see cairn op show %[1]d", id, why)}
 	}
