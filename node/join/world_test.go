@@ -213,7 +213,7 @@ func (m *machine) start() {
 	cfg := m.cfg
 	cfg.Store = m.store
 	cfg.RetryMin, cfg.RetryMax = 2*time.Millisecond, 20*time.Millisecond
-	cfg.ProbeTimeout = cmp.Or(cfg.ProbeTimeout, time.Second)
+	cfg.ProbeTimeout = cmp.Or(cfg.ProbeTimeout, 3*time.Second)
 	if cfg.Self == nil {
 		cfg.Self = &metapb.NodeRecord{Address: m.address, Version: "0.1.0"}
 	}
@@ -224,7 +224,7 @@ func (m *machine) start() {
 		m.t.Fatal(err)
 	}
 	m.registrar, err = NewRegistrar(RegistrarConfig{Cluster: m, Identity: m.store.Identity,
-		Version: cfg.Self.Version, ProbeTimeout: 500 * time.Millisecond})
+		Version: cfg.Self.Version, ProbeTimeout: 3 * time.Second})
 	if err != nil {
 		m.t.Fatal(err)
 	}
