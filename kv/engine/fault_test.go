@@ -67,6 +67,31 @@ func TestDiskFull(t *testing.T) {
 	wantEnded(t, p)
 }
 
+// A disk that is full when another log is to be begun, or that did not take the end of the one before, stops the store: Pebble panics.
+func TestNoOtherLog(t *testing.T) {
+	for name, kind := range map[string]errorfs.OpKind{"begin": errorfs.OpCreate, "write": errorfs.OpFileWrite} {
+		t.Run(name, func(t *testing.T) {
+			full := errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
+				if op.Kind == kind && strings.HasSuffix(op.Path, ".log") {
+					return syscall.ENOSPC
+				}
+				return nil
+			})}
+			p, fatal, err := openOn(errorfs.Wrap(vfs.NewMem(), &full))
+			if err != nil {
+				t.Fatal(err)
+			}
+			set(t, p, "a")
+			full.On()
+			go func() { _ = p.Flush() }() // it need not come back
+			if err := <-fatal; !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "the disk is full") {
+				t.Errorf("OnFatal was told %v", err)
+			}
+			wantEnded(t, p)
+		})
+	}
+}
+
 // A batch whose sync failed is not called durable, and the store stops.
 func TestSyncFails(t *testing.T) {
 	fail := errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {

@@ -15,6 +15,7 @@ type lifecycle struct {
 
 	idle   chan struct{} // closed when it has ended and the last call has left
 	drain  sync.Once
+	up     atomic.Bool // it has been opened
 	closed atomic.Bool
 
 	mu      sync.Mutex
@@ -68,8 +69,12 @@ func (l *lifecycle) opened(onFatal func(error)) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.onFatal = onFatal
+	l.up.Store(true)
 	return l.err
 }
+
+// used says whether the engine is open, and is not being closed.
+func (l *lifecycle) used() bool { return l.up.Load() && !l.closed.Load() }
 
 // fail ends the engine for good. The first error counts, and is told of once.
 func (l *lifecycle) fail(err error) {

@@ -168,7 +168,7 @@ func (p *Pebble) openDB() error {
 
 func (p *Pebble) options() *pebble.Options {
 	opts := &pebble.Options{
-		FS:                      &countingFS{FS: p.cfg.FS, syncs: &p.syncs},
+		FS:                      &logFS{FS: p.cfg.FS, syncs: &p.syncs, used: p.life.used, stop: p.stop},
 		Comparer:                comparer,
 		Cache:                   p.cache,
 		MemTableSize:            memtableBytes,
