@@ -3,11 +3,9 @@ package engine_test
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"syscall"
 	"testing"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
 	"github.com/cairndb/cairn/kv/engine"
@@ -66,18 +64,7 @@ func TestCompactGivesSpaceBack(t *testing.T) {
 
 // A compaction that meets an error of the disk ends, and so does the store.
 func TestCompactOnABadDisk(t *testing.T) {
-	full := errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") {
-			return syscall.ENOSPC
-		}
-		return nil
-	})}
-	p, fatal, err := openOn(errorfs.Wrap(vfs.NewMem(), &full))
-	if err != nil {
-		t.Fatal(err)
-	}
-	set(t, p, "a")
-	full.On()
+	p, fatal := fills(t, errorfs.OpCreate, ".sst")
 	if err := p.Compact(t.Context(), engine.Span{Start: []byte("a"), End: []byte("b")}); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("the compaction ended with %v", err)
 	}

@@ -44,10 +44,11 @@ func wantEnded(t *testing.T, p *engine.Pebble) {
 	}
 }
 
-// A disk that is full when memory is to be flushed stops the store: Pebble alone would try again for ever.
-func TestDiskFull(t *testing.T) {
+// fills opens a store in which something lies in memory, and whose disk has no room now for that kind of work on such files.
+func fills(t *testing.T, kind errorfs.OpKind, suffix string) (*engine.Pebble, chan error) {
+	t.Helper()
 	full := errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if op.Kind == errorfs.OpCreate && strings.HasSuffix(op.Path, ".sst") {
+		if op.Kind == kind && strings.HasSuffix(op.Path, suffix) {
 			return syscall.ENOSPC
 		}
 		return nil
@@ -58,6 +59,12 @@ func TestDiskFull(t *testing.T) {
 	}
 	set(t, p, "a")
 	full.On()
+	return p, fatal
+}
+
+// A disk that is full when memory is to be flushed stops the store: Pebble alone would try again for ever.
+func TestDiskFull(t *testing.T) {
+	p, fatal := fills(t, errorfs.OpCreate, ".sst")
 	if err := p.Flush(); !errors.Is(err, syscall.ENOSPC) {
 		t.Errorf("the flush ended with %v", err)
 	}
@@ -71,19 +78,10 @@ func TestDiskFull(t *testing.T) {
 func TestNoOtherLog(t *testing.T) {
 	for name, kind := range map[string]errorfs.OpKind{"begin": errorfs.OpCreate, "write": errorfs.OpFileWrite} {
 		t.Run(name, func(t *testing.T) {
-			full := errorfs.Toggle{Injector: errorfs.InjectorFunc(func(op errorfs.Op) error {
-				if op.Kind == kind && strings.HasSuffix(op.Path, ".log") {
-					return syscall.ENOSPC
-				}
-				return nil
-			})}
-			p, fatal, err := openOn(errorfs.Wrap(vfs.NewMem(), &full))
-			if err != nil {
-				t.Fatal(err)
+			p, fatal := fills(t, kind, ".log")
+			if err := p.Flush(); !errors.Is(err, syscall.ENOSPC) {
+				t.Errorf("the flush ended with %v", err)
 			}
-			set(t, p, "a")
-			full.On()
-			go func() { _ = p.Flush() }() // it need not come back
 			if err := <-fatal; !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "the disk is full") {
 				t.Errorf("OnFatal was told %v", err)
 			}

@@ -193,13 +193,11 @@ func (p *Pebble) Flush() error {
 		return err
 	}
 	defer p.life.leave()
-	flushed, err := p.db.AsyncFlush()
-	if err != nil {
-		return wrap("store", err)
-	}
+	flushed := make(chan error, 1)
+	go func() { flushed <- p.db.Flush() }() // where another log cannot be begun it does not come back
 	select {
-	case <-flushed:
-		return nil
+	case err := <-flushed:
+		return wrap("store", err)
 	case <-p.life.failed:
 		return p.life.cause()
 	}
